@@ -1,0 +1,7 @@
+//! Fine-tunes DINOv2 image classifiers: full, frozen backbone, LoRA, DoRA.
+
+pub mod config;
+pub mod error;
+pub mod vit;
+
+pub use error::{Error, Result};

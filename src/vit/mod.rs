@@ -1,0 +1,5 @@
+//! DINOv2: its shape, its weights' names, its forward pass.
+
+pub mod config;
+
+pub use config::{Family, VitConfig};
