@@ -1,5 +1,6 @@
 //! Fine-tunes DINOv2 image classifiers: full, frozen backbone, LoRA, DoRA.
 
+pub mod autograd;
 pub mod config;
 pub mod error;
 pub mod vit;

@@ -1,0 +1,390 @@
+//! The one place where autograd meets a device: the operations a ViT's training step is made of.
+//!
+//! Every operation exists three times: as plain loops (`reference`, the truth), fast on the CPU (`cpu`) and, where a
+//! kernel is written, on the GPU. Shapes are row-major and given in the arguments; a backend may trust them, the tape has
+//! checked them. A gradient that is not asked for is `None`. Sums run in a fixed order: the same input gives the same bits.
+
+use crate::Result;
+
+/// A linear's sizes: y \[m, n\] = x \[m, k\] W^T, W \[n, k\].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearDims {
+    /// Tokens.
+    pub m: usize,
+    /// Width of the input.
+    pub k: usize,
+    /// Width of the output.
+    pub n: usize,
+}
+
+/// A low-rank adapter on rows `first_row .. first_row + rows` of a linear's weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdapterDims {
+    /// First row of W that it changes.
+    pub first_row: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Rank r.
+    pub rank: usize,
+    /// s = alpha / r, or alpha / sqrt r.
+    pub scale: f64,
+}
+
+/// An adapter's values in one linear.
+pub struct Adapter<'a, T> {
+    /// Its place and size.
+    pub dims: AdapterDims,
+    /// A \[rank, k\].
+    pub a: &'a T,
+    /// B \[rows, rank\].
+    pub b: &'a T,
+    /// DoRA: g = magnitude / norm \[rows\]. Absent: LoRA, g = 1.
+    pub gain: Option<&'a T>,
+    /// drop(x) \[m, k\]. Absent: no dropout, drop(x) = x.
+    pub dropped: Option<&'a T>,
+}
+
+/// What [`Backend::linear`] makes.
+pub struct LinearOutput<T> {
+    /// y \[m, n\].
+    pub y: T,
+    /// For each adapter t = drop(x) A^T \[m, rank\].
+    pub t: Vec<T>,
+    /// For each adapter with gain and dropout z = drop(x) W^T + s t B^T \[m, rows\], from which the gain's gradient comes;
+    /// without dropout the backward pass takes it from y.
+    pub z: Vec<Option<T>>,
+}
+
+/// What [`Backend::linear_backward`] reads.
+pub struct LinearBackward<'a, T> {
+    /// Sizes.
+    pub dims: LinearDims,
+    /// x \[m, k\]; absent when no asked-for gradient needs it.
+    pub x: Option<&'a T>,
+    /// W \[n, k\].
+    pub w: &'a T,
+    /// bias \[n\].
+    pub bias: Option<&'a T>,
+    /// y \[m, n\], present when an adapter has a gain and no dropout.
+    pub y: Option<&'a T>,
+    /// The adapters, as in the forward pass.
+    pub adapters: Vec<Adapter<'a, T>>,
+    /// t of each adapter.
+    pub t: Vec<&'a T>,
+    /// z of each adapter with gain and dropout.
+    pub z: Vec<Option<&'a T>>,
+    /// dL/dy \[m, n\].
+    pub dy: &'a T,
+    /// Whether dx is asked for.
+    pub need_x: bool,
+    /// Whether dW is asked for.
+    pub need_w: bool,
+    /// Whether db is asked for.
+    pub need_bias: bool,
+    /// For each adapter whether dA, dB (and dgain) are asked for.
+    pub need_adapter: bool,
+}
+
+/// What [`Backend::linear_backward`] makes.
+pub struct LinearGrads<T> {
+    /// dx \[m, k\], without what flows through `dropped`.
+    pub x: Option<T>,
+    /// dW \[n, k\].
+    pub w: Option<T>,
+    /// db \[n\].
+    pub bias: Option<T>,
+    /// For each adapter its gradients.
+    pub adapters: Vec<AdapterGrads<T>>,
+}
+
+/// One adapter's gradients.
+pub struct AdapterGrads<T> {
+    /// dA \[rank, k\].
+    pub a: Option<T>,
+    /// dB \[rows, rank\].
+    pub b: Option<T>,
+    /// dg \[rows\], when there is a gain.
+    pub gain: Option<T>,
+    /// d drop(x) \[m, k\], when there is dropout and dx is asked for.
+    pub dropped: Option<T>,
+}
+
+/// A batch of sequences under multi-head attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionDims {
+    /// Images.
+    pub batch: usize,
+    /// Tokens an image.
+    pub tokens: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// How patch tokens and the others lie in a sequence: CLS, registers, patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenDims {
+    /// Images.
+    pub batch: usize,
+    /// Register tokens.
+    pub registers: usize,
+    /// Patch tokens.
+    pub patches: usize,
+    /// Width D.
+    pub width: usize,
+}
+
+impl TokenDims {
+    /// Tokens an image: 1 + registers + patches.
+    pub fn tokens(&self) -> usize {
+        1 + self.registers + self.patches
+    }
+}
+
+/// AdamW's constants for one step (Loshchilov and Hutter 2019; torch's form and order of operations).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// First moment's decay rate.
+    pub beta1: f64,
+    /// Second moment's decay rate.
+    pub beta2: f64,
+    /// Added to the root.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Steps taken, this one included: 1 at the first.
+    pub step: u64,
+}
+
+/// A device and its operations. `Buffer` is a block of numbers there; cloning the backend clones a handle.
+pub trait Backend: Clone + 'static {
+    /// Numbers on the device.
+    type Buffer: 'static;
+
+    /// Copies host values there.
+    fn upload(&self, values: &[f32]) -> Result<Self::Buffer>;
+    /// Copies values back.
+    fn download(&self, buffer: &Self::Buffer) -> Result<Vec<f32>>;
+    /// Length in numbers.
+    fn len(&self, buffer: &Self::Buffer) -> usize;
+    /// Size of one number in bytes.
+    fn element_bytes(&self) -> usize;
+    /// A copy on the device.
+    fn copy(&self, buffer: &Self::Buffer) -> Result<Self::Buffer>;
+    /// acc += x.
+    fn add_assign(&self, acc: &mut Self::Buffer, x: &Self::Buffer) -> Result<()>;
+    /// x *= factor.
+    fn scale_assign(&self, x: &mut Self::Buffer, factor: f64) -> Result<()>;
+    /// The sum of squares, for clipping by the global norm.
+    fn sum_squares(&self, x: &Self::Buffer) -> Result<f64>;
+
+    /// Normalised patches \[batch * (size / patch)^2, 3 * patch^2\] of u8 images \[batch, size, size, 3\]: (u8 / 255 - mean) / std,
+    /// ImageNet's, columns ordered channel, row, column as a convolution's weight is.
+    fn patches(&self, images: &[u8], batch: usize, size: usize, patch: usize) -> Result<Self::Buffer>;
+
+    /// y = x W^T + bias, adapters included: on an adapter's rows, with xd = drop(x),
+    /// y = x W^T + bias + (g - 1) xd W^T + g s (xd A^T) B^T, which without dropout is g (x W^T + s (x A^T) B^T) + bias.
+    /// Adapters do not overlap.
+    fn linear(
+        &self,
+        dims: LinearDims,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        adapters: &[Adapter<'_, Self::Buffer>],
+    ) -> Result<LinearOutput<Self::Buffer>>;
+    /// The gradients of [`Backend::linear`]; none of them ever forms the dense dW of an adapter.
+    fn linear_backward(&self, args: LinearBackward<'_, Self::Buffer>) -> Result<LinearGrads<Self::Buffer>>;
+
+    /// Row norms n_j = || W_j + s (B A)_j ||_2 of rows `first_row ..` of W \[n, k\] (DoRA, Liu et al. 2024, equation 5).
+    fn dora_norm(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &Self::Buffer,
+        a: &Self::Buffer,
+        b: &Self::Buffer,
+    ) -> Result<Self::Buffer>;
+    /// (dA, dB) of the norms: with V = W + s B A and c = dn / n, dB = s (c V) A^T, dA = s B^T (c V).
+    #[allow(clippy::too_many_arguments)]
+    fn dora_norm_backward(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &Self::Buffer,
+        a: &Self::Buffer,
+        b: &Self::Buffer,
+        norm: &Self::Buffer,
+        dnorm: &Self::Buffer,
+    ) -> Result<(Self::Buffer, Self::Buffer)>;
+    /// g = magnitude / norm, elementwise.
+    fn magnitude_rescale(&self, magnitude: &Self::Buffer, norm: &Self::Buffer) -> Result<Self::Buffer>;
+    /// (dmagnitude, dnorm) = (dg / n, -dg m / n^2).
+    fn magnitude_rescale_backward(
+        &self,
+        magnitude: &Self::Buffer,
+        norm: &Self::Buffer,
+        dgain: &Self::Buffer,
+    ) -> Result<(Self::Buffer, Self::Buffer)>;
+    /// g (W + s B A) over an adapter's rows of W, written over them; the other rows stay. W \[n, k\].
+    fn merge(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &mut Self::Buffer,
+        a: &Self::Buffer,
+        b: &Self::Buffer,
+        gain: Option<&Self::Buffer>,
+    ) -> Result<()>;
+
+    /// Inverted dropout: element i is kept, and divided by 1 - p, when a counter-based generator of (seed, i) says so; see
+    /// [`crate::autograd::dropout_keeps`]. Its gradient is the same operation on dy.
+    fn dropout(&self, x: &Self::Buffer, p: f64, seed: u64) -> Result<Self::Buffer>;
+
+    /// softmax(q k^T / sqrt head_dim) v. qkv \[batch * tokens, 3 * heads * head_dim\], q, k and v side by side, heads inside each; the
+    /// result \[batch * tokens, heads * head_dim\] and each row's log-sum-exp \[batch, heads, tokens\].
+    fn attention(&self, dims: AttentionDims, qkv: &Self::Buffer) -> Result<(Self::Buffer, Self::Buffer)>;
+    /// dqkv, laid out as qkv.
+    fn attention_backward(
+        &self,
+        dims: AttentionDims,
+        qkv: &Self::Buffer,
+        out: &Self::Buffer,
+        log_sum_exp: &Self::Buffer,
+        dout: &Self::Buffer,
+    ) -> Result<Self::Buffer>;
+
+    /// LayerNorm over rows of x \[rows, cols\]: (y, mean \[rows\], 1 / sqrt(variance + eps) \[rows\]).
+    fn layer_norm(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        bias: &Self::Buffer,
+        eps: f64,
+    ) -> Result<(Self::Buffer, Self::Buffer, Self::Buffer)>;
+    /// (dx, dweight and dbias) of LayerNorm; `need` says (x, weight and bias).
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    fn layer_norm_backward(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        mean: &Self::Buffer,
+        rstd: &Self::Buffer,
+        dy: &Self::Buffer,
+        need: (bool, bool),
+    ) -> Result<(Option<Self::Buffer>, Option<(Self::Buffer, Self::Buffer)>)>;
+
+    /// GELU in its erf form: x (1 + erf(x / sqrt 2)) / 2.
+    fn gelu(&self, x: &Self::Buffer) -> Result<Self::Buffer>;
+    /// dx of GELU.
+    fn gelu_backward(&self, x: &Self::Buffer, dy: &Self::Buffer) -> Result<Self::Buffer>;
+    /// SwiGLU: silu(gate) * up from h \[rows, 2 * width\] = gate | up.
+    fn swiglu(&self, rows: usize, width: usize, h: &Self::Buffer) -> Result<Self::Buffer>;
+    /// dh of SwiGLU \[rows, 2 * width\].
+    fn swiglu_backward(&self, rows: usize, width: usize, h: &Self::Buffer, dy: &Self::Buffer) -> Result<Self::Buffer>;
+    /// LayerScale and the residual: x + gamma * h, gamma \[cols\], x and h \[rows, cols\].
+    fn layer_scale(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &Self::Buffer,
+        h: &Self::Buffer,
+        gamma: &Self::Buffer,
+    ) -> Result<Self::Buffer>;
+    /// (dh, dgamma); dx is dy itself. `h` is present when dgamma is asked for.
+    fn layer_scale_backward(
+        &self,
+        rows: usize,
+        cols: usize,
+        h: Option<&Self::Buffer>,
+        gamma: &Self::Buffer,
+        dy: &Self::Buffer,
+        need: (bool, bool),
+    ) -> Result<(Option<Self::Buffer>, Option<Self::Buffer>)>;
+
+    /// Positions for another grid: row 0 (CLS) stays, rows 1.. become matrix \[to, from\] times them. pos \[1 + from, width\].
+    fn resample_positions(
+        &self,
+        from: usize,
+        to: usize,
+        width: usize,
+        pos: &Self::Buffer,
+        matrix: &Self::Buffer,
+    ) -> Result<Self::Buffer>;
+    /// dpos \[1 + from, width\].
+    fn resample_positions_backward(
+        &self,
+        from: usize,
+        to: usize,
+        width: usize,
+        matrix: &Self::Buffer,
+        dy: &Self::Buffer,
+    ) -> Result<Self::Buffer>;
+    /// The sequences \[batch * tokens, width\]: CLS + position 0, registers (without a position), patches + their positions.
+    /// patches \[batch * patches, width\], cls \[width\], pos \[1 + patches, width\], registers \[registers, width\].
+    fn assemble_tokens(
+        &self,
+        dims: TokenDims,
+        patches: &Self::Buffer,
+        cls: &Self::Buffer,
+        pos: &Self::Buffer,
+        registers: Option<&Self::Buffer>,
+    ) -> Result<Self::Buffer>;
+    /// (dpatches, dcls, dpos, dregisters).
+    #[allow(clippy::type_complexity)]
+    fn assemble_tokens_backward(
+        &self,
+        dims: TokenDims,
+        dy: &Self::Buffer,
+    ) -> Result<(Self::Buffer, Self::Buffer, Self::Buffer, Option<Self::Buffer>)>;
+    /// The head's input: CLS, or CLS beside the mean of the patches, \[batch, width or 2 width\].
+    fn pool(&self, dims: TokenDims, with_mean: bool, x: &Self::Buffer) -> Result<Self::Buffer>;
+    /// dx \[batch * tokens, width\] of the pooling; zero for registers.
+    fn pool_backward(&self, dims: TokenDims, with_mean: bool, dy: &Self::Buffer) -> Result<Self::Buffer>;
+
+    /// Softmax cross-entropy with label smoothing, summed over the rows of logits \[labels.len(), classes\] and divided by `denominator`:
+    /// (loss \[1\], dlogits).
+    fn cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Self::Buffer,
+        labels: &[usize],
+        smoothing: f64,
+        denominator: f64,
+    ) -> Result<(Self::Buffer, Self::Buffer)>;
+    /// Binary cross-entropy of sigmoids, summed over all entries and divided by `denominator`: (loss \[1\], dlogits).
+    fn binary_cross_entropy(
+        &self,
+        logits: &Self::Buffer,
+        targets: &[f32],
+        denominator: f64,
+    ) -> Result<(Self::Buffer, Self::Buffer)>;
+
+    /// One AdamW step in place: value *= 1 - lr wd, then the bias-corrected update. `m` and `v` are the moments.
+    fn adamw(
+        &self,
+        step: AdamW,
+        value: &mut Self::Buffer,
+        grad: &Self::Buffer,
+        m: &mut Self::Buffer,
+        v: &mut Self::Buffer,
+    ) -> Result<()>;
+}
+
+/// Whether dropout with probability `p` keeps element `index`: a hash of (seed, index) against p, so that the backward pass and any other
+/// device find the same mask without storing it. The mixing is SplitMix64's (Steele et al. 2014).
+pub fn dropout_keeps(seed: u64, index: u64, p: f64) -> bool {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    // The top 24 bits as a fraction in [0, 1): exact in f32 too, so that every device decides alike.
+    ((z >> 40) as f64) * (1.0 / (1u64 << 24) as f64) >= p
+}

@@ -1,0 +1,5 @@
+//! Reverse-mode differentiation: a tape over device-agnostic operations.
+
+mod backend;
+
+pub use backend::*;
