@@ -1,5 +1,14 @@
 //! Reverse-mode differentiation: a tape over device-agnostic operations.
+//!
+//! A [`Tape`] records operations on [`Tensor`]s; what each keeps for its backward pass is a list of arrays that
+//! [`Tape::saved_by_op`] counts in bytes. The device is a [`Backend`]; nothing above this module asks which.
 
 mod backend;
+mod ops;
+mod tape;
+mod tensor;
 
 pub use backend::*;
+pub use ops::AdapterInput;
+pub use tape::{BackwardFn, InputGrads, Tape, Tensor};
+pub use tensor::{Array, Grads, Param, ParamId, Params};

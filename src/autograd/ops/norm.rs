@@ -1,0 +1,39 @@
+//! LayerNorm.
+
+use super::{expect, rows_cols};
+use crate::Result;
+use crate::autograd::{Array, Backend, InputGrads, Tape, Tensor};
+
+impl<B: Backend> Tape<'_, B> {
+    /// LayerNorm over the last dimension (Ba et al. 2016), weight and bias \[cols\]. Keeps x and two statistics a row.
+    pub fn layer_norm(&self, x: &Tensor<B>, weight: &Tensor<B>, bias: &Tensor<B>, eps: f64) -> Result<Tensor<B>> {
+        let (rows, cols) = rows_cols("layer_norm's input", x.array())?;
+        expect("layer_norm's weight", weight.array(), &[cols])?;
+        expect("layer_norm's bias", bias.array(), &[cols])?;
+        let (w, b) = (weight.array(), bias.array());
+        let (y, mean, rstd) = self.backend().layer_norm(rows, cols, x.array().buffer(), w.buffer(), b.buffer(), eps)?;
+        let y = Array::new(self.backend(), y, x.shape())?;
+        let stats = [Array::new(self.backend(), mean, &[rows])?, Array::new(self.backend(), rstd, &[rows])?];
+        let mut saved = vec![x.array().clone(), w.clone()];
+        saved.extend(stats);
+        Ok(self.record("layer_norm", &[x, weight, bias], y, saved, (rows, cols), backward))
+    }
+}
+
+fn backward<B: Backend>(
+    backend: &B,
+    (rows, cols): (usize, usize),
+    saved: &[Array<B>],
+    dy: Array<B>,
+    needs: &[bool],
+) -> Result<InputGrads<B>> {
+    let [x, weight, mean, rstd] = [0, 1, 2, 3].map(|i| saved[i].buffer());
+    let need = (needs[0], needs[1] || needs[2]);
+    let (dx, dparams) = backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need)?;
+    let dx = dx.map(|dx| Array::new(backend, dx, dy.shape())).transpose()?;
+    let (dweight, dbias) = match dparams {
+        Some((dw, db)) => (Some(Array::new(backend, dw, &[cols])?), Some(Array::new(backend, db, &[cols])?)),
+        None => (None, None),
+    };
+    Ok(vec![dx, dweight, dbias])
+}

@@ -1,0 +1,238 @@
+//! Values on a device, and the trained values of a model.
+
+use std::rc::Rc;
+
+use super::Backend;
+use crate::{Error, Result};
+
+/// An immutable block of numbers with a shape; cloning shares it.
+pub struct Array<B: Backend> {
+    buffer: Rc<B::Buffer>,
+    shape: Rc<[usize]>,
+}
+
+impl<B: Backend> Clone for Array<B> {
+    fn clone(&self) -> Self {
+        Self { buffer: self.buffer.clone(), shape: self.shape.clone() }
+    }
+}
+
+impl<B: Backend> Array<B> {
+    /// Wraps a buffer; its length must be the shape's.
+    pub fn new(backend: &B, buffer: B::Buffer, shape: &[usize]) -> Result<Self> {
+        let (expected, found) = (shape.iter().product::<usize>(), backend.len(&buffer));
+        if expected != found {
+            return Err(Error::shape(format!("array {shape:?}"), expected, found));
+        }
+        Ok(Self { buffer: Rc::new(buffer), shape: shape.into() })
+    }
+
+    /// Copies host values to the device.
+    pub fn upload(backend: &B, values: &[f32], shape: &[usize]) -> Result<Self> {
+        Self::new(backend, backend.upload(values)?, shape)
+    }
+
+    /// Copies the values back.
+    pub fn download(&self, backend: &B) -> Result<Vec<f32>> {
+        backend.download(&self.buffer)
+    }
+
+    /// The same numbers under another shape.
+    pub fn reshaped(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.elements() {
+            return Err(Error::shape("reshape", &self.shape, shape));
+        }
+        Ok(Self { buffer: self.buffer.clone(), shape: shape.into() })
+    }
+
+    /// Sizes of the dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many numbers.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The device's block.
+    pub fn buffer(&self) -> &B::Buffer {
+        &self.buffer
+    }
+
+    /// The block for writing, when nothing else shares it.
+    pub(crate) fn buffer_mut(&mut self) -> Option<&mut B::Buffer> {
+        Rc::get_mut(&mut self.buffer)
+    }
+
+    /// The block's identity: equal for arrays that share it.
+    pub(crate) fn identity(&self) -> *const () {
+        Rc::as_ptr(&self.buffer).cast()
+    }
+
+    /// The sum of two arrays of one shape, written into whichever nothing else shares.
+    pub(crate) fn sum(mut self, mut other: Self, backend: &B) -> Result<Self> {
+        if self.shape != other.shape {
+            return Err(Error::shape("sum of gradients", &self.shape, &other.shape));
+        }
+        if let Some(acc) = Rc::get_mut(&mut self.buffer) {
+            backend.add_assign(acc, &other.buffer)?;
+            return Ok(self);
+        }
+        if let Some(acc) = Rc::get_mut(&mut other.buffer) {
+            backend.add_assign(acc, &self.buffer)?;
+            return Ok(other);
+        }
+        let mut acc = backend.copy(&self.buffer)?;
+        backend.add_assign(&mut acc, &other.buffer)?;
+        Ok(Self { buffer: Rc::new(acc), shape: self.shape })
+    }
+}
+
+/// Where a parameter lies in its [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(pub(crate) usize);
+
+impl ParamId {
+    /// Its place, counted from 0.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One of a model's values.
+pub struct Param<B: Backend> {
+    /// A name that is unique in the model.
+    pub name: String,
+    /// Its numbers.
+    pub value: Array<B>,
+    /// Whether training changes it.
+    pub trainable: bool,
+}
+
+/// All values of a model, trained or not.
+pub struct Params<B: Backend> {
+    backend: B,
+    list: Vec<Param<B>>,
+}
+
+impl<B: Backend> Params<B> {
+    /// An empty set on a device.
+    pub fn new(backend: B) -> Self {
+        Self { backend, list: Vec::new() }
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Adds a value from the host.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        values: &[f32],
+        shape: &[usize],
+        trainable: bool,
+    ) -> Result<ParamId> {
+        let value = Array::upload(&self.backend, values, shape)?;
+        self.list.push(Param { name: name.into(), value, trainable });
+        Ok(ParamId(self.list.len() - 1))
+    }
+
+    /// One of them.
+    pub fn get(&self, id: ParamId) -> &Param<B> {
+        &self.list[id.0]
+    }
+
+    /// One of them, for the optimiser or for loading.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut Param<B> {
+        &mut self.list[id.0]
+    }
+
+    /// All, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Param<B>)> {
+        self.list.iter().enumerate().map(|(index, param)| (ParamId(index), param))
+    }
+
+    /// Those that training changes.
+    pub fn trainable(&self) -> impl Iterator<Item = (ParamId, &Param<B>)> {
+        self.iter().filter(|(_, param)| param.trainable)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Replaces a value by another of the same shape.
+    pub fn set(&mut self, id: ParamId, values: &[f32]) -> Result<()> {
+        let param = &mut self.list[id.0];
+        param.value = Array::upload(&self.backend, values, &param.value.shape().to_vec())?;
+        Ok(())
+    }
+
+    /// A value's numbers on the host.
+    pub fn download(&self, id: ParamId) -> Result<Vec<f32>> {
+        self.get(id).value.download(&self.backend)
+    }
+}
+
+/// Gradients of the trained values, summed over backward passes until they are taken.
+pub struct Grads<B: Backend> {
+    backend: B,
+    list: Vec<Option<Array<B>>>,
+}
+
+impl<B: Backend> Grads<B> {
+    /// None yet.
+    pub fn new(params: &Params<B>) -> Self {
+        Self { backend: params.backend.clone(), list: (0..params.len()).map(|_| None).collect() }
+    }
+
+    /// Adds one.
+    pub(crate) fn accumulate(&mut self, id: ParamId, grad: Array<B>) -> Result<()> {
+        let slot = &mut self.list[id.0];
+        *slot = Some(match slot.take() {
+            Some(sum) => sum.sum(grad, &self.backend)?,
+            None => grad,
+        });
+        Ok(())
+    }
+
+    /// The gradient of a value, if any reached it.
+    pub fn get(&self, id: ParamId) -> Option<&Array<B>> {
+        self.list[id.0].as_ref()
+    }
+
+    /// Those that are there.
+    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Array<B>)> {
+        self.list.iter().enumerate().filter_map(|(index, grad)| grad.as_ref().map(|grad| (ParamId(index), grad)))
+    }
+
+    /// The global L2 norm.
+    pub fn norm(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for (_, grad) in self.iter() {
+            sum += self.backend.sum_squares(grad.buffer())?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Multiplies all by a factor.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for grad in self.list.iter_mut().flatten() {
+            if grad.buffer_mut().is_none() {
+                *grad = Array::new(&self.backend, self.backend.copy(grad.buffer())?, grad.shape())?;
+            }
+            let buffer = grad.buffer_mut().ok_or_else(|| Error::Internal("a gradient is shared".into()))?;
+            self.backend.scale_assign(buffer, factor)?;
+        }
+        Ok(())
+    }
+}
