@@ -3,6 +3,7 @@
 pub mod autograd;
 pub mod config;
 pub mod error;
+pub mod reference;
 pub mod vit;
 
 pub use error::{Error, Result};

@@ -159,6 +159,11 @@ pub struct AdamW {
     pub step: u64,
 }
 
+/// The mean of ImageNet's red, green and blue, of 1: what DINOv2's inputs are normalised by.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviations.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
 /// A device and its operations. `Buffer` is a block of numbers there; cloning the backend clones a handle.
 pub trait Backend: Clone + 'static {
     /// Numbers on the device.
@@ -299,6 +304,7 @@ pub trait Backend: Clone + 'static {
         gamma: &Self::Buffer,
     ) -> Result<Self::Buffer>;
     /// (dh, dgamma); dx is dy itself. `h` is present when dgamma is asked for.
+    #[allow(clippy::type_complexity)]
     fn layer_scale_backward(
         &self,
         rows: usize,
