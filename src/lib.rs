@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod error;
+pub mod gpu;
+pub mod kernels;
+pub mod reference;
 pub mod vit;
 
 pub use error::{Error, Result};
