@@ -1,1 +1,193 @@
-fn main() {}
+//! Compiles kernels/*.cu to PTX and embeds it: one text a kernel file and architecture, with what each entry needs.
+//!
+//! nvcc is looked for in PEFTK_NVCC, NVCC, the repository's own .venv (`make setup`), PATH and CUDA_HOME, in that order, and is
+//! only ever run, never taken apart. Without it the build succeeds with an empty table, so a program for the CPU alone, and says
+//! so once; PEFTK_REQUIRE_NVCC=1 makes that an error. PEFTK_NVCC=none asks for the CPU build.
+//!
+//! Written to OUT_DIR: NAME.sm_80.ptx, NAME.sm_90a.ptx and kernel_table.rs, which src/kernels/mod.rs includes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, thread};
+
+/// nvcc's name of each architecture and the variant of `gpu::Arch` it stands for.
+const ARCHS: [(&str, &str); 2] = [("80", "Sm80"), ("90a", "Sm90a")];
+
+fn main() {
+    if let Err(message) = build() {
+        eprintln!("error: {message}");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    println!("cargo:rerun-if-changed=build.rs");
+    // A folder stands for every file in it: the kernels, common/*.cuh and params.h.
+    println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rerun-if-env-changed=PEFTK_REQUIRE_NVCC");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?);
+    let table = match find_nvcc()? {
+        Some((nvcc, version)) => compile_all(&nvcc, &version, &out)?,
+        None => {
+            const MEND: &str = "run 'make setup' and build again";
+            if env::var_os("PEFTK_REQUIRE_NVCC").is_some_and(|value| value == "1") {
+                return Err(format!("PEFTK_REQUIRE_NVCC=1, but no nvcc was found: {MEND}"));
+            }
+            println!("cargo:warning=no nvcc was found, so this peftk runs on the CPU alone; for GPUs {MEND}");
+            "pub(super) static NVCC: Option<&str> = None;\npub(super) static TABLE: &[KernelInfo] = &[];\n".to_owned()
+        }
+    };
+    let path = out.join("kernel_table.rs");
+    fs::write(&path, table).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
+/// The first nvcc that runs, with its release. One that is named and does not run is an error: nobody names one to have another.
+fn find_nvcc() -> Result<Option<(PathBuf, String)>, String> {
+    for variable in ["PEFTK_NVCC", "NVCC"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+        let Some(named) = env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
+        if named == "none" {
+            return Ok(None);
+        }
+        let nvcc = PathBuf::from(named);
+        return match release(&nvcc) {
+            Ok(release) => Ok(Some((nvcc, release))),
+            Err(e) => Err(format!("{variable} names {}, which is no nvcc that runs here ({e})", nvcc.display())),
+        };
+    }
+    // Where the search ends decides what a later build has to watch: `make setup` touches build.rs, the rest are variables.
+    if let Some(nvcc) = nvcc_in_venv() {
+        println!("cargo:rerun-if-changed={}", nvcc.display());
+        return match release(&nvcc) {
+            Ok(release) => Ok(Some((nvcc, release))),
+            Err(e) => Err(format!("{} does not run ({e}): remove .venv and run 'make setup'", nvcc.display())),
+        };
+    }
+    println!("cargo:rerun-if-env-changed=PATH");
+    if let Ok(release) = release(Path::new("nvcc")) {
+        return Ok(Some((PathBuf::from("nvcc"), release)));
+    }
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let Some(home) = env::var_os("CUDA_HOME").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let nvcc = Path::new(&home).join("bin/nvcc");
+    Ok(release(&nvcc).ok().map(|release| (nvcc, release)))
+}
+
+fn nvcc_in_venv() -> Option<PathBuf> {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let pythons = fs::read_dir(root.join(".venv/lib")).ok()?;
+    pythons.flatten().map(|entry| entry.path().join("site-packages/nvidia/cu13/bin/nvcc")).find(|nvcc| nvcc.is_file())
+}
+
+/// The line of `nvcc --version` that names the release.
+fn release(nvcc: &Path) -> Result<String, String> {
+    let output = Command::new(nvcc).arg("--version").output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("release"));
+    line.map(|line| line.trim().to_owned()).ok_or_else(|| "its --version names no release".to_owned())
+}
+
+/// Compiles every kernel, several at once, and returns the table's source.
+fn compile_all(nvcc: &Path, release: &str, out: &Path) -> Result<String, String> {
+    let entries = fs::read_dir("kernels").map_err(|e| format!("cannot read kernels: {e}"))?;
+    let mut kernels: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "cu"))
+        .collect();
+    kernels.sort();
+    let workers =
+        env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1).clamp(1, kernels.len().max(1));
+    let kernels = kernels.as_slice();
+    let mut rows: Vec<(usize, Result<String, String>)> = thread::scope(|scope| {
+        let work = |worker: usize| {
+            let share = kernels.iter().enumerate().skip(worker).step_by(workers);
+            share.map(|(index, kernel)| (index, compile(nvcc, kernel, out))).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("compiling does not panic")).collect()
+    });
+    rows.sort_by_key(|(index, _)| *index);
+    let mut table = format!("pub(super) static NVCC: Option<&str> = Some({release:?});\n");
+    table.push_str("pub(super) static TABLE: &[KernelInfo] = &[\n");
+    for (_, row) in rows {
+        table.push_str(&row?);
+    }
+    table.push_str("];\n");
+    Ok(table)
+}
+
+/// Compiles one kernel file for every architecture and returns its row of the table.
+fn compile(nvcc: &Path, kernel: &Path, out: &Path) -> Result<String, String> {
+    let name = kernel.file_stem().and_then(|stem| stem.to_str()).ok_or("a kernel's file name is not UTF-8")?;
+    let mut row = format!("    KernelInfo {{\n        name: {name:?},\n        images: &[\n");
+    for (arch, variant) in ARCHS {
+        let ptx = out.join(format!("{name}.sm_{arch}.ptx"));
+        let mut command = Command::new(nvcc);
+        command.args(["-ptx", "-std=c++17", "-Ikernels", &format!("-arch=compute_{arch}"), "-o"]).arg(&ptx).arg(kernel);
+        run(&mut command, kernel)?;
+        // Assembling that same text shows that it assembles, and what it takes.
+        let mut command = Command::new(nvcc);
+        command.args(["-cubin", "-Xptxas=-v", &format!("-arch=sm_{arch}"), "-o"]);
+        let report = run(command.arg(out.join(format!("{name}.sm_{arch}.cubin"))).arg(&ptx), kernel)?;
+        let entries = entries(&report);
+        if entries.is_empty() {
+            return Err(format!("{}: no extern \"C\" __global__ function in it (sm_{arch})", kernel.display()));
+        }
+        let _ = writeln!(row, "            Image {{\n                arch: Arch::{variant},");
+        let _ = writeln!(row, "                ptx: include_str!({ptx:?}),\n                entries: &[");
+        for entry in entries {
+            let Entry { name, registers, spill_bytes, shared_bytes } = entry;
+            let _ = writeln!(
+                row,
+                "                    EntryInfo {{ name: {name:?}, registers: {registers}, spill_bytes: {spill_bytes}, \
+                 shared_bytes: {shared_bytes} }},"
+            );
+        }
+        row.push_str("                ],\n            },\n");
+    }
+    row.push_str("        ],\n    },\n");
+    Ok(row)
+}
+
+/// Runs nvcc and returns what it said on stderr; a failure is an error that holds all of it.
+fn run(command: &mut Command, kernel: &Path) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("cannot run {command:?}: {e}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let failed = || format!("nvcc failed on {} ({}):\n{command:?}\n{stdout}{stderr}", kernel.display(), output.status);
+    if output.status.success() { Ok(stderr) } else { Err(failed()) }
+}
+
+/// What ptxas says of one entry.
+#[derive(Default)]
+struct Entry {
+    name: String,
+    registers: u32,
+    spill_bytes: u32,
+    shared_bytes: u32,
+}
+
+/// Reads ptxas's report: a line that names an entry, then lines of numbers, each before its unit.
+fn entries(report: &str) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for line in report.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let name = rest.split('\'').next().unwrap_or_default().to_owned();
+            entries.push(Entry { name, ..Entry::default() });
+        }
+        let Some(entry) = entries.last_mut() else { continue };
+        for part in line.split([',', ':']) {
+            let words: Vec<&str> = part.split_whitespace().collect();
+            match words.as_slice() {
+                ["Used", number, "registers"] => entry.registers = number.parse().unwrap_or(u32::MAX),
+                // Stores and loads of the entry, and of functions it calls: any of them is one too many.
+                [number, "bytes", "spill", _] => entry.spill_bytes += number.parse().unwrap_or(u32::MAX / 2),
+                [number, "bytes", "smem"] => entry.shared_bytes = number.parse().unwrap_or(u32::MAX),
+                _ => {}
+            }
+        }
+    }
+    entries
+}

@@ -3,6 +3,8 @@
 pub mod autograd;
 pub mod config;
 pub mod error;
+pub mod gpu;
+pub mod kernels;
 pub mod reference;
 pub mod vit;
 

@@ -10,16 +10,6 @@ fn adapted_row<T: Real>(dims: AdapterDims, k: usize, w: &[T], a: &[T], b: &[T], 
     (0..k).map(|c| w[c] + s * (0..dims.rank).map(|r| b[j * dims.rank + r] * a[r * k + c]).sum::<T>()).collect()
 }
 
-/// n_j = || V_j ||_2.
-pub fn dora_norm<T: Real>(dims: AdapterDims, k: usize, w: &[T], a: &[T], b: &[T]) -> Vec<T> {
-    (0..dims.rows)
-        .map(|j| {
-            let row = adapted_row(dims, k, w, a, b, j);
-            dot(&row, &row).sqrt()
-        })
-        .collect()
-}
-
 /// (dA, dB): with dV = (dn / n) V, dB = s dV A^T and dA = s B^T dV.
 #[allow(clippy::too_many_arguments)]
 pub fn dora_norm_backward<T: Real>(

@@ -3,6 +3,7 @@
 
 mod attention;
 mod dora;
+pub mod dora_norm;
 mod linear;
 mod loss;
 mod mlp;
@@ -88,7 +89,8 @@ impl<T: Real> Backend for Reference<T> {
         Ok(linear::linear_backward(args))
     }
     fn dora_norm(&self, dims: AdapterDims, k: usize, w: &Vec<T>, a: &Vec<T>, b: &Vec<T>) -> Result<Vec<T>> {
-        Ok(dora::dora_norm(dims, k, w, a, b))
+        let rows = &w[dims.first_row * k..][..dims.rows * k];
+        Ok(dora_norm::dora_norm(rows, a, b, T::from_f64(dims.scale), dims.rows, k, dims.rank))
     }
     #[allow(clippy::too_many_arguments)]
     fn dora_norm_backward(

@@ -1,0 +1,15 @@
+//! Everything that speaks to the CUDA driver: finding devices, memory, loading kernels, launching them.
+//!
+//! libcuda is opened when it is first asked for, so a program on a machine without a driver runs and can say what is missing.
+//! Nothing above this module names cudarc; `unsafe` stays here and in the launchers of `kernels`, each with its reason.
+
+mod buffer;
+mod context;
+mod error;
+mod module;
+mod probe;
+
+pub use buffer::Buffer;
+pub use context::Device;
+pub use module::{Arch, Function, Grid, Module};
+pub use probe::{DeviceInfo, Probe, probe};

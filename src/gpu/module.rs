@@ -1,0 +1,177 @@
+//! Kernels on a device: which build suits it, loading the PTX, launching an entry.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+
+use super::buffer::Plain;
+use super::{Device, error};
+use crate::{Error, Result};
+
+/// What a kernel's PTX was compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// compute_80: runs on compute capability 8.0 and everything later.
+    Sm80,
+    /// compute_90a, with Hopper's own instructions: runs on capability 9.0 and on nothing else.
+    Sm90a,
+}
+
+impl Arch {
+    /// Every architecture that kernels are built for, the general one first.
+    pub const ALL: [Self; 2] = [Self::Sm80, Self::Sm90a];
+
+    /// The best build for a device; None where none runs.
+    pub fn for_capability(capability: (u32, u32)) -> Option<Self> {
+        Self::ALL.into_iter().rev().find(|arch| arch.runs_on(capability))
+    }
+
+    /// Whether a device of this compute capability, (major, minor), runs this build.
+    pub fn runs_on(self, capability: (u32, u32)) -> bool {
+        match self {
+            Self::Sm80 => capability >= (8, 0),
+            Self::Sm90a => capability == (9, 0),
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sm80 => "sm_80",
+            Self::Sm90a => "sm_90a",
+        })
+    }
+}
+
+impl FromStr for Arch {
+    type Err = Error;
+
+    /// Reads PEFTK_ARCH.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim_start_matches("sm_") {
+            "80" => Ok(Self::Sm80),
+            "90a" => Ok(Self::Sm90a),
+            _ => Err(Error::input(format!("PEFTK_ARCH: expected 80 or 90a, found '{text}'"))),
+        }
+    }
+}
+
+/// One kernel file's PTX, loaded on a device.
+#[derive(Debug)]
+pub struct Module {
+    name: &'static str,
+    module: Arc<CudaModule>,
+    device: Device,
+}
+
+impl Module {
+    /// Loads a kernel file's PTX; the driver compiles it for the device, or takes it from its cache.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the driver is too old for the PTX.
+    pub fn load(device: &Device, name: &'static str, ptx: &str) -> Result<Self> {
+        let module = device.context.load_module(Ptx::from_src(ptx)).map_err(|e| match e.0 {
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Error::input(format!(
+                "kernel {name}: the driver is older than its PTX; install NVIDIA's driver 580 or later, or use --device cpu"
+            )),
+            _ => error::device(format_args!("load kernel {name} for {}", device.arch()), e),
+        })?;
+        Ok(Self { name, module, device: device.clone() })
+    }
+
+    /// One of its entries, by the name that the kernel file gives it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it has no such entry.
+    pub fn function(&self, entry: &'static str) -> Result<Function> {
+        let function = self
+            .module
+            .load_function(entry)
+            .map_err(|e| error::device(format_args!("find entry {entry} in kernel {}", self.name), e))?;
+        Ok(Function { entry, function, device: self.device.clone() })
+    }
+}
+
+/// The size of a launch: blocks along x, y and z, threads a block (x), and dynamic shared memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks along x, y and z.
+    pub blocks: (u32, u32, u32),
+    /// Threads a block.
+    pub threads: u32,
+    /// Dynamic shared memory a block, in bytes.
+    pub shared_bytes: u32,
+}
+
+/// A kernel's entry, ready to launch.
+#[derive(Debug, Clone)]
+pub struct Function {
+    entry: &'static str,
+    function: CudaFunction,
+    device: Device,
+}
+
+impl Function {
+    /// The entry's name.
+    pub fn entry(&self) -> &'static str {
+        self.entry
+    }
+
+    /// The device it was loaded on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Queues one launch on the device's stream and returns at once; `params` is copied.
+    ///
+    /// # Errors
+    /// A launch the driver refuses. What goes wrong on the device shows at the next call that waits for it.
+    ///
+    /// # Safety
+    /// `P` must be the struct that the entry takes as its only argument. Every address in it must be device memory of this
+    /// device, of the type and at least of the extent that the entry reads and writes for these sizes; it must stay allocated
+    /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch.
+    /// `grid` must be one that the entry was written for.
+    pub unsafe fn launch<P: Pod>(&self, grid: Grid, params: &P) -> Result<()> {
+        let config = LaunchConfig {
+            grid_dim: grid.blocks,
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared_bytes,
+        };
+        let params = Plain(*params);
+        let mut builder = self.device.stream.launch_builder(&self.function);
+        builder.arg(&params);
+        // SAFETY: the driver copies the parameters before it returns; the rest is the caller's promise.
+        let launched = unsafe { builder.launch(config) };
+        launched.map(drop).map_err(|e| error::device(format_args!("launch {} with {grid:?}", self.entry), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_follows_the_capability() {
+        assert_eq!(Arch::for_capability((7, 5)), None);
+        assert_eq!(Arch::for_capability((8, 0)), Some(Arch::Sm80));
+        assert_eq!(Arch::for_capability((8, 9)), Some(Arch::Sm80));
+        assert_eq!(Arch::for_capability((9, 0)), Some(Arch::Sm90a));
+        assert_eq!(Arch::for_capability((10, 0)), Some(Arch::Sm80), "sm_90a is Hopper's alone");
+        assert_eq!(Arch::for_capability((12, 0)), Some(Arch::Sm80));
+    }
+
+    #[test]
+    fn peftk_arch_is_read_or_refused() {
+        assert_eq!("80".parse::<Arch>().unwrap(), Arch::Sm80);
+        assert_eq!("sm_90a".parse::<Arch>().unwrap(), Arch::Sm90a);
+        let message = "90".parse::<Arch>().unwrap_err().to_string();
+        assert_eq!(message, "PEFTK_ARCH: expected 80 or 90a, found '90'");
+    }
+}

@@ -1,0 +1,88 @@
+//! The CUDA kernels of kernels/*.cu: their embedded PTX and, one file a kernel, a typed launcher that checks shapes first.
+//!
+//! [`table`] is what the build embedded: nothing when it found no nvcc (`make setup` installs one). Every kernel has a plain-loop
+//! counterpart in `reference`, tests in tests/kernels/ and a row in [`self_test`].
+
+mod dora_norm;
+pub mod params;
+mod self_test;
+
+pub use dora_norm::{DoraNorm, DoraNormShape, MAX_RANK};
+pub use self_test::{SelfTest, self_test};
+
+use crate::gpu::{Arch, Device, Module};
+use crate::{Error, Result};
+
+/// One file of kernels/, as the build compiled it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelInfo {
+    /// The file's name without `.cu`.
+    pub name: &'static str,
+    /// Its PTX for every architecture.
+    pub images: &'static [Image],
+}
+
+/// A kernel file's PTX for one architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    /// What it was compiled for.
+    pub arch: Arch,
+    /// The PTX text.
+    pub ptx: &'static str,
+    /// What can be launched in it.
+    pub entries: &'static [EntryInfo],
+}
+
+/// One entry of a kernel file and what ptxas says it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryInfo {
+    /// The entry's name, as `extern "C"` gives it.
+    pub name: &'static str,
+    /// Registers a thread.
+    pub registers: u32,
+    /// Bytes a thread spills to memory, stores and loads together.
+    pub spill_bytes: u32,
+    /// Static shared memory a block, in bytes.
+    pub shared_bytes: u32,
+}
+
+mod embedded {
+    use super::{Arch, EntryInfo, Image, KernelInfo};
+    include!(concat!(env!("OUT_DIR"), "/kernel_table.rs"));
+}
+
+/// Every kernel that this executable carries, by name; empty for a build without nvcc.
+pub fn table() -> &'static [KernelInfo] {
+    embedded::TABLE
+}
+
+/// The release of the nvcc that compiled the kernels; None for a build without nvcc.
+pub fn nvcc_release() -> Option<&'static str> {
+    embedded::NVCC
+}
+
+/// Fails when this executable carries no kernels.
+///
+/// # Errors
+/// [`Error::Input`], with the mend.
+pub fn require() -> Result<()> {
+    if table().is_empty() {
+        return Err(Error::input(
+            "this peftk was built without nvcc and has no GPU kernels: run 'make setup' and build it again, or use --device cpu",
+        ));
+    }
+    Ok(())
+}
+
+/// Loads kernel file `name` on a device, in the build that the device was opened for.
+///
+/// # Errors
+/// [`Error::Input`] when this executable carries no kernels; as [`Module::load`].
+fn load(device: &Device, name: &str) -> Result<Module> {
+    require()?;
+    let kernel = table().iter().find(|kernel| kernel.name == name);
+    let kernel = kernel.ok_or_else(|| Error::Internal(format!("no kernel file {name} was embedded")))?;
+    let image = kernel.images.iter().find(|image| image.arch == device.arch());
+    let image = image.ok_or_else(|| Error::Internal(format!("kernel {name} was not built for {}", device.arch())))?;
+    Module::load(device, kernel.name, image.ptx)
+}

@@ -1,0 +1,158 @@
+//! Runs the tests one after another, and counts those that could not run, by what was missing.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use peftk::gpu::{Arch, Device};
+
+/// One test.
+pub struct Test {
+    /// Its name, unique among all.
+    pub name: &'static str,
+    /// What must be there for it to run.
+    pub needs: Needs,
+    /// The test; it fails by panicking.
+    pub run: fn(),
+}
+
+/// What a test needs beside the executable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: it always runs.
+    Nothing,
+    /// Kernels in the executable: a build with nvcc.
+    Kernels,
+    /// The source tree, and libclang for bindgen.
+    Libclang,
+    /// Kernels and a GPU.
+    Gpu,
+}
+
+impl Needs {
+    /// What of it is missing, and the environment variable that makes that a failure.
+    fn missing(self) -> Option<(String, &'static str)> {
+        let kernels = || peftk::kernels::require().err().map(|e| (e.to_string(), "PEFTK_REQUIRE_NVCC"));
+        match self {
+            Self::Nothing => None,
+            Self::Kernels => kernels(),
+            Self::Libclang => super::bindgen::missing().map(|missing| (missing, "PEFTK_REQUIRE_NVCC")),
+            Self::Gpu => {
+                // A build without kernels is a GPU not tested, too.
+                let missing = kernels().map(|(missing, _)| missing).or_else(|| peftk::gpu::probe().problem);
+                missing.map(|missing| (missing, "PEFTK_REQUIRE_GPU"))
+            }
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Nothing => "plain",
+            Self::Kernels => "kernel manifest",
+            Self::Libclang => "bindgen",
+            Self::Gpu => "GPU",
+        }
+    }
+}
+
+/// Runs what the command line selects; libtest's arguments are understood as far as they make sense here.
+pub fn run(groups: &[&[Test]]) -> ExitCode {
+    let arguments = Arguments::parse();
+    let tests: Vec<&Test> = groups.iter().copied().flatten().filter(|test| arguments.selects(test.name)).collect();
+    if arguments.list {
+        for test in &tests {
+            println!("{}: test", test.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", tests.len());
+    let start = Instant::now();
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut not_run: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for test in tests {
+        if let Some((missing, variable)) = test.needs.missing() {
+            if std::env::var_os(variable).is_some_and(|value| value == "1") {
+                println!("test {} ... FAILED: {variable}=1, but {missing}", test.name);
+                failed.push(test.name);
+            } else {
+                println!("test {} ... ignored, not run: no {}", test.name, test.needs.what());
+                *not_run.entry((test.needs.what(), missing)).or_default() += 1;
+            }
+            continue;
+        }
+        // The panic's own message goes to stderr, as it happens.
+        if catch_unwind(AssertUnwindSafe(test.run)).is_ok() {
+            println!("test {} ... ok", test.name);
+            passed += 1;
+        } else {
+            println!("test {} ... FAILED", test.name);
+            failed.push(test.name);
+        }
+    }
+    println!();
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    for ((what, missing), count) in &not_run {
+        println!("{count} {what} tests not run: {missing}");
+    }
+    let ignored: usize = not_run.values().sum();
+    println!(
+        "test result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        failed.len(),
+        groups.iter().map(|group| group.len()).sum::<usize>() - passed - failed.len() - ignored,
+        start.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+/// Runs `test` on the first GPU with every build of the kernels that it can run.
+pub fn on_every_arch(test: impl Fn(&Device)) {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    let devices = DEVICES.get_or_init(|| {
+        let capability = peftk::gpu::probe().devices[0].capability;
+        let archs = Arch::ALL.into_iter().filter(|arch| arch.runs_on(capability));
+        archs.map(|arch| Device::open_with(0, Some(arch)).expect("the GPU was there a moment ago")).collect()
+    });
+    assert!(!devices.is_empty(), "no build of the kernels runs on {:?}", peftk::gpu::probe().devices);
+    devices.iter().for_each(test);
+}
+
+struct Arguments {
+    filters: Vec<String>,
+    skips: Vec<String>,
+    exact: bool,
+    list: bool,
+    only_ignored: bool,
+}
+
+impl Arguments {
+    fn parse() -> Self {
+        let mut parsed =
+            Self { filters: Vec::new(), skips: Vec::new(), exact: false, list: false, only_ignored: false };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--exact" => parsed.exact = true,
+                "--list" => parsed.list = true,
+                "--ignored" => parsed.only_ignored = true,
+                "--skip" => parsed.skips.extend(arguments.next()),
+                "--test-threads" | "--format" | "--color" | "--logfile" | "-Z" => drop(arguments.next()),
+                flag if flag.starts_with('-') => {}
+                filter => parsed.filters.push(filter.to_owned()),
+            }
+        }
+        parsed
+    }
+
+    fn selects(&self, name: &str) -> bool {
+        let matches = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        // No test here is marked as ignored: --ignored alone selects none.
+        !self.only_ignored
+            && (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self.skips.iter().any(matches)
+    }
+}

@@ -1,0 +1,95 @@
+//! What every kernel file holds, checked without a GPU: names, parameter sizes, registers, spills.
+//!
+//! A new kernel adds its line to [`EXPECTED`].
+
+use peftk::gpu::Arch;
+use peftk::kernels::params::PeftkDoraNormParams;
+use peftk::kernels::{self, EntryInfo, Image};
+
+use crate::harness::{Needs, Test};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "manifest::files_and_archs", needs: Needs::Kernels, run: files_and_archs },
+    Test { name: "manifest::entries_and_parameters", needs: Needs::Kernels, run: entries_and_parameters },
+    Test { name: "manifest::registers_and_spills", needs: Needs::Kernels, run: registers_and_spills },
+];
+
+struct Expected {
+    file: &'static str,
+    entry: &'static str,
+    /// Bytes of the one struct that the entry takes.
+    parameter_bytes: usize,
+    /// 65536 registers over the threads that a multiprocessor should hold at once.
+    most_registers: u32,
+}
+
+const EXPECTED: &[Expected] = &[Expected {
+    file: "dora_norm",
+    entry: "dora_norm_f32",
+    parameter_bytes: size_of::<PeftkDoraNormParams>(),
+    most_registers: 48, // 10 blocks of 128 threads
+}];
+
+fn files_and_archs() {
+    let mut expected: Vec<&str> = EXPECTED.iter().map(|kernel| kernel.file).collect();
+    expected.dedup();
+    let files: Vec<&str> = kernels::table().iter().map(|kernel| kernel.name).collect();
+    assert_eq!(files, expected, "the kernel files that were embedded");
+    for kernel in kernels::table() {
+        let archs: Vec<Arch> = kernel.images.iter().map(|image| image.arch).collect();
+        assert_eq!(archs, Arch::ALL, "{}", kernel.name);
+        for image in kernel.images {
+            let target =
+                image.ptx.lines().find_map(|line| line.strip_prefix(".target ")).expect("PTX names its target");
+            assert_eq!(target.trim(), image.arch.to_string(), "{}", kernel.name);
+        }
+    }
+    assert!(
+        kernels::nvcc_release().is_some_and(|release| release.contains("release 13.0")),
+        "{:?}",
+        kernels::nvcc_release()
+    );
+}
+
+fn entries_and_parameters() {
+    for (file, image) in images() {
+        let in_ptx = ptx_entries(image.ptx);
+        let expected: Vec<(&str, usize)> =
+            EXPECTED.iter().filter(|e| e.file == file).map(|e| (e.entry, e.parameter_bytes)).collect();
+        assert_eq!(in_ptx, expected, "{file} for {}: entries and the bytes of their parameters", image.arch);
+        let in_table: Vec<&str> = image.entries.iter().map(|entry| entry.name).collect();
+        assert_eq!(in_table, in_ptx.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "{file} for {}", image.arch);
+    }
+}
+
+fn registers_and_spills() {
+    for (file, image) in images() {
+        for &EntryInfo { name, registers, spill_bytes, shared_bytes } in image.entries {
+            println!("    {name} {}: {registers} registers, {shared_bytes} bytes of shared memory", image.arch);
+            let expected =
+                EXPECTED.iter().find(|e| e.file == file && e.entry == name).expect("entries_and_parameters says more");
+            assert!((1..=expected.most_registers).contains(&registers), "{name} {}: {registers} registers", image.arch);
+            assert_eq!(spill_bytes, 0, "{name} {} spills", image.arch);
+            assert!(shared_bytes <= 48 * 1024, "{name} {}: {shared_bytes} bytes of static shared memory", image.arch);
+        }
+    }
+}
+
+fn images() -> impl Iterator<Item = (&'static str, &'static Image)> {
+    kernels::table().iter().flat_map(|kernel| kernel.images.iter().map(|image| (kernel.name, image)))
+}
+
+/// The entries that PTX declares, in order, each with the bytes of its one parameter:
+/// `.visible .entry NAME(` and on the next line `.param .align 8 .b8 NAME_param_0[BYTES]`.
+fn ptx_entries(ptx: &'static str) -> Vec<(&'static str, usize)> {
+    let mut entries = Vec::new();
+    for (_, rest) in ptx.match_indices(".visible .entry ").map(|(at, found)| (at, &ptx[at + found.len()..])) {
+        let (name, rest) = rest.split_once('(').expect("an entry has parameters");
+        let (parameters, _) = rest.split_once(')').expect("and they end");
+        assert_eq!(parameters.matches(".param").count(), 1, "{name} takes one struct and nothing else");
+        let (_, size) = parameters.split_once('[').expect("a struct is an array of bytes");
+        let (size, _) = size.split_once(']').expect("with a size");
+        entries.push((name.trim(), size.parse().expect("a number")));
+    }
+    entries
+}
