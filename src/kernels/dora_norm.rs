@@ -40,7 +40,7 @@ impl DoraNorm {
 
     /// Queues `norm[j] = ||W[j] + scale (B A)[j]||` for every row j.
     ///
-    /// `w` is [rows, cols], `a` [rank, cols], `b` [rows, rank], `norm` [rows]: f32, row-major, on this kernel's device. Buffers
+    /// `w` is `[rows, cols]`, `a` `[rank, cols]`, `b` `[rows, rank]`, `norm` `[rows]`: f32, row-major, on this kernel's device. Buffers
     /// may be longer than their shape; what is beyond it is neither read nor written.
     ///
     /// # Errors
