@@ -25,17 +25,17 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");
     // A folder stands for every file in it: the kernels, common/*.cuh and params.h.
     println!("cargo:rerun-if-changed=kernels");
-    println!("cargo:rerun-if-env-changed=PEFTK_REQUIRE_NVCC");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?);
     let table = match find_nvcc()? {
         Some((nvcc, version)) => compile_all(&nvcc, &version, &out)?,
         None => {
+            println!("cargo:rerun-if-env-changed=PEFTK_REQUIRE_NVCC");
             const MEND: &str = "run 'make setup' and build again";
             if env::var_os("PEFTK_REQUIRE_NVCC").is_some_and(|value| value == "1") {
                 return Err(format!("PEFTK_REQUIRE_NVCC=1, but no nvcc was found: {MEND}"));
             }
-            println!("cargo:warning=no nvcc was found, so this peftk runs on the CPU alone; for GPUs {MEND}");
-            "pub(super) static NVCC: Option<&str> = None;\npub(super) static TABLE: &[KernelInfo] = &[];\n".to_owned()
+            println!("cargo:warning=built without nvcc, so this peftk runs on the CPU alone; for GPUs {MEND}");
+            "use super::KernelInfo;\npub(super) static NVCC: Option<&str> = None;\npub(super) static TABLE: &[KernelInfo] = &[];\n".to_owned()
         }
     };
     let path = out.join("kernel_table.rs");
@@ -109,7 +109,9 @@ fn compile_all(nvcc: &Path, release: &str, out: &Path) -> Result<String, String>
         threads.into_iter().flat_map(|thread| thread.join().expect("compiling does not panic")).collect()
     });
     rows.sort_by_key(|(index, _)| *index);
-    let mut table = format!("pub(super) static NVCC: Option<&str> = Some({release:?});\n");
+    let mut table = format!(
+        "use super::{{Arch, EntryInfo, Image, KernelInfo}};\npub(super) static NVCC: Option<&str> = Some({release:?});\n"
+    );
     table.push_str("pub(super) static TABLE: &[KernelInfo] = &[\n");
     for (_, row) in rows {
         table.push_str(&row?);

@@ -11,13 +11,13 @@
 
 /** The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps. */
 struct PeftkDoraNormParams {
-    /** W, [rows, cols] f32, read. */
+    /** W, `[rows, cols]` f32, read. */
     uint64_t w;
-    /** A, [rank, cols] f32, read. */
+    /** A, `[rank, cols]` f32, read. */
     uint64_t a;
-    /** B, [rows, rank] f32, read. */
+    /** B, `[rows, rank]` f32, read. */
     uint64_t b;
-    /** The norms, [rows] f32, written. */
+    /** The norms, `[rows]` f32, written. */
     uint64_t norm;
     /** What B A is multiplied by: alpha / rank, or alpha / sqrt(rank). */
     float scale;

@@ -24,11 +24,15 @@ pub struct Buffer<T> {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// Copies `values` to new device memory.
+    /// Copies `values`, at least one, to new device memory.
     ///
     /// # Errors
-    /// [`Error::Input`] when the device's memory is full.
+    /// [`Error::Input`] when the device's memory is full, [`Error::Shape`] when there is nothing to copy.
     pub fn from_slice(device: &Device, values: &[T]) -> Result<Self> {
+        // The driver has no allocation of 0 bytes.
+        if values.is_empty() {
+            return Err(Error::shape("copy to the device", "at least one value", 0));
+        }
         let doing = || format!("copy {} bytes to the device", std::mem::size_of_val(values));
         let values: &[Plain<T>] = plain(values);
         let slice = device.stream.clone_htod(values).map_err(|e| error::device(doing(), e))?;

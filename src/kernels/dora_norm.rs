@@ -40,8 +40,8 @@ impl DoraNorm {
 
     /// Queues `norm[j] = ||W[j] + scale (B A)[j]||` for every row j.
     ///
-    /// `w` is [rows, cols], `a` [rank, cols], `b` [rows, rank], `norm` [rows]: f32, row-major, on this kernel's device. Buffers
-    /// may be longer than their shape; what is beyond it is neither read nor written.
+    /// `w` is `[rows, cols]`, `a` `[rank, cols]`, `b` `[rows, rank]`, `norm` `[rows]`: f32, row-major, on this kernel's
+    /// device. Buffers may be longer than their shape; what is beyond it is neither read nor written.
     ///
     /// # Errors
     /// [`Error::Shape`] for a size of 0, a rank above [`MAX_RANK`], sizes beyond 32 bits or a buffer that is too short.

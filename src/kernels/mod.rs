@@ -47,7 +47,6 @@ pub struct EntryInfo {
 }
 
 mod embedded {
-    use super::{Arch, EntryInfo, Image, KernelInfo};
     include!(concat!(env!("OUT_DIR"), "/kernel_table.rs"));
 }
 

@@ -6,13 +6,13 @@
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkDoraNormParams {
-    #[doc = " W, [rows, cols] f32, read."]
+    #[doc = " W, `[rows, cols]` f32, read."]
     pub w: u64,
-    #[doc = " A, [rank, cols] f32, read."]
+    #[doc = " A, `[rank, cols]` f32, read."]
     pub a: u64,
-    #[doc = " B, [rows, rank] f32, read."]
+    #[doc = " B, `[rows, rank]` f32, read."]
     pub b: u64,
-    #[doc = " The norms, [rows] f32, written."]
+    #[doc = " The norms, `[rows]` f32, written."]
     pub norm: u64,
     #[doc = " What B A is multiplied by: alpha / rank, or alpha / sqrt(rank)."]
     pub scale: f32,

@@ -4,7 +4,7 @@ use super::Real;
 
 /// `norm[j] = sqrt(sum_c (W[j,c] + scale * sum_k B[j,k] A[k,c])^2)` for every row j.
 ///
-/// All matrices are row-major: `w` [rows, cols], `a` [rank, cols], `b` [rows, rank]; the result has `rows` values.
+/// All matrices are row-major: `w` `[rows, cols]`, `a` `[rank, cols]`, `b` `[rows, rank]`; the result has `rows` values.
 ///
 /// # Panics
 /// When a slice is not as long as its shape says.

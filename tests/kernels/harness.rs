@@ -50,8 +50,8 @@ impl Needs {
     fn what(self) -> &'static str {
         match self {
             Self::Nothing => "plain",
-            Self::Kernels => "kernel manifest",
-            Self::Libclang => "bindgen",
+            Self::Kernels => "embedded kernel",
+            Self::Libclang => "libclang",
             Self::Gpu => "GPU",
         }
     }
