@@ -4,11 +4,13 @@
 //! [`Tape::saved_by_op`] counts in bytes. The device is a [`Backend`]; nothing above this module asks which.
 
 mod backend;
+mod counting;
 mod ops;
 mod tape;
 mod tensor;
 
 pub use backend::*;
+pub use counting::{Block as CountedBlock, Counting};
 pub use ops::AdapterInput;
 pub use tape::{BackwardFn, InputGrads, Tape, Tensor};
 pub use tensor::{Array, Grads, Param, ParamId, Params};

@@ -1,0 +1,322 @@
+//! A backend that computes nothing and counts: every operation only makes blocks of the right length, and a ledger knows how many bytes live at
+//! once. A training step run on it is that step's memory plan, by construction.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::{
+    AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads,
+    LinearOutput, TokenDims,
+};
+use crate::Result;
+
+/// Bytes alive now and at most.
+#[derive(Debug, Default)]
+struct Ledger {
+    live: Cell<usize>,
+    peak: Cell<usize>,
+}
+
+/// The counting backend, of 4-byte numbers as the CPU's.
+#[derive(Clone, Debug, Default)]
+pub struct Counting {
+    ledger: Rc<Ledger>,
+}
+
+/// A block that is a length.
+#[derive(Debug)]
+pub struct Block {
+    len: usize,
+    ledger: Rc<Ledger>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.ledger.live.set(self.ledger.live.get() - self.len * size_of::<f32>());
+    }
+}
+
+impl Counting {
+    /// A ledger of zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes alive now.
+    pub fn live_bytes(&self) -> usize {
+        self.ledger.live.get()
+    }
+
+    /// The most bytes that were alive at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.ledger.peak.get()
+    }
+
+    /// A block of `len` numbers, counted.
+    pub fn block(&self, len: usize) -> Block {
+        let live = self.ledger.live.get() + len * size_of::<f32>();
+        self.ledger.live.set(live);
+        self.ledger.peak.set(self.ledger.peak.get().max(live));
+        Block { len, ledger: self.ledger.clone() }
+    }
+
+    fn like(&self, other: &Block) -> Block {
+        self.block(other.len)
+    }
+}
+
+impl Backend for Counting {
+    type Buffer = Block;
+
+    fn upload(&self, values: &[f32]) -> Result<Block> {
+        Ok(self.block(values.len()))
+    }
+
+    /// Zeros: nothing that decides a size may depend on a value.
+    fn download(&self, buffer: &Block) -> Result<Vec<f32>> {
+        Ok(vec![0.0; buffer.len])
+    }
+
+    fn len(&self, buffer: &Block) -> usize {
+        buffer.len
+    }
+
+    fn element_bytes(&self) -> usize {
+        size_of::<f32>()
+    }
+
+    fn copy(&self, buffer: &Block) -> Result<Block> {
+        Ok(self.like(buffer))
+    }
+
+    fn add_assign(&self, _acc: &mut Block, _x: &Block) -> Result<()> {
+        Ok(())
+    }
+
+    fn scale_assign(&self, _x: &mut Block, _factor: f64) -> Result<()> {
+        Ok(())
+    }
+
+    fn sum_squares(&self, _x: &Block) -> Result<f64> {
+        Ok(0.0)
+    }
+
+    fn patches(&self, _images: &[u8], batch: usize, size: usize, patch: usize) -> Result<Block> {
+        let side = size / patch;
+        Ok(self.block(batch * side * side * 3 * patch * patch))
+    }
+
+    fn linear(
+        &self,
+        dims: LinearDims,
+        _x: &Block,
+        _w: &Block,
+        _bias: Option<&Block>,
+        adapters: &[Adapter<'_, Block>],
+    ) -> Result<LinearOutput<Block>> {
+        let z = |a: &Adapter<'_, Block>| {
+            (a.gain.is_some() && a.dropped.is_some()).then(|| self.block(dims.m * a.dims.rows))
+        };
+        Ok(LinearOutput {
+            y: self.block(dims.m * dims.n),
+            t: adapters.iter().map(|a| self.block(dims.m * a.dims.rank)).collect(),
+            z: adapters.iter().map(z).collect(),
+        })
+    }
+
+    fn linear_backward(&self, args: LinearBackward<'_, Block>) -> Result<LinearGrads<Block>> {
+        let LinearDims { m, k, n } = args.dims;
+        let adapter = |a: &Adapter<'_, Block>| AdapterGrads {
+            a: args.need_adapter.then(|| self.block(a.dims.rank * k)),
+            b: args.need_adapter.then(|| self.block(a.dims.rows * a.dims.rank)),
+            gain: (args.need_adapter && a.gain.is_some()).then(|| self.block(a.dims.rows)),
+            dropped: (args.need_x && a.dropped.is_some()).then(|| self.block(m * k)),
+        };
+        Ok(LinearGrads {
+            x: args.need_x.then(|| self.block(m * k)),
+            w: args.need_w.then(|| self.block(n * k)),
+            bias: args.need_bias.then(|| self.block(n)),
+            adapters: args.adapters.iter().map(adapter).collect(),
+        })
+    }
+
+    fn dora_norm(&self, dims: AdapterDims, _k: usize, _w: &Block, _a: &Block, _b: &Block) -> Result<Block> {
+        Ok(self.block(dims.rows))
+    }
+
+    fn dora_norm_backward(
+        &self,
+        _dims: AdapterDims,
+        _k: usize,
+        _w: &Block,
+        a: &Block,
+        b: &Block,
+        _norm: &Block,
+        _dnorm: &Block,
+    ) -> Result<(Block, Block)> {
+        Ok((self.like(a), self.like(b)))
+    }
+
+    fn magnitude_rescale(&self, magnitude: &Block, _norm: &Block) -> Result<Block> {
+        Ok(self.like(magnitude))
+    }
+
+    fn magnitude_rescale_backward(&self, magnitude: &Block, _norm: &Block, _dgain: &Block) -> Result<(Block, Block)> {
+        Ok((self.like(magnitude), self.like(magnitude)))
+    }
+
+    fn merge(
+        &self,
+        _dims: AdapterDims,
+        _k: usize,
+        _w: &mut Block,
+        _a: &Block,
+        _b: &Block,
+        _gain: Option<&Block>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn dropout(&self, x: &Block, _p: f64, _seed: u64) -> Result<Block> {
+        Ok(self.like(x))
+    }
+
+    fn attention(&self, dims: AttentionDims, qkv: &Block) -> Result<(Block, Block)> {
+        Ok((self.block(qkv.len / 3), self.block(dims.batch * dims.heads * dims.tokens)))
+    }
+
+    fn attention_backward(
+        &self,
+        _dims: AttentionDims,
+        qkv: &Block,
+        _out: &Block,
+        _log_sum_exp: &Block,
+        _dout: &Block,
+    ) -> Result<Block> {
+        Ok(self.like(qkv))
+    }
+
+    fn layer_norm(
+        &self,
+        rows: usize,
+        _cols: usize,
+        x: &Block,
+        _weight: &Block,
+        _bias: &Block,
+        _eps: f64,
+    ) -> Result<(Block, Block, Block)> {
+        Ok((self.like(x), self.block(rows), self.block(rows)))
+    }
+
+    fn layer_norm_backward(
+        &self,
+        _rows: usize,
+        cols: usize,
+        x: &Block,
+        _weight: &Block,
+        _mean: &Block,
+        _rstd: &Block,
+        _dy: &Block,
+        need: (bool, bool),
+    ) -> Result<(Option<Block>, Option<(Block, Block)>)> {
+        Ok((need.0.then(|| self.like(x)), need.1.then(|| (self.block(cols), self.block(cols)))))
+    }
+
+    fn gelu(&self, x: &Block) -> Result<Block> {
+        Ok(self.like(x))
+    }
+
+    fn gelu_backward(&self, x: &Block, _dy: &Block) -> Result<Block> {
+        Ok(self.like(x))
+    }
+
+    fn swiglu(&self, rows: usize, width: usize, _h: &Block) -> Result<Block> {
+        Ok(self.block(rows * width))
+    }
+
+    fn swiglu_backward(&self, _rows: usize, _width: usize, h: &Block, _dy: &Block) -> Result<Block> {
+        Ok(self.like(h))
+    }
+
+    fn layer_scale(&self, _rows: usize, _cols: usize, x: &Block, _h: &Block, _gamma: &Block) -> Result<Block> {
+        Ok(self.like(x))
+    }
+
+    fn layer_scale_backward(
+        &self,
+        _rows: usize,
+        cols: usize,
+        _h: Option<&Block>,
+        _gamma: &Block,
+        dy: &Block,
+        need: (bool, bool),
+    ) -> Result<(Option<Block>, Option<Block>)> {
+        Ok((need.0.then(|| self.like(dy)), need.1.then(|| self.block(cols))))
+    }
+
+    fn resample_positions(
+        &self,
+        _from: usize,
+        to: usize,
+        width: usize,
+        _pos: &Block,
+        _matrix: &Block,
+    ) -> Result<Block> {
+        Ok(self.block((1 + to) * width))
+    }
+
+    fn resample_positions_backward(
+        &self,
+        from: usize,
+        _to: usize,
+        width: usize,
+        _matrix: &Block,
+        _dy: &Block,
+    ) -> Result<Block> {
+        Ok(self.block((1 + from) * width))
+    }
+
+    fn assemble_tokens(
+        &self,
+        dims: TokenDims,
+        _patches: &Block,
+        _cls: &Block,
+        _pos: &Block,
+        _registers: Option<&Block>,
+    ) -> Result<Block> {
+        Ok(self.block(dims.batch * dims.tokens() * dims.width))
+    }
+
+    fn assemble_tokens_backward(&self, dims: TokenDims, _dy: &Block) -> Result<(Block, Block, Block, Option<Block>)> {
+        let registers = (dims.registers > 0).then(|| self.block(dims.registers * dims.width));
+        let patches = self.block(dims.batch * dims.patches * dims.width);
+        Ok((patches, self.block(dims.width), self.block((1 + dims.patches) * dims.width), registers))
+    }
+
+    fn pool(&self, dims: TokenDims, with_mean: bool, _x: &Block) -> Result<Block> {
+        Ok(self.block(dims.batch * dims.width * (1 + usize::from(with_mean))))
+    }
+
+    fn pool_backward(&self, dims: TokenDims, _with_mean: bool, _dy: &Block) -> Result<Block> {
+        Ok(self.block(dims.batch * dims.tokens() * dims.width))
+    }
+
+    fn cross_entropy(
+        &self,
+        _classes: usize,
+        logits: &Block,
+        _labels: &[usize],
+        _smoothing: f64,
+        _denominator: f64,
+    ) -> Result<(Block, Block)> {
+        Ok((self.block(1), self.like(logits)))
+    }
+
+    fn binary_cross_entropy(&self, logits: &Block, _targets: &[f32], _denominator: f64) -> Result<(Block, Block)> {
+        Ok((self.block(1), self.like(logits)))
+    }
+
+    fn adamw(&self, _step: AdamW, _value: &mut Block, _grad: &Block, _m: &mut Block, _v: &mut Block) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! AdamW over a model's trained values.
+
+use std::collections::BTreeMap;
+
+use crate::autograd::{AdamW, Array, Backend, Grads, ParamId, Params};
+use crate::{Error, Result};
+
+/// Constants that stay the same over a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Hyper {
+    /// First moment's decay rate.
+    pub beta1: f64,
+    /// Second moment's decay rate.
+    pub beta2: f64,
+    /// Added to the root.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay matrices alone: biases, norms, LayerScale, tokens and magnitudes stay undecayed.
+    pub decay_matrices_only: bool,
+    /// Largest global gradient norm.
+    pub grad_clip: Option<f64>,
+}
+
+impl Hyper {
+    /// torch's defaults with a weight decay.
+    pub fn new(weight_decay: f64) -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, decay_matrices_only: false, grad_clip: None }
+    }
+}
+
+/// A trained value's first and second moment.
+struct Moments<B: Backend> {
+    m: Array<B>,
+    v: Array<B>,
+}
+
+/// AdamW (Loshchilov and Hutter 2019) with its state.
+pub struct Optimizer<B: Backend> {
+    hyper: Hyper,
+    step: u64,
+    moments: BTreeMap<ParamId, Moments<B>>,
+}
+
+impl<B: Backend> Optimizer<B> {
+    /// Moments of zero for every trained value.
+    pub fn new(params: &Params<B>, hyper: Hyper) -> Result<Self> {
+        let mut moments = BTreeMap::new();
+        for (id, param) in params.trainable() {
+            let zero = || Array::upload(params.backend(), &vec![0.0; param.value.elements()], param.value.shape());
+            moments.insert(id, Moments { m: zero()?, v: zero()? });
+        }
+        Ok(Self { hyper, step: 0, moments })
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One step at a learning rate; clips by the global norm first where that is asked for, and returns that norm. A norm that is not finite
+    /// is an error before anything changes.
+    pub fn step(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<f64> {
+        let norm = grads.norm()?;
+        if !norm.is_finite() {
+            return Err(Error::NonFinite(format!(
+                "the gradient became {norm} at step {}: lower --lr, or clip with --grad-clip 1",
+                self.step + 1
+            )));
+        }
+        if let Some(most) = self.hyper.grad_clip {
+            // torch's clip_grad_norm_: a factor of at most 1, with 1e-6 against a division by zero.
+            let factor = most / (norm + 1e-6);
+            if factor < 1.0 {
+                grads.scale(factor)?;
+            }
+        }
+        self.step += 1;
+        let backend = params.backend().clone();
+        for (&id, moments) in &mut self.moments {
+            // A value that took no part (no gradient) stays as it is, as torch leaves it.
+            let Some(grad) = grads.get(id) else { continue };
+            let param = params.get_mut(id);
+            let decayed = !self.hyper.decay_matrices_only
+                || (param.value.shape().len() > 1 && !param.name.starts_with("embeddings.position"))
+                    && !param.name.ends_with("tokens");
+            let step = AdamW {
+                lr,
+                beta1: self.hyper.beta1,
+                beta2: self.hyper.beta2,
+                eps: self.hyper.eps,
+                weight_decay: if decayed { self.hyper.weight_decay } else { 0.0 },
+                step: self.step,
+            };
+            let shared = || Error::Internal("a trained value is still in use while it is updated".into());
+            let value = param.value.buffer_mut().ok_or_else(shared)?;
+            let (m, v) = (moments.m.buffer_mut().ok_or_else(shared)?, moments.v.buffer_mut().ok_or_else(shared)?);
+            backend.adamw(step, value, grad.buffer(), m, v)?;
+        }
+        Ok(norm)
+    }
+
+    /// The moments on the host, by parameter, for a checkpoint.
+    pub fn state(&self, params: &Params<B>) -> Result<Vec<(String, Vec<f32>)>> {
+        let mut list = Vec::new();
+        for (id, moments) in &self.moments {
+            let name = &params.get(*id).name;
+            list.push((format!("m.{name}"), moments.m.download(params.backend())?));
+            list.push((format!("v.{name}"), moments.v.download(params.backend())?));
+        }
+        Ok(list)
+    }
+
+    /// Takes a checkpoint's state back; `find` gives a tensor by its name.
+    pub fn restore(
+        &mut self,
+        params: &Params<B>,
+        step: u64,
+        mut find: impl FnMut(&str, usize) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        self.step = step;
+        for (id, moments) in &mut self.moments {
+            let param = params.get(*id);
+            let mut load = |kind: &str| {
+                let values = find(&format!("{kind}.{}", param.name), param.value.elements())?;
+                Array::upload(params.backend(), &values, param.value.shape())
+            };
+            *moments = Moments { m: load("m")?, v: load("v")? };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! One optimiser step's gradients: the batch walked in micro-batches, exactly.
+
+use crate::autograd::{Backend, Grads, Params, Tape, Tensor};
+use crate::data::Batch;
+use crate::config::Task;
+use crate::vit::{Mode, Vit};
+use crate::{Error, Result};
+
+/// How a step is computed.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions {
+    /// What labels are.
+    pub task: Task,
+    /// Label smoothing of the cross-entropy.
+    pub label_smoothing: f64,
+    /// Images that go through the model at once.
+    pub micro_batch: Option<usize>,
+    /// Recompute blocks in the backward pass.
+    pub checkpointing: bool,
+}
+
+/// The batch's mean loss, its gradients added to `grads`. Every micro-batch's loss is divided by the whole batch's count, so that their gradients add
+/// up to the batch's own: there is no BatchNorm, nothing else couples images.
+pub fn forward_backward<B: Backend>(
+    vit: &Vit,
+    params: &Params<B>,
+    batch: &Batch,
+    options: StepOptions,
+    dropout_seed: u64,
+    grads: &mut Grads<B>,
+) -> Result<f64> {
+    let count = batch.indices.len();
+    let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
+    let mut loss = 0.0;
+    for (part, first) in (0..count).step_by(micro).enumerate() {
+        let images = first..(first + micro).min(count);
+        // Each part draws masks of its own.
+        let seed = dropout_seed.wrapping_add((part as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mode = Mode { dropout_seed: Some(seed), checkpointing: options.checkpointing };
+        let tape = Tape::new(params);
+        let logits = vit.logits(&tape, pixels(batch, &images), images.len(), mode)?;
+        let part_loss = loss_of(&tape, &logits, batch, images, options)?;
+        loss += f64::from(part_loss.array().download(params.backend())?[0]);
+        drop(logits);
+        tape.backward(&part_loss, grads)?;
+    }
+    Ok(loss)
+}
+
+/// Logits of a batch without gradients, walked in parts of `micro` images: \[images * classes\] on the host, and the summed loss times the batch's count.
+pub fn evaluate_batch<B: Backend>(
+    vit: &Vit,
+    params: &Params<B>,
+    batch: &Batch,
+    options: StepOptions,
+) -> Result<(Vec<f32>, f64)> {
+    let count = batch.indices.len();
+    let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
+    let (mut all, mut loss) = (Vec::new(), 0.0);
+    for first in (0..count).step_by(micro) {
+        let images = first..(first + micro).min(count);
+        let tape = Tape::inference(params);
+        let logits = vit.logits(&tape, pixels(batch, &images), images.len(), Mode::default())?;
+        let part = loss_of(&tape, &logits, batch, images, options)?;
+        loss += f64::from(part.array().download(params.backend())?[0]);
+        all.extend(logits.array().download(params.backend())?);
+    }
+    Ok((all, loss))
+}
+
+fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> &'a [u8] {
+    let bytes = batch.size * batch.size * 3;
+    &batch.images[images.start * bytes..images.end * bytes]
+}
+
+fn loss_of<B: Backend>(
+    tape: &Tape<'_, B>,
+    logits: &Tensor<B>,
+    batch: &Batch,
+    images: std::ops::Range<usize>,
+    options: StepOptions,
+) -> Result<Tensor<B>> {
+    let count = batch.indices.len();
+    match options.task {
+        Task::Multiclass => {
+            tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64)
+        }
+        Task::Multilabel => {
+            let classes = batch.targets.len() / count.max(1);
+            if logits.shape().last() != Some(&classes) {
+                return Err(Error::shape("multi-label targets", logits.shape(), classes));
+            }
+            let targets = &batch.targets[images.start * classes..images.end * classes];
+            tape.binary_cross_entropy(logits, targets, (count * classes) as f64)
+        }
+    }
+}

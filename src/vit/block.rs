@@ -1,0 +1,67 @@
+//! One transformer block: attention and MLP, each behind a LayerNorm and a LayerScale on the residual.
+
+use super::linear::{Linear, Mode};
+use crate::Result;
+use crate::autograd::{AttentionDims, Backend, ParamId, Tape, Tensor};
+
+/// LayerNorm's weight and bias.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    /// Weight \[D\].
+    pub weight: ParamId,
+    /// Bias \[D\].
+    pub bias: ParamId,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl Norm {
+    /// Applies it over the last dimension.
+    pub fn forward<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>) -> Result<Tensor<B>> {
+        tape.layer_norm(x, &tape.param(self.weight), &tape.param(self.bias), self.eps)
+    }
+}
+
+/// A block's values.
+#[derive(Debug)]
+pub struct Block {
+    /// Before attention.
+    pub norm1: Norm,
+    /// Query, key and value as one linear \[3 D, D\].
+    pub qkv: Linear,
+    /// Attention's output projection \[D, D\].
+    pub output: Linear,
+    /// LayerScale of the attention branch \[D\].
+    pub scale1: ParamId,
+    /// Before the MLP.
+    pub norm2: Norm,
+    /// fc1 \[F, D\], or SwiGLU's gate and up as one \[2 F, D\].
+    pub mlp_in: Linear,
+    /// fc2, or SwiGLU's weights_out, \[D, F\].
+    pub mlp_out: Linear,
+    /// LayerScale of the MLP branch \[D\].
+    pub scale2: ParamId,
+    /// Gated MLP.
+    pub swiglu: bool,
+}
+
+impl Block {
+    /// x \[batch * tokens, D\] to the same shape.
+    pub fn forward<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        x: &Tensor<B>,
+        dims: AttentionDims,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
+        let qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?, mode)?;
+        let attended = self.output.forward(tape, &tape.attention(dims, &qkv)?, mode)?;
+        drop(qkv);
+        let x = tape.layer_scale(x, &attended, &tape.param(self.scale1))?;
+        drop(attended);
+        let hidden = self.mlp_in.forward(tape, &self.norm2.forward(tape, &x)?, mode)?;
+        let hidden = if self.swiglu { tape.swiglu(&hidden)? } else { tape.gelu(&hidden)? };
+        let hidden = self.mlp_out.forward(tape, &hidden, mode)?;
+        tape.layer_scale(&x, &hidden, &tape.param(self.scale2))
+    }
+}

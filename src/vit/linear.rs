@@ -1,0 +1,92 @@
+//! A linear layer of the model: its weights' places, and the adapters on them.
+
+use super::names;
+use crate::Result;
+use crate::autograd::{AdapterDims, AdapterInput, Backend, ParamId, Tape, Tensor};
+
+/// A linear with its adapters. Several linears that read the same input are packed into one: q, k and v; gate and up.
+#[derive(Debug)]
+pub struct Linear {
+    /// Weight \[n, k\].
+    pub weight: ParamId,
+    /// Bias \[n\].
+    pub bias: ParamId,
+    /// Adapters, by first row.
+    pub adapters: Vec<SiteAdapter>,
+}
+
+/// An adapter's values in the model.
+#[derive(Debug)]
+pub struct SiteAdapter {
+    /// Block.
+    pub layer: usize,
+    /// Which of the block's linears.
+    pub site: names::Linear,
+    /// Rows of the packed weight, rank, scale.
+    pub dims: AdapterDims,
+    /// A \[rank, k\].
+    pub a: ParamId,
+    /// B \[rows, rank\].
+    pub b: ParamId,
+    /// DoRA's magnitude \[rows\].
+    pub magnitude: Option<ParamId>,
+    /// Probability that an input is dropped in training.
+    pub dropout: f64,
+    /// DoRA: differentiate through the norm.
+    pub norm_grad: bool,
+}
+
+/// How a forward pass is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mode {
+    /// Seed of this pass's dropout masks; none: evaluation.
+    pub dropout_seed: Option<u64>,
+    /// Keep only each block's input and compute the rest again in the backward pass.
+    pub checkpointing: bool,
+}
+
+impl Linear {
+    /// Applies it: x \[.., k\] to \[.., n\].
+    pub fn forward<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, mode: Mode) -> Result<Tensor<B>> {
+        let weight = tape.param(self.weight);
+        let mut inputs = Vec::with_capacity(self.adapters.len());
+        for adapter in &self.adapters {
+            inputs.push(adapter.input(tape, &weight, x, mode)?);
+        }
+        tape.linear(x, &weight, Some(&tape.param(self.bias)), &inputs)
+    }
+}
+
+impl SiteAdapter {
+    fn input<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        weight: &Tensor<B>,
+        x: &Tensor<B>,
+        mode: Mode,
+    ) -> Result<AdapterInput<B>> {
+        let (a, b) = (tape.param(self.a), tape.param(self.b));
+        let gain = match self.magnitude {
+            Some(magnitude) => {
+                let norm = if self.norm_grad {
+                    tape.dora_norm(self.dims, weight, &a, &b)?
+                } else {
+                    tape.dora_norm(self.dims, weight, &a.detach(), &b.detach())?
+                };
+                Some(tape.magnitude_rescale(&tape.param(magnitude), &norm)?)
+            }
+            None => None,
+        };
+        let dropped = match mode.dropout_seed {
+            Some(seed) if self.dropout > 0.0 => Some(tape.dropout(x, self.dropout, self.mask_seed(seed))?),
+            _ => None,
+        };
+        Ok(AdapterInput { dims: self.dims, a, b, gain, dropped })
+    }
+
+    /// Every site draws a mask of its own, as peft's one dropout module a site does.
+    fn mask_seed(&self, seed: u64) -> u64 {
+        let site = (self.layer as u64) << 8 | self.site as u64;
+        seed ^ (site + 1).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+}

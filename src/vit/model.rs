@@ -1,0 +1,120 @@
+//! The classifier: patches, tokens, blocks, pooling, head.
+
+use super::block::{Block, Norm};
+use super::linear::{Linear, Mode};
+use super::VitConfig;
+use crate::autograd::{Array, AttentionDims, Backend, ParamId, Tape, Tensor, TokenDims};
+use crate::config::Pool;
+use crate::{Error, Result};
+
+/// A DINOv2 classifier's structure; its values live in a [`crate::autograd::Params`].
+#[derive(Debug)]
+pub struct Vit {
+    /// The backbone's shape.
+    pub config: VitConfig,
+    /// Patch projection \[D, 3 * patch^2\].
+    pub patch: Linear,
+    /// Class token \[D\].
+    pub cls: ParamId,
+    /// Positions \[1 + n, D\]: of the stored grid when `resample` is there, else of the model's own.
+    pub positions: ParamId,
+    /// Matrix \[to, from\] from the stored grid to the model's, when positions are trained and the grids differ.
+    pub resample: Option<ParamId>,
+    /// Register tokens \[R, D\].
+    pub registers: Option<ParamId>,
+    /// Transformer blocks.
+    pub blocks: Vec<Block>,
+    /// Final LayerNorm.
+    pub norm: Norm,
+    /// Classifier \[classes, D or 2 D\].
+    pub head: Linear,
+    /// What the head reads.
+    pub pool: Pool,
+    /// Side of the input in pixels.
+    pub input_size: usize,
+}
+
+impl Vit {
+    /// Sequence sizes for `batch` images.
+    pub fn token_dims(&self, batch: usize) -> TokenDims {
+        let side = self.input_size / self.config.patch;
+        TokenDims { batch, registers: self.config.registers, patches: side * side, width: self.config.hidden }
+    }
+
+    /// Images u8 \[batch, S, S, 3\] to tokens \[batch * tokens, D\] before the first block.
+    pub fn embed<B: Backend>(&self, tape: &Tape<'_, B>, images: &[u8], batch: usize, mode: Mode) -> Result<Tensor<B>> {
+        let (size, dims) = (self.input_size, self.token_dims(batch));
+        if images.len() != batch * size * size * 3 {
+            return Err(Error::shape("images", [batch, size, size, 3], images.len()));
+        }
+        let columns = tape.backend().patches(images, batch, size, self.config.patch)?;
+        let width = 3 * self.config.patch * self.config.patch;
+        let columns = Tensor::constant(Array::new(tape.backend(), columns, &[batch * dims.patches, width])?);
+        let patches = self.patch.forward(tape, &columns, mode)?;
+        let mut positions = tape.param(self.positions);
+        if let Some(matrix) = self.resample {
+            positions = tape.resample_positions(&positions, &tape.params().get(matrix).value)?;
+        }
+        let registers = self.registers.map(|id| tape.param(id));
+        tape.assemble_tokens(dims, &patches, &tape.param(self.cls), &positions, registers.as_ref())
+    }
+
+    /// The first `blocks` blocks over embedded tokens.
+    pub fn run_blocks<'m, B: Backend>(
+        &'m self,
+        tape: &Tape<'m, B>,
+        mut x: Tensor<B>,
+        batch: usize,
+        blocks: usize,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
+        let heads = self.config.heads;
+        let dims = AttentionDims {
+            batch,
+            tokens: self.token_dims(batch).tokens(),
+            heads,
+            head_dim: self.config.hidden / heads,
+        };
+        for block in &self.blocks[..blocks] {
+            x = if mode.checkpointing {
+                tape.checkpoint(&x, move |tape, x| block.forward(tape, x, dims, mode))?
+            } else {
+                block.forward(tape, &x, dims, mode)?
+            };
+        }
+        Ok(x)
+    }
+
+    /// Tokens after the final norm \[batch * tokens, D\]: transformers' last_hidden_state.
+    pub fn features<'m, B: Backend>(
+        &'m self,
+        tape: &Tape<'m, B>,
+        images: &[u8],
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
+        let x = self.embed(tape, images, batch, mode)?;
+        let x = self.run_blocks(tape, x, batch, self.blocks.len(), mode)?;
+        self.norm.forward(tape, &x)
+    }
+
+    /// Logits \[batch, classes\].
+    pub fn logits<'m, B: Backend>(
+        &'m self,
+        tape: &Tape<'m, B>,
+        images: &[u8],
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
+        let x = self.features(tape, images, batch, mode)?;
+        let pooled = tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)?;
+        drop(x);
+        self.head.forward(tape, &pooled, mode)
+    }
+
+    /// All adapters, by block and place.
+    pub fn adapters(&self) -> impl Iterator<Item = (&Linear, &super::linear::SiteAdapter)> {
+        let linears = self.blocks.iter().flat_map(|b| [&b.qkv, &b.output, &b.mlp_in, &b.mlp_out]);
+        linears.flat_map(|linear| linear.adapters.iter().map(move |adapter| (linear, adapter)))
+    }
+}
