@@ -228,6 +228,15 @@ impl<'m, B: Backend> Tape<'m, B> {
         Ok(())
     }
 
+    /// Walks back from any value with its gradient dL/dy given, and adds the trained values' gradients to `grads`.
+    pub fn backward_with(self, y: &Tensor<B>, dy: Array<B>, grads: &mut Grads<B>) -> Result<()> {
+        if y.shape() != dy.shape() {
+            return Err(Error::shape("backward's gradient", y.shape(), dy.shape()));
+        }
+        self.backward_from(y, dy, grads)?;
+        Ok(())
+    }
+
     /// Walks back from `output` with its gradient given; returns the gradient of the segment's input, if there is one that asks.
     fn backward_from(self, output: &Tensor<B>, dy: Array<B>, grads: &mut Grads<B>) -> Result<Option<Array<B>>> {
         let Some(last) = output.node else {

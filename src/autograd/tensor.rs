@@ -195,6 +195,12 @@ impl<B: Backend> Grads<B> {
         Self { backend: params.backend.clone(), list: (0..params.len()).map(|_| None).collect() }
     }
 
+    /// Adds one from the host.
+    pub fn add(&mut self, id: ParamId, values: &[f32], shape: &[usize]) -> Result<()> {
+        let grad = Array::upload(&self.backend, values, shape)?;
+        self.accumulate(id, grad)
+    }
+
     /// Adds one.
     pub(crate) fn accumulate(&mut self, id: ParamId, grad: Array<B>) -> Result<()> {
         let slot = &mut self.list[id.0];
