@@ -2,6 +2,7 @@
 
 pub mod autograd;
 pub mod config;
+pub mod cpu;
 pub mod error;
 pub mod gpu;
 pub mod kernels;
