@@ -1,0 +1,9 @@
+//! Adapters: which linears have one, of what rank and scale, and peft's two files.
+
+pub mod config;
+mod config_json;
+pub mod file;
+mod patterns;
+
+pub use config::{AdapterConfig, NameFamily, Site, Targets};
+pub use file::{AdapterFile, AdapterModule, read, write};
