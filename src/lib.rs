@@ -1,10 +1,12 @@
 //! Fine-tunes DINOv2 image classifiers: full, frozen backbone, LoRA, DoRA.
 
+pub mod adapter;
 pub mod autograd;
 pub mod config;
 pub mod cpu;
 pub mod error;
 pub mod gpu;
+pub mod io;
 pub mod kernels;
 pub mod reference;
 pub mod vit;

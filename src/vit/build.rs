@@ -3,7 +3,7 @@
 use super::block::{Block, Norm};
 use super::linear::{Linear, SiteAdapter};
 use super::positions::resampling_matrix;
-use super::{VitConfig, Vit, names};
+use super::{Vit, VitConfig, names};
 use crate::adapter::AdapterFile;
 use crate::autograd::{AdapterDims, Backend, ParamId, Params};
 use crate::config::Pool;
@@ -45,11 +45,7 @@ pub fn build<B: Backend>(
     state.remove("embeddings.mask_token");
     let mut builder = Builder { params, state: &mut state, config, options };
     let d = config.hidden;
-    let patch = builder.plain_linear(
-        "embeddings.patch_embeddings.projection",
-        d,
-        3 * config.patch * config.patch,
-    )?;
+    let patch = builder.plain_linear("embeddings.patch_embeddings.projection", d, 3 * config.patch * config.patch)?;
     let cls = builder.tensor("embeddings.cls_token", &[d])?;
     let (positions, resample) = builder.positions()?;
     let registers = match config.registers {
@@ -75,10 +71,8 @@ struct Builder<'a, B: Backend> {
 
 impl<B: Backend> Builder<'_, B> {
     fn take(&mut self, name: &str, elements: usize) -> Result<HostTensor> {
-        let tensor = self
-            .state
-            .remove(name)
-            .ok_or_else(|| Error::input(format!("backbone: tensor '{name}' is missing")))?;
+        let tensor =
+            self.state.remove(name).ok_or_else(|| Error::input(format!("backbone: tensor '{name}' is missing")))?;
         if tensor.data.len() != elements {
             return Err(Error::shape(format!("backbone tensor '{name}'"), elements, &tensor.shape));
         }
@@ -196,7 +190,7 @@ impl<B: Backend> Builder<'_, B> {
             Some(m) => Some(self.params.add(format!("{path}.lora_magnitude_vector"), &m.data, &[rows], train)?),
             None => None,
         };
-        let dims = AdapterDims { first_row, rows, rank, scale: config.scale_of(layer, site) };
+        let dims = AdapterDims { first_row, rows, rank, scale: config.scale_of((layer, site)) };
         let norm_grad = self.options.dora_norm_grad;
         Ok(SiteAdapter { layer, site, dims, a, b, magnitude, dropout: config.dropout, norm_grad })
     }

@@ -2,10 +2,10 @@
 
 use super::linear::Linear;
 use super::{Vit, names};
+use crate::Result;
 use crate::adapter::{AdapterFile, AdapterModule};
 use crate::autograd::{AdapterDims, Backend, Params};
 use crate::io::state::{Classifier, HostTensor, StateDict};
-use crate::Result;
 
 /// The head's weight and bias.
 pub fn classifier<B: Backend>(vit: &Vit, params: &Params<B>) -> Result<Classifier> {

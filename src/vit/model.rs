@@ -1,8 +1,8 @@
 //! The classifier: patches, tokens, blocks, pooling, head.
 
+use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
-use super::VitConfig;
 use crate::autograd::{Array, AttentionDims, Backend, ParamId, Tape, Tensor, TokenDims};
 use crate::config::Pool;
 use crate::{Error, Result};

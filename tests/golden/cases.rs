@@ -5,7 +5,7 @@ use peftk::autograd::{Backend, Grads, Params, Tape};
 use peftk::config::{Pool, Task};
 use peftk::cpu::Cpu;
 use peftk::data::{self, Batch, Source};
-use peftk::io::state::{Backbone, BackboneSpec};
+use peftk::io::{Backbone, BackboneSpec};
 use peftk::train::optimizer::{Hyper, Optimizer};
 use peftk::train::step::{StepOptions, forward_backward};
 use peftk::vit::build::{BuildOptions, build};
@@ -29,7 +29,7 @@ impl Case {
         let dir = crate::data().join(name);
         let json: Value = serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap()).unwrap();
         let path = dir.join(json["backbone"].as_str().unwrap());
-        let backbone = peftk::io::load(&BackboneSpec::Folder(path)).unwrap();
+        let backbone = peftk::io::load(&BackboneSpec::Folder(path), &mut |_| {}).unwrap();
         let adapter = dir.join("adapter").exists().then(|| adapter::read(&dir.join("adapter")).unwrap());
         if let Some(adapter) = &adapter {
             adapter.check(&backbone.config).unwrap();
@@ -63,7 +63,8 @@ impl Case {
 
     pub(crate) fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {
         let mut params = Params::new(backend);
-        let head = self.adapter.as_ref().and_then(|a| a.classifier.clone()).or(self.backbone.classifier.clone()).unwrap();
+        let head =
+            self.adapter.as_ref().and_then(|a| a.classifier.clone()).or(self.backbone.classifier.clone()).unwrap();
         let options = BuildOptions {
             train_backbone: self.json["strategy"] == "full",
             train: true,
@@ -79,7 +80,11 @@ impl Case {
     pub(crate) fn logits<B: Backend>(&self, vit: &Vit, params: &Params<B>) -> Vec<f32> {
         let tape = Tape::inference(params);
         let count = self.batch.indices.len();
-        vit.logits(&tape, &self.batch.images, count, Mode::default()).unwrap().array().download(params.backend()).unwrap()
+        vit.logits(&tape, &self.batch.images, count, Mode::default())
+            .unwrap()
+            .array()
+            .download(params.backend())
+            .unwrap()
     }
 }
 
@@ -178,7 +183,8 @@ fn check_merge(name: &str) {
     let dir = dir.path().join("merged");
     let head = export::classifier(&vit, &params).unwrap();
     peftk::io::save_transformers(&dir, &case.backbone.config, &merged, Some(&head), None).unwrap();
-    let alone = Case { adapter: None, backbone: peftk::io::load(&BackboneSpec::Folder(dir)).unwrap(), ..case };
+    let alone =
+        Case { adapter: None, backbone: peftk::io::load(&BackboneSpec::Folder(dir), &mut |_| {}).unwrap(), ..case };
     let (vit, params) = alone.model(cpu());
     let wrong = error(&alone.logits(&vit, &params), &tensor(&file, "logits").0, 0.0);
     assert!(wrong < 1e-5, "{name}: merged logits {wrong:.2e}");

@@ -9,8 +9,18 @@ fn every_case_has_a_test() {
         .collect();
     found.sort();
     let tested = [
-        "dora_all", "dora_qv", "freeze", "full", "legacy_names", "lora_all", "lora_qv", "multilabel", "patterns", "registers",
-        "swiglu", "vits14_224",
+        "dora_all",
+        "dora_qv",
+        "freeze",
+        "full",
+        "legacy_names",
+        "lora_all",
+        "lora_qv",
+        "multilabel",
+        "patterns",
+        "registers",
+        "swiglu",
+        "vits14_224",
     ];
     assert_eq!(found, tested);
 }

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use peftk::adapter::{self, AdapterConfig, AdapterFile, AdapterModule};
-use peftk::autograd::{
-    AdapterDims, AdapterInput, Array, Backend, Grads, ParamId, Params, Tape, Tensor,
-};
+use peftk::autograd::{AdapterDims, AdapterInput, Array, Backend, Grads, ParamId, Params, Tape, Tensor};
 use peftk::config::{AdapterInit, AdapterSettings};
 use peftk::io::state::{HostTensor, StateDict};
 use peftk::reference::Reference;
@@ -36,8 +34,7 @@ fn positions_resize_as_each_family_does() {
     ];
     for (rule, family, registers) in rules {
         for (from, to) in [(8, 1), (8, 4), (8, 5), (8, 11), (37, 16)] {
-            let config =
-                VitConfig { family, registers, image_size: from * 14, ..VitConfig::named("micro").unwrap() };
+            let config = VitConfig { family, registers, image_size: from * 14, ..VitConfig::named("micro").unwrap() };
             let matrix = resampling_matrix(&config, to).unwrap();
             let (input, _) = tensor(&file, &format!("in_{from}"));
             let (expected, shape) = tensor(&file, &format!("{rule}_{from}to{to}x{to}"));
@@ -45,7 +42,8 @@ fn positions_resize_as_each_family_does() {
             let got: Vec<f32> = (0..to * to * width)
                 .map(|at| {
                     let row = &matrix[at / width * from * from..][..from * from];
-                    row.iter().enumerate().map(|(j, &w)| f64::from(w) * input[j * width + at % width]).sum::<f64>() as f32
+                    row.iter().enumerate().map(|(j, &w)| f64::from(w) * input[j * width + at % width]).sum::<f64>()
+                        as f32
                 })
                 .collect();
             let wrong = error(&got, &expected, 0.0);
@@ -201,33 +199,30 @@ fn pissa() {
                 .collect()
         };
         let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-        let [ours, theirs] =
-            [product(&wide(&a), &wide(&b), rank), product(&tensor(&file, &format!("{case}.A")).0, &tensor(&file, &format!("{case}.B")).0, rank)];
+        let [ours, theirs] = [
+            product(&wide(&a), &wide(&b), rank),
+            product(&tensor(&file, &format!("{case}.A")).0, &tensor(&file, &format!("{case}.B")).0, rank),
+        ];
         let ours: Vec<f32> = ours.iter().map(|&x| x as f32).collect();
         assert!(error(&ours, &theirs, 0.0) < 1e-5, "{case}");
-        let residual: Vec<f32> = narrow.iter().zip(&ours).map(|(w, p)| (f64::from(*w) - scale * f64::from(*p)) as f32).collect();
+        let residual: Vec<f32> =
+            narrow.iter().zip(&ours).map(|(w, p)| (f64::from(*w) - scale * f64::from(*p)) as f32).collect();
         assert!(error(&residual, &tensor(&file, &format!("{case}.W_residual")).0, 0.0) < 1e-5, "{case}");
 
-        let settings = AdapterSettings {
-            targets: vec!["o_proj".into()],
-            rank,
-            alpha: 8.0,
-            rslora,
-            dropout: 0.0,
-            dora_norm_grad: false,
-            init: AdapterInit::Pissa,
-            rank_pattern: vec![],
-            alpha_pattern: vec![],
-            layers: vec![],
-        };
         let module = |a: &str, b: &str| {
             let host = |name: &str| {
                 let (values, shape) = tensor(&file, &format!("{case}.{name}"));
                 HostTensor { shape, data: values.iter().map(|&x| x as f32).collect() }
             };
-            AdapterModule { layer: 0, linear: peftk::vit::names::Linear::Output, a: host(a), b: host(b), magnitude: None }
+            AdapterModule {
+                layer: 0,
+                linear: peftk::vit::names::Linear::Output,
+                a: host(a),
+                b: host(b),
+                magnitude: None,
+            }
         };
-        let config = AdapterConfig::from_settings(&settings, false);
+        let config = AdapterConfig { rank, alpha: 8.0, rslora, init: AdapterInit::Pissa, ..AdapterConfig::default() };
         let file_of = |a, b| AdapterFile { config: config.clone(), modules: vec![module(a, b)], classifier: None };
         let plain = adapter::as_plain(&file_of("A_trained", "B_trained"), &file_of("A", "B")).unwrap();
         assert_eq!(plain.config.rank as f64, tensor(&file, &format!("{case}.r_converted")).0[0]);

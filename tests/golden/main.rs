@@ -26,7 +26,9 @@ pub(crate) fn cpu() -> Cpu {
 pub(crate) fn tensor(file: &SafeTensors<'_>, name: &str) -> (Vec<f64>, Vec<usize>) {
     let view = file.tensor(name).unwrap_or_else(|_| panic!("no tensor {name}"));
     let values = match view.dtype() {
-        safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(view.data()).into_iter().map(f64::from).collect(),
+        safetensors::Dtype::F32 => {
+            bytemuck::pod_collect_to_vec::<u8, f32>(view.data()).into_iter().map(f64::from).collect()
+        }
         safetensors::Dtype::I64 => {
             bytemuck::pod_collect_to_vec::<u8, i64>(view.data()).into_iter().map(|x| x as f64).collect()
         }

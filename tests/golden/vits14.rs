@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use peftk::autograd::{Params, Tape};
 use peftk::config::Pool;
 use peftk::data::{Source, decode};
-use peftk::io::state::{BackboneSpec, Classifier, HostTensor};
+use peftk::io::{BackboneSpec, Classifier, HostTensor};
 use peftk::vit::Mode;
 use peftk::vit::build::{BuildOptions, build};
 use safetensors::SafeTensors;
@@ -31,7 +31,7 @@ fn hidden_states() {
         assert_eq!((image.width, image.height), (224, 224));
         images.extend(image.pixels);
     }
-    let backbone = peftk::io::load(&BackboneSpec::Folder(dir)).unwrap();
+    let backbone = peftk::io::load(&BackboneSpec::Folder(dir), &mut |_| {}).unwrap();
     let head = Classifier {
         weight: HostTensor { shape: vec![2, 768], data: vec![0.0; 2 * 768] },
         bias: HostTensor { shape: vec![2], data: vec![0.0; 2] },
