@@ -26,13 +26,19 @@ pub struct Progress {
     pub loss_sum: f64,
     /// This epoch's images so far.
     pub images: usize,
+    /// Images trained on over the run.
+    pub images_trained: usize,
+    /// Seconds spent in optimiser steps, waiting for data included.
+    pub train_s: f64,
     /// Seconds of training before, over all parts of the run.
     pub wall_s: f64,
     /// The learning rate's state.
     pub schedule: Schedule,
     /// Early stopping's state, and the best epoch.
     pub stopping: EarlyStopping,
-    /// Epochs that are over, for the curves and the closing table.
+    /// Lines of `metrics.jsonl` that belong to what is done.
+    pub log_lines: u64,
+    /// Epochs that are over, for the closing table.
     pub history: Vec<EpochRecord>,
     /// The run is over: all epochs done, or stopped early.
     pub finished: bool,

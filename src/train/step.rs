@@ -69,7 +69,7 @@ pub fn evaluate_batch<B: Backend>(
 }
 
 fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> &'a [u8] {
-    let bytes = batch.size * batch.size * 3;
+    let bytes = batch.images.len() / batch.indices.len().max(1);
     &batch.images[images.start * bytes..images.end * bytes]
 }
 

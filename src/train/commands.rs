@@ -1,0 +1,113 @@
+//! What the commands besides train and predict do: eval, merge, plan.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::evaluate::{Measures, evaluate};
+use super::loaded::load;
+use super::plan::{self, Plan};
+use super::run_dir::RunDir;
+use super::step::StepOptions;
+use super::inputs;
+use super::ui::Ui;
+use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, TrainConfig};
+use crate::cpu::Cpu;
+use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
+use crate::io::{BackboneSpec, atomic};
+use crate::vit::VitConfig;
+use crate::{Error, Result};
+
+/// Images that go through the model at once.
+const BATCH: usize = 16;
+
+/// Measures a run's best epoch on labelled images: prints a table, or one JSON object.
+///
+/// # Errors
+/// What [`load`] says; data whose classes the model does not know.
+pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<()> {
+    let source = ModelSource::Run(config.model.clone());
+    let loaded = load(Cpu::new(None)?, &source, None, None, ui)?;
+    let labels = &loaded.model.labels;
+    let set = data::open_for_eval(&config.data, labels, loaded.task)?;
+    let cache = Arc::new(ImageCache::default());
+    let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
+    inputs::verify(&mut splits, false, &cache, ui)?;
+    let options = LoaderOptions {
+        batch_size: BATCH,
+        input_size: loaded.model.vit.input_size,
+        resize: loaded.resize,
+        augment: Augment::None,
+        shuffle: false,
+        balanced: false,
+        seed: 0,
+    };
+    let loader = Loader::new(Arc::new(splits.train), options, cache)?;
+    let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
+    let options = StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, checkpointing: false };
+    let evaluation = evaluate(&loaded.model, &loader, options, &bar)?;
+    bar.finish();
+    if config.json {
+        let mut object = Map::from_iter([
+            ("loss".to_owned(), Value::from(evaluation.loss)),
+            ("accuracy".to_owned(), Value::from(evaluation.accuracy())),
+        ]);
+        object.extend(evaluation.more());
+        return ui.result(&Value::Object(object).to_string());
+    }
+    for (name, value) in [("loss".to_owned(), Value::from(evaluation.loss))].into_iter().chain(evaluation.more()) {
+        ui.result(&match value.as_u64() {
+            Some(count) => format!("{name:<18} {count:>8}"),
+            None => format!("{name:<18} {:>8.4}", value.as_f64().unwrap_or(f64::NAN)),
+        })?;
+    }
+    ui.result("")?;
+    let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max(5);
+    match &evaluation.measures {
+        Measures::Classes(m) => {
+            ui.result(&format!("{:<width$}  {:>6}  {:>7}", "class", "images", "right %"))?;
+            for (label, c) in labels.iter().zip(&m.per_class) {
+                let share = 100.0 * c.correct as f64 / c.support.max(1) as f64;
+                ui.result(&format!("{label:<width$}  {:>6}  {share:>7.1}", c.support))?;
+            }
+        }
+        Measures::Labels(m) => {
+            ui.result(&format!("{:<width$}  {:>6}  {:>6}", "label", "images", "AP %"))?;
+            for (label, c) in labels.iter().zip(&m.per_label) {
+                let ap = c.average_precision.map_or("-".to_owned(), |ap| format!("{:.1}", 100.0 * ap));
+                ui.result(&format!("{label:<width$}  {:>6}  {ap:>6}", c.support))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a classifier as a plain transformers folder, adapters merged into the weights.
+///
+/// # Errors
+/// An output folder that holds something, what [`load`] says, a full disk.
+pub fn merge(config: &MergeConfig, ui: &Ui) -> Result<()> {
+    RunDir::check_free(&config.out)?;
+    let loaded = load(Cpu::new(None)?, &config.model, None, None, ui)?;
+    if let Some(parent) = config.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+    }
+    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))?;
+    ui.result(&format!("{}", config.out.display()))
+}
+
+/// The memory plan of `peftk train` with the same flags; nothing is trained and no weights are read, where a name says enough.
+///
+/// # Errors
+/// Data or a backbone that cannot be read.
+pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<Plan> {
+    let splits = inputs::open_data(config)?;
+    let spec = config.backbone.as_deref().map_or(Ok(BackboneSpec::Embedded), BackboneSpec::parse)?;
+    let vit = match &spec {
+        BackboneSpec::Embedded => VitConfig::named("micro")?,
+        BackboneSpec::Random { size } => VitConfig::named(size)?,
+        BackboneSpec::Hub { name } => VitConfig::named(name.trim_start_matches("dinov2-"))?,
+        BackboneSpec::Folder(_) | BackboneSpec::File(_) => crate::io::load(&spec, &mut |note| ui.note(note))?.config,
+    };
+    plan::plan(config, &vit, splits.train.classes.len(), splits.train.task)
+}

@@ -1,0 +1,66 @@
+//! What a run reads before its first step: data, backbone, and a check of every image.
+
+use std::path::{Path, PathBuf};
+
+use super::ui::Ui;
+use crate::config::TrainConfig;
+use crate::data::{self, ImageCache, OpenOptions, Splits};
+use crate::io::{Backbone, BackboneSpec};
+use crate::{Error, Result};
+
+/// The run's data, or the embedded set.
+pub fn open_data(config: &TrainConfig) -> Result<Splits> {
+    let options = OpenOptions {
+        task: config.task,
+        val_data: config.val_data.clone(),
+        val_fraction: config.val_fraction,
+        seed: config.seed,
+        shots: config.shots,
+    };
+    match &config.data {
+        Some(dir) => data::open(dir, &options),
+        None => data::embedded(&options),
+    }
+}
+
+/// A backbone as `--backbone` names it; none: the embedded one.
+pub fn load_backbone(name: Option<&str>, ui: &Ui) -> Result<Backbone> {
+    let spec = name.map_or(Ok(BackboneSpec::Embedded), BackboneSpec::parse)?;
+    crate::io::load(&spec, &mut |note| ui.note(note))
+}
+
+/// Decodes every image once; what cannot be read stops the run or, with --skip-bad, is listed and left out.
+pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<()> {
+    let mut sets: Vec<_> = std::iter::once(&mut splits.train).chain(splits.val.as_mut()).collect();
+    let total: usize = sets.iter().map(|set| set.items.len()).sum();
+    let bar = std::cell::RefCell::new((ui.bar(total as u64, "reading images"), 0));
+    let bad = data::verify(&mut sets, skip_bad, cache, &|done, _| {
+        let (bar, shown) = &mut *bar.borrow_mut();
+        bar.inc((done - *shown) as u64);
+        *shown = done;
+    })?;
+    drop(sets);
+    let (bar, _) = bar.into_inner();
+    bar.finish();
+    for image in bad {
+        ui.note(&format!("skipped {}: {}", image.name, image.reason));
+    }
+    Ok(())
+}
+
+/// A run may be resumed, and its model used, from another folder: its inputs are remembered in full.
+pub fn make_paths_absolute(config: &mut TrainConfig) -> Result<()> {
+    let absolute = |path: &Path| -> Result<PathBuf> { std::path::absolute(path).map_err(|e| Error::io("find", path, e)) };
+    for path in [&mut config.data, &mut config.val_data, &mut config.init_adapter].into_iter().flatten() {
+        *path = absolute(path)?;
+    }
+    if let Some(name) = &mut config.backbone
+        && matches!(BackboneSpec::parse(name)?, BackboneSpec::Folder(_) | BackboneSpec::File(_))
+    {
+        *name = absolute(Path::new(name))?
+            .into_os_string()
+            .into_string()
+            .map_err(|_| Error::input(format!("--backbone {name}: the path is not UTF-8")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A trained classifier from a run folder, or from a backbone and an adapter.
+
+use std::path::Path;
+
+use super::inputs;
+use super::model::Model;
+use super::run_dir::RunDir;
+use super::ui::Ui;
+use crate::adapter;
+use crate::autograd::Backend;
+use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize, Task};
+use crate::io::BackboneSpec;
+use crate::{Error, Result};
+
+/// A classifier and how its images are prepared.
+pub struct Loaded<B: Backend> {
+    /// The model.
+    pub model: Model<B>,
+    /// What its outputs mean.
+    pub task: Task,
+    /// How an image becomes a square.
+    pub resize: Resize,
+}
+
+/// Loads it. `input_size` and `resize` go before the run's own.
+///
+/// # Errors
+/// A folder that is no run, or one that has no finished epoch; whatever is wrong with backbone or adapter.
+pub fn load<B: Backend>(
+    backend: B,
+    source: &ModelSource,
+    input_size: Option<usize>,
+    resize: Option<Resize>,
+    ui: &Ui,
+) -> Result<Loaded<B>> {
+    match source {
+        ModelSource::Run(path) => from_run(backend, path, input_size, resize, ui),
+        ModelSource::Backbone { backbone, adapter } => {
+            let backbone = inputs::load_backbone(Some(backbone), ui)?;
+            let adapter = adapter.as_deref().map(adapter::read).transpose()?;
+            // A model whose positions are for a small image was made for small images.
+            let small = backbone.config.image_size < DEFAULT_INPUT_SIZE;
+            let input_size = input_size.unwrap_or(if small { backbone.config.image_size } else { DEFAULT_INPUT_SIZE });
+            let model = Model::for_inference(backend, backbone, adapter, None, None, input_size)?;
+            Ok(Loaded { model, task: Task::Multiclass, resize: resize.unwrap_or(Resize::Squash) })
+        }
+    }
+}
+
+fn from_run<B: Backend>(
+    backend: B,
+    path: &Path,
+    input_size: Option<usize>,
+    resize: Option<Resize>,
+    ui: &Ui,
+) -> Result<Loaded<B>> {
+    let run = RunDir::open(path, "--model")?;
+    let (config, labels) = (run.read_config()?, run.read_labels()?);
+    let unfinished = || {
+        Error::input(format!(
+            "--model {}: no epoch of this run is finished yet: go on with peftk train --out {} --resume",
+            path.display(),
+            path.display()
+        ))
+    };
+    let (backbone, adapter) = if config.strategy.has_adapter() {
+        if !run.adapter().is_dir() {
+            return Err(unfinished());
+        }
+        (inputs::load_backbone(config.backbone.as_deref(), ui)?, Some(adapter::read(&run.adapter())?))
+    } else {
+        if !path.join("model.safetensors").is_file() {
+            return Err(unfinished());
+        }
+        (crate::io::load(&BackboneSpec::Folder(path.to_owned()), &mut |note| ui.note(note))?, None)
+    };
+    let input_size = input_size.unwrap_or(config.input_size);
+    let model = Model::for_inference(backend, backbone, adapter, Some(labels.labels), Some(config.pool), input_size)?;
+    Ok(Loaded { model, task: labels.task, resize: resize.unwrap_or(config.resize) })
+}

@@ -1,0 +1,109 @@
+//! The memory a run will take, found by running one whole step on a backend that only counts.
+
+use std::collections::BTreeMap;
+
+use super::model::Model;
+use super::optimizer::{Hyper, Optimizer};
+use super::step::{StepOptions, evaluate_batch, forward_backward};
+use crate::Result;
+use crate::autograd::{Counting, Grads, Tape};
+use crate::config::{AdapterInit, Task, TrainConfig};
+use crate::data::Batch;
+use crate::io::state::{Backbone, HostTensor};
+use crate::vit::names::expected_tensors;
+use crate::vit::{Mode, VitConfig};
+
+/// Bytes of a run by purpose.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Purpose and bytes, in the order in which they come to be.
+    pub purposes: Vec<(String, u64)>,
+    /// The most that is held at once.
+    pub peak: u64,
+}
+
+/// Plans training as `config` says on a backbone of this shape and a head for `classes`.
+pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -> Result<Plan> {
+    let backend = Counting::new();
+    // Zeros are not touched until someone writes to them: even giant costs no memory here.
+    let state = expected_tensors(vit).into_iter().map(|(name, shape)| (name, HostTensor::filled(&shape, 0.0))).collect();
+    let backbone = Backbone { config: vit.clone(), state, classifier: None, labels: None, source: String::new() };
+    let mut config = config.clone();
+    if let Some(adapter) = &mut config.adapter {
+        // The same shapes without a decomposition of every weight.
+        adapter.init = AdapterInit::Default;
+    }
+    let labels: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
+    let mut model = Model::for_training(backend.clone(), &config, backbone, &labels, &mut |_| {})?;
+    let held = backend.live_bytes();
+    let trained = model.trainable() * size_of::<f32>();
+
+    let mut optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
+    let moments = backend.live_bytes() - held;
+    let options = StepOptions {
+        task,
+        label_smoothing: 0.0,
+        micro_batch: config.micro_batch,
+        checkpointing: config.checkpointing,
+    };
+    let batch = empty_batch(&config, classes, task, config.batch_size);
+    let part = empty_batch(&config, classes, task, config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size));
+    let saved = saved_by_purpose(&model, &part, options)?;
+
+    let mut grads = Grads::new(&model.params);
+    forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads)?;
+    optimizer.step(&mut model.params, &mut grads, 0.0)?;
+    drop(grads);
+    evaluate_batch(&model.vit, &model.params, &batch, options)?;
+
+    let mut purposes = vec![
+        ("frozen weights".to_owned(), (held - trained) as u64),
+        ("trained values".to_owned(), trained as u64),
+        ("optimiser moments".to_owned(), moments as u64),
+        ("gradients".to_owned(), trained as u64),
+    ];
+    purposes.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
+    let named: u64 = purposes.iter().map(|(_, bytes)| bytes).sum();
+    let peak = backend.peak_bytes() as u64;
+    // Gradients and what is saved are not all alive at the same moment: never below zero.
+    purposes.push(("passing through".to_owned(), peak.saturating_sub(named)));
+    Ok(Plan { purposes, peak })
+}
+
+fn saved_by_purpose(model: &Model<Counting>, batch: &Batch, options: StepOptions) -> Result<BTreeMap<&'static str, usize>> {
+    let tape = Tape::new(&model.params);
+    let mode = Mode { dropout_seed: Some(0), checkpointing: options.checkpointing };
+    // Alive until here: what is counted is what the tape keeps, not what passes through.
+    let _logits = model.vit.logits(&tape, &batch.images, batch.indices.len(), mode)?;
+    let mut by_op = BTreeMap::new();
+    for (op, bytes) in tape.saved_by_op().into_iter().filter(|(_, bytes)| *bytes > 0) {
+        *by_op.entry(op).or_insert(0) += bytes;
+    }
+    Ok(by_op)
+}
+
+fn empty_batch(config: &TrainConfig, classes: usize, task: Task, images: usize) -> Batch {
+    let multilabel = task == Task::Multilabel;
+    Batch {
+        images: vec![0; images * config.input_size * config.input_size * 3],
+        size: images,
+        labels: if multilabel { vec![] } else { vec![0; images] },
+        targets: if multilabel { vec![0.0; images * classes] } else { vec![] },
+        indices: (0..images).collect(),
+    }
+}
+
+impl std::fmt::Display for Plan {
+    /// A table with a bar by purpose.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let most = self.purposes.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1);
+        for (purpose, bytes) in &self.purposes {
+            let bar = "#".repeat((bytes * 30).div_ceil(most) as usize);
+            writeln!(f, "{purpose:<28} {:>12.2} MiB  {bar}", *bytes as f64 / MIB)?;
+        }
+        write!(f, "{:<28} {:>12.2} MiB", "most at once", self.peak as f64 / MIB)
+    }
+}
+
+/// One MiB.
+pub const MIB: f64 = 1024.0 * 1024.0;

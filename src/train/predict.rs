@@ -1,0 +1,147 @@
+//! What is on images that nobody has labelled.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::loaded::{Loaded, load};
+use super::ui::Ui;
+use super::interrupt;
+use crate::autograd::{Backend, Tape};
+use crate::config::{PredictConfig, Task};
+use crate::cpu::Cpu;
+use crate::data::{Source, decode, has_image_extension, transform};
+use crate::task::metrics::argmax;
+use crate::task::multilabel_metrics::is_positive;
+use crate::vit::Mode;
+use crate::{Error, Result};
+
+/// Images that go through the model at once.
+const BATCH: usize = 16;
+
+/// One image's answer.
+#[derive(Serialize)]
+struct Prediction<'a> {
+    path: &'a str,
+    logits: &'a [f32],
+    probs: Vec<f32>,
+    label: Label<'a>,
+}
+
+/// A name, or for multi-label those above probability 0.5.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Label<'a> {
+    One(&'a str),
+    Several(Vec<&'a str>),
+}
+
+/// Prints one line an image: images as given, folders' images sorted by path.
+///
+/// # Errors
+/// A path that is not there, a folder without images, an image that cannot be read; what [`load`] says.
+pub fn predict(config: &PredictConfig, ui: &Ui) -> Result<()> {
+    let mut paths = Vec::new();
+    for path in &config.paths {
+        expand(path, &mut paths)?;
+    }
+    let loaded = load(Cpu::new(None)?, &config.model, config.input_size, config.resize, ui)?;
+    let bar = ui.bar(paths.len() as u64, "predict");
+    for batch in paths.chunks(BATCH) {
+        interrupt::check()?;
+        let (logits, classes) = (run(&loaded, batch)?, loaded.model.labels.len());
+        for (path, logits) in batch.iter().zip(logits.chunks_exact(classes)) {
+            let path = path.to_string_lossy();
+            ui.result(&line(&path, logits, &loaded.model.labels, loaded.task, config.json)?)?;
+        }
+        bar.inc(batch.len() as u64);
+    }
+    Ok(())
+}
+
+fn line(path: &str, logits: &[f32], labels: &[String], task: Task, json: bool) -> Result<String> {
+    let probs = probabilities(logits, task);
+    if json {
+        let label = match task {
+            Task::Multiclass => Label::One(&labels[argmax(logits)]),
+            Task::Multilabel => Label::Several(positives(logits, labels)),
+        };
+        let prediction = Prediction { path, logits, probs, label };
+        return serde_json::to_string(&prediction).map_err(|e| Error::Internal(format!("prediction: {e}")));
+    }
+    Ok(match task {
+        Task::Multiclass => {
+            let best = argmax(logits);
+            format!("{path}: {} ({:.1} %)", labels[best], 100.0 * probs[best])
+        }
+        Task::Multilabel => {
+            let found = positives(logits, labels);
+            format!("{path}: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })
+        }
+    })
+}
+
+fn positives<'a>(logits: &[f32], labels: &'a [String]) -> Vec<&'a str> {
+    labels.iter().zip(logits).filter(|(_, logit)| is_positive(**logit)).map(|(label, _)| label.as_str()).collect()
+}
+
+/// Softmax or sigmoids, in f64.
+fn probabilities(logits: &[f32], task: Task) -> Vec<f32> {
+    let wide = || logits.iter().map(|&x| f64::from(x));
+    match task {
+        Task::Multilabel => wide().map(|x| (1.0 / (1.0 + (-x).exp())) as f32).collect(),
+        Task::Multiclass => {
+            let most = wide().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = wide().map(|x| (x - most).exp()).sum();
+            wide().map(|x| ((x - most).exp() / sum) as f32).collect()
+        }
+    }
+}
+
+/// Logits \[images, classes\].
+fn run<B: Backend>(loaded: &Loaded<B>, paths: &[PathBuf]) -> Result<Vec<f32>> {
+    let size = loaded.model.vit.input_size;
+    let mut images = vec![0; paths.len() * size * size * 3];
+    images.par_chunks_exact_mut(size * size * 3).zip(paths).try_for_each(|(out, path)| {
+        let image = decode(&Source::File(path.clone()))?;
+        transform::eval(&image, size, loaded.resize, out)
+    })?;
+    let tape = Tape::inference(&loaded.model.params);
+    let logits = loaded.model.vit.logits(&tape, &images, paths.len(), Mode::default())?;
+    logits.array().download(loaded.model.params.backend())
+}
+
+/// An image is itself, a folder all images in it and below, by path in byte order.
+fn expand(path: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
+    if !meta.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    let before = found.len();
+    walk(path, found, 0)?;
+    if found.len() == before {
+        return Err(Error::input(format!("{}: no images in this folder or below", path.display())));
+    }
+    found[before..].sort();
+    Ok(())
+}
+
+/// How deep folders may lie in each other: more is a loop of links.
+const DEEPEST: usize = 32;
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
+    if depth > DEEPEST {
+        return Err(Error::input(format!("{}: folders more than {DEEPEST} deep: a loop of links?", dir.display())));
+    }
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io("read", dir, e))? {
+        let path = entry.map_err(|e| Error::io("read", dir, e))?.path();
+        if path.is_dir() {
+            walk(&path, found, depth + 1)?;
+        } else if has_image_extension(&path) {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
