@@ -1,0 +1,139 @@
+//! From an encoded image, whatever its format, to 8-bit RGB as it should be seen.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::{Source, exif, jpeg};
+use crate::{Error, Result};
+
+/// Images of more pixels are refused before anything is allocated for them.
+pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// File name endings that are taken for images; the format itself is told by the content.
+const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"];
+
+/// A decoded image: 8-bit RGB, upright, on white where it was transparent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// `[height, width, 3]`, interleaved.
+    pub pixels: Vec<u8>,
+}
+
+/// Whether a file's name ends as an image's does.
+pub fn has_image_extension(path: &Path) -> bool {
+    path.extension().and_then(|e| e.to_str()).is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)))
+}
+
+/// Decodes an image.
+///
+/// Grey becomes three equal channels, a palette its colours, 16 bits become 8 by the nearest of value / 257, CMYK becomes
+/// RGB as Pillow converts it, transparency is composited on white, and the EXIF orientation is applied.
+///
+/// # Errors
+/// One line that names the file and says what is wrong: missing, a folder, empty, of no known format, truncated, corrupt,
+/// of more than [`MAX_PIXELS`] pixels.
+pub fn decode(source: &Source) -> Result<RgbImage> {
+    let image = match source {
+        Source::Memory { bytes, .. } => decode_bytes(bytes),
+        Source::File(path) => read(path).and_then(|bytes| decode_bytes(&bytes)),
+    };
+    image.map_err(|reason| Error::input(format!("{source}: {reason}")))
+}
+
+/// The file's bytes, or why there are none.
+fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    if path.is_dir() {
+        return Err("is a folder, not an image file".into());
+    }
+    std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))
+}
+
+/// Decodes an image's bytes as [`decode`] does; the error is the reason alone, in one line.
+pub fn decode_bytes(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
+    if bytes.is_empty() {
+        return Err("is empty (0 bytes)".into());
+    }
+    // Decoders still have panics that damaged or rare files reach (zune-jpeg's issue 331; tiff 0.11 on tiles of separate
+    // planes): one image's must not end a run.
+    let decoded = std::panic::catch_unwind(|| match sniff(bytes) {
+        Some(ImageFormat::Jpeg) => jpeg::decode(bytes),
+        Some(format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Tiff)) => {
+            other(bytes, format)
+        }
+        Some(format) => Err(format!("is {format:?}, which is not read here: convert it to PNG or JPEG")),
+        None => Err("is not a JPEG, PNG, WebP, BMP or TIFF image".into()),
+    });
+    let decoded = decoded.unwrap_or_else(|_| Err("is damaged or of a rare kind: the decoder gave up".into()));
+    // The reason goes into a one-line message.
+    decoded.map_err(|reason| reason.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The format that the first bytes tell.
+fn sniff(bytes: &[u8]) -> Option<ImageFormat> {
+    // Not known to `guess_format`: TIFF with 64-bit offsets.
+    let is_big_tiff = bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+");
+    if is_big_tiff { Some(ImageFormat::Tiff) } else { image::guess_format(bytes).ok() }
+}
+
+/// PNG, WebP, BMP and TIFF, by the `image` crate.
+fn other(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, String> {
+    let explain = |e: image::ImageError| format!("cannot be decoded as {format:?}: {e}");
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(explain)?;
+    let (width, height) = decoder.dimensions();
+    check_size(u64::from(width), u64::from(height))?;
+    let orientation = if format == ImageFormat::Tiff {
+        decoder.orientation().unwrap_or(Orientation::NoTransforms) // a tag of the file itself
+    } else {
+        exif::orientation(decoder.exif_metadata().ok().flatten().as_deref())
+    };
+    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    Ok(upright(on_white(image), orientation))
+}
+
+/// Refuses an image without pixels or of too many.
+pub(super) fn check_size(width: u64, height: u64) -> std::result::Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err(format!("has no pixels ({width} x {height})"));
+    }
+    if width.saturating_mul(height) > MAX_PIXELS {
+        let limit = MAX_PIXELS / 1_000_000;
+        return Err(format!("is {width} x {height}, over the limit of {limit} megapixels: make it smaller"));
+    }
+    Ok(())
+}
+
+/// 8-bit RGB; what is transparent shows white.
+fn on_white(image: DynamicImage) -> image::RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let rgba = image.into_rgba8();
+    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, alpha] = rgba.get_pixel(x, y).0;
+        let over = |c: u8| {
+            let mixed = u32::from(c) * u32::from(alpha) + 255 * (255 - u32::from(alpha));
+            // At most 255: a weighted mean of two bytes.
+            ((mixed + 127) / 255) as u8
+        };
+        image::Rgb([over(r), over(g), over(b)])
+    })
+}
+
+/// Turns and mirrors the stored pixels as the orientation says.
+pub(super) fn upright(image: image::RgbImage, orientation: Orientation) -> RgbImage {
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    RgbImage { width, height, pixels: image.into_rgb8().into_raw() }
+}

@@ -1,0 +1,237 @@
+//! Batches, prepared ahead on a background thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::sampler::{self, Draw};
+use super::{Dataset, ImageCache, Label, transform};
+use crate::config::{Augment, Resize, Task};
+use crate::{Error, Result};
+
+/// Finished batches that wait for the training step; one more is in the making.
+const PREFETCH: usize = 2;
+
+/// How a data set becomes batches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoaderOptions {
+    /// Images a batch; the last of an epoch may be smaller.
+    pub batch_size: usize,
+    /// Side S of the square, pixels.
+    pub input_size: usize,
+    /// The evaluation resize, used where nothing is augmented.
+    pub resize: Resize,
+    /// What is done to an image.
+    pub augment: Augment,
+    /// Each epoch in an order of its own; else the data set's.
+    pub shuffle: bool,
+    /// Every class equally often, with as many images an epoch as there are.
+    pub balanced: bool,
+    /// Seed of order and augmentation.
+    pub seed: u64,
+}
+
+/// B images and their labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// `[B, S, S, 3]`, u8, before normalisation.
+    pub images: Vec<u8>,
+    /// B.
+    pub size: usize,
+    /// Class indices `[B]`; empty for multi-label.
+    pub labels: Vec<usize>,
+    /// 0/1 rows `[B, classes]`; empty for multi-class.
+    pub targets: Vec<f32>,
+    /// Each image's index in the data set's items, `[B]`.
+    pub indices: Vec<usize>,
+}
+
+/// Hands out a data set's batches, epoch by epoch.
+pub struct Loader {
+    shared: Arc<Shared>,
+}
+
+/// What the background threads need.
+struct Shared {
+    dataset: Arc<Dataset>,
+    options: LoaderOptions,
+    cache: Arc<ImageCache>,
+    // Threads of its own: on rayon's global pool, a matrix product that waits for its parts could pick up a decode and
+    // finish late; and a consumer inside a pool of one thread would wait for ever.
+    pool: ThreadPool,
+}
+
+impl Loader {
+    /// A loader with as many decoding threads as rayon's global pool has.
+    ///
+    /// # Errors
+    /// A batch or input size of 0, a data set without images, `balanced` with multi-label data or without `shuffle`.
+    pub fn new(dataset: Arc<Dataset>, options: LoaderOptions, cache: Arc<ImageCache>) -> Result<Self> {
+        Self::with_threads(dataset, options, cache, rayon::current_num_threads())
+    }
+
+    /// A loader with a number of decoding threads of its own; batches do not depend on it.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn with_threads(
+        dataset: Arc<Dataset>,
+        options: LoaderOptions,
+        cache: Arc<ImageCache>,
+        threads: usize,
+    ) -> Result<Self> {
+        if options.batch_size == 0 {
+            return Err(Error::input("--batch-size must be at least 1, found 0"));
+        }
+        if options.input_size == 0 {
+            return Err(Error::input("--input-size must be at least 1 pixel, found 0"));
+        }
+        if dataset.items.is_empty() {
+            return Err(Error::input("the data set has no images"));
+        }
+        if options.balanced && dataset.task == Task::Multilabel {
+            return Err(Error::input("--balanced needs one class an image; the data is multi-label: leave it out"));
+        }
+        if options.balanced && !options.shuffle {
+            return Err(Error::input("--balanced draws at random, which --no-shuffle forbids: leave one out"));
+        }
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("peftk-data-{i}"))
+            .build()
+            .map_err(|e| Error::Internal(format!("cannot start the decoding threads: {e}")))?;
+        Ok(Self { shared: Arc::new(Shared { dataset, options, cache, pool }) })
+    }
+
+    /// Batches an epoch, the short last one included.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.shared.dataset.items.len().div_ceil(self.shared.options.batch_size)
+    }
+
+    /// One epoch's batches from `first_batch` (0 is the first) on. After an error the iterator ends.
+    ///
+    /// A batch depends on the seed, the epoch and its place alone: an epoch entered in the middle goes on as it would have.
+    pub fn epoch(&self, epoch: usize, first_batch: usize) -> Epoch {
+        let (sender, receiver) = sync_channel(PREFETCH);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (shared, stopped) = (self.shared.clone(), stop.clone());
+        let left = self.batches_per_epoch().saturating_sub(first_batch);
+        let thread = std::thread::spawn(move || {
+            for draws in shared.order(epoch).chunks(shared.options.batch_size).skip(first_batch) {
+                let Some(batch) = shared.batch(epoch, draws, &stopped).transpose() else { return };
+                let failed = batch.is_err();
+                // Sending fails when the consumer has gone.
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Epoch { receiver: Some(receiver), thread: Some(thread), stop, left }
+    }
+}
+
+impl Shared {
+    fn order(&self, epoch: usize) -> Vec<Draw> {
+        let options = &self.options;
+        if options.balanced {
+            sampler::balanced(&self.dataset, options.seed, epoch)
+        } else {
+            sampler::every_image(self.dataset.items.len(), options.shuffle, options.seed, epoch)
+        }
+    }
+
+    /// One batch; `None` if told to stop on the way.
+    fn batch(&self, epoch: usize, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Batch>> {
+        let bytes = self.options.input_size * self.options.input_size * 3;
+        let mut images = vec![0; draws.len() * bytes];
+        // The first failure in the batch's order, whichever thread meets one first.
+        let failure = self.pool.install(|| {
+            images
+                .par_chunks_exact_mut(bytes)
+                .zip(draws)
+                .map(
+                    |(out, draw)| if stop.load(Ordering::Relaxed) { None } else { self.image(epoch, *draw, out).err() },
+                )
+                .collect::<Vec<_>>()
+        });
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if let Some(error) = failure.into_iter().flatten().next() {
+            return Err(error);
+        }
+        let mut batch = Batch {
+            images,
+            size: draws.len(),
+            labels: Vec::new(),
+            targets: Vec::new(),
+            indices: draws.iter().map(|d| d.index).collect(),
+        };
+        for &index in &batch.indices {
+            match &self.dataset.items[index].label {
+                Label::Class(class) => batch.labels.push(*class),
+                Label::Multi(row) => batch.targets.extend_from_slice(row),
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    fn image(&self, epoch: usize, draw: Draw, out: &mut [u8]) -> Result<()> {
+        let LoaderOptions { input_size, resize, augment, seed, .. } = self.options;
+        let image = self.cache.get(&self.dataset.items[draw.index].source)?;
+        match augment {
+            Augment::None => transform::eval(&image, input_size, resize, out),
+            Augment::Standard => {
+                transform::train(&image, input_size, &mut sampler::augment_rng(seed, epoch, draw), out)
+            }
+        }
+    }
+}
+
+/// An epoch's batches. Dropping it early stops the background thread after the images it is on.
+pub struct Epoch {
+    receiver: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    left: usize,
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let batch = match self.receiver.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => batch,
+            // The thread ends before the last batch only after an error it has sent, or by a panic.
+            _ => Err(Error::Internal("the thread that prepares batches has died".into())),
+        };
+        if batch.is_err() {
+            self.left = 0;
+        }
+        Some(batch)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left))
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without a receiver a thread that waits to send wakes and ends.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by `next`.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Data: from a folder (or the embedded set) to batches of square u8 images.
+//!
+//! [`open`] finds the images and their labels, [`verify`] decodes each of them once before the first step, and a [`Loader`]
+//! hands out batches that depend on the seed, the epoch and the data alone: not on threads, not on where an epoch was resumed.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+
+use crate::config::Task;
+
+mod cache;
+mod csv;
+mod decode;
+mod embedded;
+mod exif;
+mod folder;
+mod jpeg;
+mod loader;
+mod open;
+mod sampler;
+mod split;
+pub mod transform;
+mod verify;
+
+pub use cache::ImageCache;
+pub use decode::{MAX_PIXELS, RgbImage, decode, decode_bytes, has_image_extension};
+pub use embedded::embedded;
+pub use loader::{Batch, Epoch, Loader, LoaderOptions};
+pub use open::{OpenOptions, Splits, open, open_for_eval};
+pub use verify::{BadImage, verify};
+
+/// Where an encoded image is.
+#[derive(Clone)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// An image inside the executable.
+    Memory {
+        /// What to call it in messages: `embedded/<split>/<class>/<file>`.
+        name: String,
+        /// The encoded image.
+        bytes: &'static [u8],
+    },
+}
+
+impl Source {
+    /// The path, or the name of an embedded image.
+    pub fn name(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Memory { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+// Two sources are the same image if they have the same path or name: hashing the bytes would cost more than it tells.
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(a), Self::File(b)) => a == b,
+            (Self::Memory { name: a, .. }, Self::Memory { name: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Source {}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::File(path) => path.hash(state),
+            Self::Memory { name, .. } => name.hash(state),
+        }
+    }
+}
+
+/// What an image shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Label {
+    /// One class, by its index.
+    Class(usize),
+    /// A 0/1 row, one entry a class.
+    Multi(Vec<f32>),
+}
+
+impl Label {
+    /// The classes that the image counts for.
+    pub fn classes(&self) -> Vec<usize> {
+        match self {
+            Self::Class(class) => vec![*class],
+            Self::Multi(row) => (0..row.len()).filter(|&c| row[c] > 0.5).collect(),
+        }
+    }
+}
+
+/// One labelled image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Where it is.
+    pub source: Source,
+    /// What it shows.
+    pub label: Label,
+}
+
+/// Labelled images of one split, in their fixed order: by class, then by file name, in byte order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// Class names in index order.
+    pub classes: Vec<String>,
+    /// The images.
+    pub items: Vec<Item>,
+    /// What the labels are; every item has the fitting [`Label`].
+    pub task: Task,
+}
+
+impl Dataset {
+    /// Images a class, in index order (multi-label: images that have the label).
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        for item in &self.items {
+            match &item.label {
+                Label::Class(class) => counts[*class] += 1,
+                Label::Multi(row) => row.iter().zip(&mut counts).for_each(|(&v, n)| *n += usize::from(v > 0.5)),
+            }
+        }
+        counts
+    }
+}
+
+/// The word for a count: `1 image`, `2 images`.
+fn plural(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}

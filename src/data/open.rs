@@ -1,0 +1,255 @@
+//! From a folder to training, validation and test sets.
+
+use std::path::{Path, PathBuf};
+
+use super::folder::{Found, Ignored, LABELS, check_folder, list, read};
+use super::{Dataset, Label, plural, split};
+use crate::config::Task;
+use crate::{Error, Result};
+
+/// How a folder is turned into splits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenOptions {
+    /// What labels are; `None`: multi-label where there is `labels.csv`, else multi-class.
+    pub task: Option<Task>,
+    /// Validation data of its own; goes before a validation split of the folder's.
+    pub val_data: Option<PathBuf>,
+    /// Share of the training images held back where there is no validation data, 0 (none) to under 1.
+    pub val_fraction: f64,
+    /// Seed of the split and of the few shots.
+    pub seed: u64,
+    /// At most this many training images a class.
+    pub shots: Option<usize>,
+}
+
+/// What a run trains, validates and tests on. All parts have the same classes in the same order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Splits {
+    /// Training images.
+    pub train: Dataset,
+    /// Validation images.
+    pub val: Option<Dataset>,
+    /// Test images.
+    pub test: Option<Dataset>,
+    /// What was found, in one line: layout, counts, what was ignored.
+    pub description: String,
+}
+
+/// Opens a data folder: `train`, `val` (or `valid`, `validation`) and `test` subfolders, or one folder. Each holds class
+/// folders (`<class>/<image>`), or images with `labels.csv`. No image is opened yet: [`super::verify`] does that.
+///
+/// # Errors
+/// One line that names the folder or file at fault: nothing there, an empty class folder, fewer than two classes, a class
+/// outside training's, a malformed `labels.csv`, a `val_fraction` or `shots` that cannot be met.
+pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
+    check_folder(dir, "--data")?;
+    let Some(parts) = parts(dir)? else {
+        let found = read(dir, options.task, "--data")?;
+        let layout = if dir.join(LABELS).is_file() { LABELS } else { "class folders" };
+        let described = format!("{}: {layout}", dir.display());
+        return finish(
+            Given { train: found.dataset, val: None, test: None, ignored: found.ignored, described },
+            options,
+        );
+    };
+    let Some(train_dir) = &parts.train else {
+        let shown = dir.display();
+        return Err(Error::input(format!("{shown}: no train folder beside {}; add {shown}/train", parts.names())));
+    };
+    let train = read(train_dir, options.task, "--data")?;
+    let mut ignored = parts.ignored;
+    ignored.add(train.ignored);
+    let (classes, task) = (&train.dataset.classes, train.dataset.task);
+    let mut held_out = |part: &Option<PathBuf>| -> Result<Option<Dataset>> {
+        let Some(part) = part else { return Ok(None) };
+        let found = read_known(part, classes, task, "--data")?;
+        ignored.add(found.ignored);
+        Ok(Some(found.dataset))
+    };
+    let (val, test) = (held_out(&parts.val)?, held_out(&parts.test)?);
+    let described = format!("{}: {}", dir.display(), parts.names());
+    finish(Given { train: train.dataset, val, test, ignored, described }, options)
+}
+
+/// Opens labelled images of known classes: the folder's test split, else its validation split, else the folder itself.
+///
+/// # Errors
+/// As [`open`]; a class that is not among `classes` is named.
+pub fn open_for_eval(dir: &Path, classes: &[String], task: Task) -> Result<Dataset> {
+    held_out_part(dir, classes, task, "--data", |parts| parts.test.or(parts.val)).map(|found| found.dataset)
+}
+
+/// The part of a folder that `choose` picks, or the folder itself if it has no parts.
+fn held_out_part(
+    dir: &Path,
+    classes: &[String],
+    task: Task,
+    flag: &str,
+    choose: impl Fn(Parts) -> Option<PathBuf>,
+) -> Result<Found> {
+    check_folder(dir, flag)?;
+    let Some(parts) = parts(dir)? else { return read_known(dir, classes, task, flag) };
+    let chosen = choose(parts).ok_or_else(|| {
+        let shown = dir.display();
+        Error::input(format!("{flag} {shown}: only a train folder there; give {shown}/train to use its images"))
+    })?;
+    read_known(&chosen, classes, task, flag)
+}
+
+/// What there is before options apply.
+pub(super) struct Given {
+    pub train: Dataset,
+    pub val: Option<Dataset>,
+    pub test: Option<Dataset>,
+    pub ignored: Ignored,
+    /// Where from and how laid out.
+    pub described: String,
+}
+
+/// Checks the training classes, finds the validation images and describes the whole.
+pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
+    let Given { mut train, val, test, mut ignored, described } = given;
+    split::check_fraction(options.val_fraction)?;
+    check_classes(&train, &described)?;
+    let (val, from) = if let Some(dir) = &options.val_data {
+        let choose = |parts: Parts| parts.val.or(parts.test);
+        let found = held_out_part(dir, &train.classes, train.task, "--val-data", choose)?;
+        ignored.add(found.ignored);
+        (Some(found.dataset), format!(" ({})", dir.display()))
+    } else if val.is_some() || options.val_fraction == 0.0 {
+        (val, String::new())
+    } else {
+        let (rest, held) = split::hold_back(train, options.val_fraction, options.seed)?;
+        train = rest;
+        (Some(held), format!(" (held back, seed {})", options.seed))
+    };
+    if let Some(shots) = options.shots {
+        split::few_shot(&mut train, shots, options.seed)?;
+    }
+    let count = |part: &Option<Dataset>| part.as_ref().map_or("none".into(), |d| plural(d.items.len(), "image"));
+    let mut description = format!(
+        "{described}; {} classes, {}; train {}, val {}{from}, test {}",
+        train.classes.len(),
+        if train.task == Task::Multilabel { "multi-label" } else { "multi-class" },
+        plural(train.items.len(), "image"),
+        count(&val),
+        count(&test)
+    );
+    if ignored != Ignored::default() {
+        description.push_str(&format!("; ignored: {ignored}"));
+    }
+    Ok(Splits { train, val, test, description })
+}
+
+/// Training needs two classes (multi-label: one label), each with an image.
+fn check_classes(train: &Dataset, described: &str) -> Result<()> {
+    let what = if train.task == Task::Multilabel { "label" } else { "class" };
+    if train.items.is_empty() {
+        return Err(Error::input(format!("{described}: no images in any of {} classes", train.classes.len())));
+    }
+    if let Some(class) = train.class_counts().iter().position(|&n| n == 0) {
+        let name = &train.classes[class];
+        return Err(Error::input(format!(
+            "{described}: {what} {name:?} has no training images; add some or remove it"
+        )));
+    }
+    if let (Task::Multiclass, [only]) = (train.task, &train.classes[..]) {
+        return Err(Error::input(format!("{described}: one class only, {only:?}; a classifier needs at least two")));
+    }
+    Ok(())
+}
+
+/// Reads a folder whose classes must be among known ones, and numbers its labels as they do.
+fn read_known(dir: &Path, classes: &[String], task: Task, flag: &str) -> Result<Found> {
+    let mut found = read(dir, Some(task), flag)?;
+    let shown = dir.display();
+    let own = std::mem::replace(&mut found.dataset.classes, classes.to_vec());
+    let mut index = Vec::with_capacity(own.len());
+    for name in &own {
+        index.push(classes.iter().position(|c| c == name).ok_or_else(|| {
+            Error::input(format!(
+                "{flag} {shown}: class {name:?} is not one of the {} trained classes; remove or rename it",
+                classes.len()
+            ))
+        })?);
+    }
+    if let (Task::Multilabel, Some(lacking)) = (task, classes.iter().find(|c| !own.contains(c))) {
+        return Err(Error::input(format!("{flag} {shown}/{LABELS}: no column for label {lacking:?}; add it")));
+    }
+    for item in &mut found.dataset.items {
+        match &mut item.label {
+            Label::Class(class) => *class = index[*class],
+            Label::Multi(row) => {
+                let read = std::mem::replace(row, vec![0.0; classes.len()]);
+                read.into_iter().zip(&index).for_each(|(value, &c)| row[c] = value);
+            }
+        }
+    }
+    if found.dataset.items.is_empty() {
+        return Err(Error::input(format!("{flag} {shown}: no images in its {} class folders", own.len())));
+    }
+    Ok(found)
+}
+
+/// The split folders inside a data folder.
+struct Parts {
+    train: Option<PathBuf>,
+    val: Option<PathBuf>,
+    test: Option<PathBuf>,
+    ignored: Ignored,
+}
+
+impl Parts {
+    /// `train, val, test`, as the folders are called.
+    fn names(&self) -> String {
+        let parts = [&self.train, &self.val, &self.test].into_iter().flatten();
+        parts.filter_map(|p| p.file_name()?.to_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The split folders, if the folder is laid out so: a folder is a split and not a class of that name (a `train` beside a
+/// `car` and a `bus`) if it holds class folders or `labels.csv` itself.
+fn parts(dir: &Path) -> Result<Option<Parts>> {
+    if dir.join(LABELS).is_file() {
+        return Ok(None);
+    }
+    let listing = list(dir)?;
+    let mut parts = Parts { train: None, val: None, test: None, ignored: listing.ignored };
+    parts.ignored.unlabelled += listing.images.len();
+    let (mut splits, mut flat) = (Vec::new(), Vec::new());
+    let mut others = 0;
+    for folder in listing.folders {
+        let slot = match folder.file_name().and_then(|n| n.to_str()) {
+            Some("train") => &mut parts.train,
+            Some("val" | "valid" | "validation") => &mut parts.val,
+            Some("test") => &mut parts.test,
+            _ => {
+                others += 1;
+                continue;
+            }
+        };
+        let known = if has_parts(&folder)? { &mut splits } else { &mut flat };
+        known.push(folder.clone());
+        if let Some(first) = slot.replace(folder) {
+            let shown = dir.display();
+            let first = first.file_name().unwrap_or_default().display().to_string();
+            return Err(Error::input(format!("{shown}: two validation folders, one called {first:?}; keep one")));
+        }
+    }
+    let train_is_split = parts.train.as_ref().is_some_and(|t| splits.contains(t));
+    let all_named_so = others == 0 && !(splits.is_empty() && flat.is_empty());
+    if !train_is_split && !all_named_so {
+        return Ok(None);
+    }
+    if let Some(folder) = flat.first() {
+        let shown = folder.display();
+        return Err(Error::input(format!("{shown}: no class folders; expected {shown}/<class>/<image>, or {LABELS}")));
+    }
+    parts.ignored.folders += others;
+    Ok(Some(parts))
+}
+
+/// Whether a folder holds folders or `labels.csv`.
+fn has_parts(dir: &Path) -> Result<bool> {
+    Ok(dir.join(LABELS).is_file() || !list(dir)?.folders.is_empty())
+}

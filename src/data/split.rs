@@ -1,0 +1,99 @@
+//! Holding images back for validation, and few-shot subsets; both by seed, whatever the file system's order.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Dataset, Label};
+use crate::{Error, Result};
+
+/// An error unless the share to hold back is from 0 (none) to under 1.
+pub(super) fn check_fraction(fraction: f64) -> Result<()> {
+    if (0.0..1.0).contains(&fraction) {
+        return Ok(());
+    }
+    Err(Error::input(format!("--val-fraction must be at least 0 and less than 1, found {fraction}")))
+}
+
+/// Holds back `fraction` of the images for validation; both parts keep the data set's order.
+///
+/// Multi-class: of each class the nearest whole number. Multi-label: of all images, but never the last training image of
+/// a label, so the share may come out smaller.
+///
+/// # Errors
+/// A class would have no training image left, or nothing would be held back.
+pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+    check_fraction(fraction)?;
+    let share = |count: usize| (count as f64 * fraction).round() as usize;
+    let order = shuffled(dataset.items.len(), seed, 1);
+    let counts = dataset.class_counts();
+    let mut left = counts.clone();
+    let mut held = vec![false; dataset.items.len()];
+    let mut total = 0;
+    for &i in &order {
+        match &dataset.items[i].label {
+            Label::Class(class) => {
+                held[i] = counts[*class] - left[*class] < share(counts[*class]);
+                left[*class] -= usize::from(held[i]);
+            }
+            label => {
+                let labels = label.classes();
+                held[i] = total < share(order.len()) && labels.iter().all(|&c| left[c] > 1);
+                labels.iter().for_each(|&c| left[c] -= usize::from(held[i]));
+            }
+        }
+        total += usize::from(held[i]);
+    }
+    if let Some(class) = (0..counts.len()).find(|&c| counts[c] > 0 && left[c] == 0) {
+        return Err(Error::input(format!(
+            "--val-fraction {fraction} takes all {} images of class {:?}, leaving none to train on; lower it or add images",
+            counts[class], dataset.classes[class]
+        )));
+    }
+    if total == 0 {
+        return Err(Error::input(format!(
+            "--val-fraction {fraction} of {} images rounds to none a class; raise it, give --val-data, or use 0 for no validation",
+            order.len()
+        )));
+    }
+    let part = |validation: bool| Dataset {
+        classes: dataset.classes.clone(),
+        items: dataset.items.iter().zip(&held).filter(|(_, h)| **h == validation).map(|(i, _)| i.clone()).collect(),
+        task: dataset.task,
+    };
+    Ok((part(false), part(true)))
+}
+
+/// Keeps at most `shots` images a class, in the data set's order. A multi-label image is kept if one of its labels still
+/// has fewer (an image without labels: if fewer of those are kept), so a label that comes with rarer ones may have more.
+///
+/// # Errors
+/// `shots` is 0.
+pub(super) fn few_shot(dataset: &mut Dataset, shots: usize, seed: u64) -> Result<()> {
+    if shots == 0 {
+        return Err(Error::input("--shots must be at least 1, found 0"));
+    }
+    let classes = dataset.classes.len();
+    let mut kept = vec![0; classes + 1];
+    let mut keep = vec![false; dataset.items.len()];
+    for i in shuffled(dataset.items.len(), seed, 2) {
+        let mut labels = dataset.items[i].label.classes();
+        if labels.is_empty() {
+            labels.push(classes);
+        }
+        keep[i] = labels.iter().any(|&c| kept[c] < shots);
+        labels.iter().for_each(|&c| kept[c] += usize::from(keep[i]));
+    }
+    let mut keep = keep.into_iter();
+    dataset.items.retain(|_| keep.next() == Some(true));
+    Ok(())
+}
+
+/// The numbers below `count` in an order of their own for each (seed, purpose).
+fn shuffled(count: usize, seed: u64, purpose: u64) -> Vec<usize> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(purpose);
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut rng);
+    order
+}
