@@ -179,6 +179,10 @@ pub trait Backend: Clone + 'static {
     fn element_bytes(&self) -> usize;
     /// A copy on the device.
     fn copy(&self, buffer: &Self::Buffer) -> Result<Self::Buffer>;
+    /// The most bytes that buffers held at once so far; 0 where the backend does not count.
+    fn peak_bytes(&self) -> u64 {
+        0
+    }
     /// acc += x.
     fn add_assign(&self, acc: &mut Self::Buffer, x: &Self::Buffer) -> Result<()>;
     /// x *= factor.

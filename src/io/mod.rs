@@ -4,6 +4,7 @@
 //! one back as transformers would.
 
 pub mod atomic;
+pub mod chart;
 mod hf_config;
 pub mod hub;
 mod load;
@@ -15,6 +16,7 @@ mod random;
 mod spec;
 pub mod state;
 pub mod tensor_file;
+pub mod tensorboard;
 mod transformers;
 
 pub use load::{EMBEDDED_SEED, RANDOM_SEED, load};

@@ -86,7 +86,8 @@ pub fn save<B: Backend>(dir: &Path, params: &Params<B>, optimizer: &Optimizer<B>
 pub fn progress(dir: &Path) -> Result<Progress> {
     let path = dir.join(STATE);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::input(format!("{}: not a checkpoint of peftk: {e}", path.display())))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::input(format!("{}: not a checkpoint of peftk: {e}", path.display())))
 }
 
 /// Puts a checkpoint's values into a model that was built from the same configuration.
@@ -114,7 +115,8 @@ pub fn load<B: Backend>(
         }
         Ok(values)
     };
-    let trained: Vec<_> = params.trainable().map(|(id, p)| (id, format!("value.{}", p.name), p.value.elements())).collect();
+    let trained: Vec<_> =
+        params.trainable().map(|(id, p)| (id, format!("value.{}", p.name), p.value.elements())).collect();
     for (id, name, elements) in trained {
         params.set(id, &find(&name, elements)?)?;
     }

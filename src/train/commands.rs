@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::evaluate::{Measures, evaluate};
+use super::inputs;
 use super::loaded::load;
 use super::plan::{self, Plan};
 use super::run_dir::RunDir;
 use super::step::StepOptions;
-use super::inputs;
 use super::ui::Ui;
 use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, TrainConfig};
 use crate::cpu::Cpu;

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::interrupt;
 use super::model::Model;
 use super::step::{StepOptions, evaluate_batch};
 use super::ui::Bar;
-use super::interrupt;
 use crate::Result;
 use crate::autograd::Backend;
 use crate::config::Task;

@@ -50,7 +50,8 @@ pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) 
 
 /// A run may be resumed, and its model used, from another folder: its inputs are remembered in full.
 pub fn make_paths_absolute(config: &mut TrainConfig) -> Result<()> {
-    let absolute = |path: &Path| -> Result<PathBuf> { std::path::absolute(path).map_err(|e| Error::io("find", path, e)) };
+    let absolute =
+        |path: &Path| -> Result<PathBuf> { std::path::absolute(path).map_err(|e| Error::io("find", path, e)) };
     for path in [&mut config.data, &mut config.val_data, &mut config.init_adapter].into_iter().flatten() {
         *path = absolute(path)?;
     }

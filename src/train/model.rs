@@ -95,15 +95,22 @@ impl<B: Backend> Model<B> {
         if let Some(file) = &adapter {
             file.check(&backbone.config)?;
         }
-        let head = adapter.as_mut().and_then(|file| file.classifier.take()).or(backbone.classifier).ok_or_else(|| {
-            Error::input(format!("{}: no classifier in the backbone or the adapter: give --model RUN, or --adapter", backbone.source))
-        })?;
+        let head =
+            adapter.as_mut().and_then(|file| file.classifier.take()).or(backbone.classifier).ok_or_else(|| {
+                Error::input(format!(
+                    "{}: no classifier in the backbone or the adapter: give --model RUN, or --adapter",
+                    backbone.source
+                ))
+            })?;
         let width = head.weight.shape.get(1).copied().unwrap_or(0);
         let pool = pool.unwrap_or(if width == backbone.config.hidden { Pool::Cls } else { Pool::ClsMean });
         let classes = head.bias.data.len();
         let labels = labels.or(backbone.labels).unwrap_or_else(|| (0..classes).map(|i| format!("LABEL_{i}")).collect());
         if labels.len() != classes {
-            return Err(Error::input(format!("the classifier has {classes} classes, {} names are given", labels.len())));
+            return Err(Error::input(format!(
+                "the classifier has {classes} classes, {} names are given",
+                labels.len()
+            )));
         }
         let options = BuildOptions {
             train_backbone: false,
@@ -177,7 +184,10 @@ fn choose_head(
             note(format!("head: the backbone's own classifier ({classes} classes, as the data)"));
             return Ok(head.clone());
         }
-        note(format!("head: fresh, from the seed; the backbone's classifier is {:?}, the data needs [{classes}, {width}]", head.weight.shape));
+        note(format!(
+            "head: fresh, from the seed; the backbone's classifier is {:?}, the data needs [{classes}, {width}]",
+            head.weight.shape
+        ));
     } else {
         note("head: fresh, from the seed".into());
     }

@@ -26,7 +26,8 @@ pub struct Plan {
 pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -> Result<Plan> {
     let backend = Counting::new();
     // Zeros are not touched until someone writes to them: even giant costs no memory here.
-    let state = expected_tensors(vit).into_iter().map(|(name, shape)| (name, HostTensor::filled(&shape, 0.0))).collect();
+    let state =
+        expected_tensors(vit).into_iter().map(|(name, shape)| (name, HostTensor::filled(&shape, 0.0))).collect();
     let backbone = Backbone { config: vit.clone(), state, classifier: None, labels: None, source: String::new() };
     let mut config = config.clone();
     if let Some(adapter) = &mut config.adapter {
@@ -47,7 +48,8 @@ pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -
         checkpointing: config.checkpointing,
     };
     let batch = empty_batch(&config, classes, task, config.batch_size);
-    let part = empty_batch(&config, classes, task, config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size));
+    let part =
+        empty_batch(&config, classes, task, config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size));
     let saved = saved_by_purpose(&model, &part, options)?;
 
     let mut grads = Grads::new(&model.params);
@@ -70,7 +72,11 @@ pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -
     Ok(Plan { purposes, peak })
 }
 
-fn saved_by_purpose(model: &Model<Counting>, batch: &Batch, options: StepOptions) -> Result<BTreeMap<&'static str, usize>> {
+fn saved_by_purpose(
+    model: &Model<Counting>,
+    batch: &Batch,
+    options: StepOptions,
+) -> Result<BTreeMap<&'static str, usize>> {
     let tape = Tape::new(&model.params);
     let mode = Mode { dropout_seed: Some(0), checkpointing: options.checkpointing };
     // Alive until here: what is counted is what the tape keeps, not what passes through.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::interrupt;
 use super::loaded::{Loaded, load};
 use super::ui::Ui;
-use super::interrupt;
 use crate::autograd::{Backend, Tape};
 use crate::config::{PredictConfig, Task};
 use crate::cpu::Cpu;
@@ -101,11 +101,11 @@ fn probabilities(logits: &[f32], task: Task) -> Vec<f32> {
 
 /// Logits \[images, classes\].
 fn run<B: Backend>(loaded: &Loaded<B>, paths: &[PathBuf]) -> Result<Vec<f32>> {
-    let size = loaded.model.vit.input_size;
+    let (size, resize) = (loaded.model.vit.input_size, loaded.resize);
     let mut images = vec![0; paths.len() * size * size * 3];
     images.par_chunks_exact_mut(size * size * 3).zip(paths).try_for_each(|(out, path)| {
         let image = decode(&Source::File(path.clone()))?;
-        transform::eval(&image, size, loaded.resize, out)
+        transform::eval(&image, size, resize, out)
     })?;
     let tape = Tape::inference(&loaded.model.params);
     let logits = loaded.model.vit.logits(&tape, &images, paths.len(), Mode::default())?;

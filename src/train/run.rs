@@ -85,10 +85,16 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let train = loader(splits.train, true)?;
     let val = splits.val.map(|set| loader(set, false)).transpose()?;
     if val.is_none() && config.schedule == ScheduleKind::Plateau {
-        return Err(Error::input("--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data"));
+        return Err(Error::input(
+            "--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data",
+        ));
     }
-    let options =
-        StepOptions { task, label_smoothing: config.label_smoothing, micro_batch: config.micro_batch, checkpointing: config.checkpointing };
+    let options = StepOptions {
+        task,
+        label_smoothing: config.label_smoothing,
+        micro_batch: config.micro_batch,
+        checkpointing: config.checkpointing,
+    };
     let hyper = Hyper {
         decay_matrices_only: config.decay_matrices_only,
         grad_clip: config.grad_clip,
@@ -240,7 +246,10 @@ impl<B: Backend> Run<'_, B> {
             let images_per_s = count as f64 / seconds.max(1e-9);
             log.write(&Line::Step(StepLine { step: progress.step, epoch: epoch as u64, loss, lr, images_per_s }))?;
             bar.inc(1);
-            bar.set_message(format!("loss {:.4}  {images_per_s:.1} images/s", progress.loss_sum / progress.images as f64));
+            bar.set_message(format!(
+                "loss {:.4}  {images_per_s:.1} images/s",
+                progress.loss_sum / progress.images as f64
+            ));
             if saved.elapsed() >= SAVE_EVERY && progress.batches_done < batches {
                 self.save(progress, log)?;
                 saved = Instant::now();
@@ -258,7 +267,8 @@ impl<B: Backend> Run<'_, B> {
             let verdict = progress.stopping.update(epoch, accuracy);
             (best, stop) = (verdict.best, verdict.stop);
         }
-        let shown = accuracy.map_or(String::new(), |a| format!("  accuracy {:.1} %{}", 100.0 * a, if best { " (best)" } else { "" }));
+        let shown = accuracy
+            .map_or(String::new(), |a| format!("  accuracy {:.1} %{}", 100.0 * a, if best { " (best)" } else { "" }));
         bar.set_message(format!("loss {train_loss:.4}{shown}"));
         bar.finish();
         // The result first: a kill between the two writes repeats the epoch and writes the same result again.
@@ -285,7 +295,8 @@ impl<B: Backend> Run<'_, B> {
     fn validate(&self, epoch: usize, step: u64, log: &mut RunLog) -> Result<Option<Evaluation>> {
         let Some(loader) = &self.val else { return Ok(None) };
         let quiet = Ui { quiet: true, ..*self.ui };
-        let bar = if self.ui.is_terminal { self.ui } else { &quiet }.bar(loader.batches_per_epoch() as u64, "validation");
+        let bar =
+            if self.ui.is_terminal { self.ui } else { &quiet }.bar(loader.batches_per_epoch() as u64, "validation");
         // Losses are compared without the smoothing that training may use.
         let options = StepOptions { label_smoothing: 0.0, ..self.options };
         let evaluation = evaluate(&self.model, loader, options, &bar)?;

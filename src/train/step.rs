@@ -1,8 +1,8 @@
 //! One optimiser step's gradients: the batch walked in micro-batches, exactly.
 
 use crate::autograd::{Backend, Grads, Params, Tape, Tensor};
-use crate::data::Batch;
 use crate::config::Task;
+use crate::data::Batch;
 use crate::vit::{Mode, Vit};
 use crate::{Error, Result};
 
@@ -82,9 +82,7 @@ fn loss_of<B: Backend>(
 ) -> Result<Tensor<B>> {
     let count = batch.indices.len();
     match options.task {
-        Task::Multiclass => {
-            tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64)
-        }
+        Task::Multiclass => tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64),
         Task::Multilabel => {
             let classes = batch.targets.len() / count.max(1);
             if logits.shape().last() != Some(&classes) {

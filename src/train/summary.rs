@@ -43,18 +43,35 @@ impl fmt::Display for Summary {
         let shown = |epoch: usize| {
             let last = self.history.len();
             // Long runs: the first, the last, the best and every tenth.
-            last <= 12 || epoch == 1 || epoch == last || epoch % 10 == 0 || self.best.is_some_and(|(best, _)| best == epoch)
+            last <= 12
+                || epoch == 1
+                || epoch == last
+                || epoch % 10 == 0
+                || self.best.is_some_and(|(best, _)| best == epoch)
         };
         for e in self.history.iter().filter(|e| shown(e.epoch)) {
             let number = |value: Option<f64>, scale: f64| value.map_or("-".to_owned(), |v| format!("{:.4}", v * scale));
             let accuracy = e.val_accuracy.map_or("-".to_owned(), |a| format!("{:.1}", 100.0 * a));
             let mark = if self.best.is_some_and(|(best, _)| best == e.epoch) { "  best" } else { "" };
-            writeln!(f, "{:>5}  {:>10.4}  {:>8}  {:>11}  {:>8.1e}{mark}", e.epoch, e.train_loss, number(e.val_loss, 1.0), accuracy, e.lr)?;
+            writeln!(
+                f,
+                "{:>5}  {:>10.4}  {:>8}  {:>11}  {:>8.1e}{mark}",
+                e.epoch,
+                e.train_loss,
+                number(e.val_loss, 1.0),
+                accuracy,
+                e.lr
+            )?;
         }
         writeln!(f)?;
         writeln!(f, "strategy      {}: trained {} of {} values", self.strategy.name(), self.trained, self.total)?;
         writeln!(f, "speed         {:.1} images/s, {:.0} s in all", self.images_per_s, self.wall_s)?;
-        writeln!(f, "memory        {:.0} MiB at most, {:.0} planned", self.peak_bytes as f64 / MIB, self.planned_bytes as f64 / MIB)?;
+        writeln!(
+            f,
+            "memory        {:.0} MiB at most, {:.0} planned",
+            self.peak_bytes as f64 / MIB,
+            self.planned_bytes as f64 / MIB
+        )?;
         let run = self.run.display();
         let result = if self.strategy.has_adapter() { "adapter/" } else { "model.safetensors" };
         writeln!(f, "result        {run}/{result}  (curves: {run}/curves.svg)")?;
