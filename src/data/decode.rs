@@ -16,7 +16,7 @@ pub const MAX_PIXELS: u64 = 100_000_000;
 const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"];
 
 /// A decoded image: 8-bit RGB, upright, on white where it was transparent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
     /// Pixels across.
     pub width: usize,
@@ -24,6 +24,13 @@ pub struct RgbImage {
     pub height: usize,
     /// `[height, width, 3]`, interleaved.
     pub pixels: Vec<u8>,
+}
+
+// Its size alone: the pixels would fill screens.
+impl std::fmt::Debug for RgbImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RgbImage {} x {}", self.width, self.height)
+    }
 }
 
 /// Whether a file's name ends as an image's does.

@@ -1,0 +1,165 @@
+use peftk::data::{MAX_PIXELS, RgbImage, decode_bytes};
+
+use crate::{fixture, mean_difference, picture};
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(name)).expect(name)
+}
+
+/// Checks a fixture against another: at most `tolerance` levels off in the mean.
+#[track_caller]
+fn check(name: &str, truth: &str, tolerance: f64) {
+    let difference = mean_difference(&picture(name), &picture(truth));
+    assert!(difference <= tolerance, "{name}: {difference} levels from {truth}");
+}
+
+#[test]
+fn lossless_formats_give_the_same_pixels() {
+    let base = picture("base.png");
+    // Three of its pixels by the formula in make.py: the truth of the other comparisons.
+    for (x, y) in [(0, 0), (23, 0), (5, 15)] {
+        let at = (y * 24 + x) * 3;
+        let expected = [40 + 8 * x, 30 + 12 * y, 220 - 4 * x - 5 * y].map(|v| v as u8);
+        assert_eq!(base.pixels[at..at + 3], expected, "{x}, {y}");
+    }
+    for name in ["base.bmp", "base.tif", "base.webp"] {
+        assert_eq!(picture(name), base, "{name}");
+    }
+}
+
+#[test]
+fn exif_orientation_is_applied() {
+    for tag in 1..=8 {
+        check(&format!("exif_{tag}.jpg"), "base.png", 2.0);
+    }
+    for name in ["exif_6.png", "exif_6.webp", "exif_6.tif"] {
+        assert_eq!(picture(name), picture("base.png"), "{name}");
+    }
+}
+
+#[test]
+fn cmyk_and_ycck_become_rgb_as_pillow_has_them() {
+    check("cmyk.jpg", "cmyk.truth.png", 1.0);
+    check("ycck.jpg", "ycck.truth.png", 1.0);
+}
+
+#[test]
+fn grey_palette_alpha_and_16_bits() {
+    let base = picture("base.png");
+    let grey = picture("grey.png");
+    for (rgb, grey) in base.pixels.as_chunks::<3>().0.iter().zip(grey.pixels.as_chunks::<3>().0) {
+        let luma = 0.299 * f64::from(rgb[0]) + 0.587 * f64::from(rgb[1]) + 0.114 * f64::from(rgb[2]);
+        assert!((luma - f64::from(grey[0])).abs() < 1.0 && grey.iter().all(|v| *v == grey[0]), "{rgb:?} {grey:?}");
+    }
+    check("grey.jpg", "grey.png", 1.0);
+    // Values of 257 times the level, exactly and up to 100 off: nearest, not the high byte.
+    check("grey16.png", "grey.png", 0.0);
+    check("rgb16.png", "base.png", 0.0);
+    check("palette.png", "palette.truth.png", 0.0);
+    check("alpha.png", "alpha.truth.png", 0.5);
+    check("alpha.webp", "alpha.truth.png", 0.5);
+}
+
+#[test]
+fn the_content_tells_the_format_not_the_name() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("really_a_jpeg.png");
+    std::fs::copy(fixture("photo.jpg"), &path).expect("copy");
+    let read = peftk::data::decode(&peftk::data::Source::File(path)).expect("a JPEG");
+    assert_eq!(read, picture("photo.jpg"));
+}
+
+#[test]
+fn an_end_marker_inside_a_segment_is_not_the_end() {
+    assert_eq!(picture("marker_inside.jpg"), picture("photo.jpg"));
+    let bytes = bytes("marker_inside.jpg");
+    decode_bytes(&bytes[..bytes.len() * 6 / 10]).expect_err("truncated");
+}
+
+#[test]
+fn bytes_after_the_end_harm_nothing() {
+    let mut bytes = bytes("photo.jpg");
+    bytes.extend(b"appended by a camera");
+    assert_eq!(decode_bytes(&bytes).expect("complete"), picture("photo.jpg"));
+}
+
+#[test]
+fn a_truncated_file_is_an_error_wherever_it_is_cut() {
+    let names = ["photo.jpg", "progressive.jpg", "base.bmp", "base.webp", "squash_37x53.truth.png", "alpha.webp"];
+    for name in names {
+        let whole = bytes(name);
+        for percent in [0, 1, 10, 30, 60, 80, 95] {
+            let cut = whole.len() * percent / 100;
+            assert!(decode_bytes(&whole[..cut]).is_err(), "{name} cut to {percent}% is accepted");
+        }
+    }
+    for name in ["photo.jpg", "progressive.jpg"] {
+        let whole = bytes(name);
+        let reason = decode_bytes(&whole[..whole.len() - 1]).expect_err("no end marker");
+        assert!(reason.contains("truncated"), "{reason}");
+    }
+}
+
+/// What a download that broke off leaves in a file of the right length.
+#[test]
+fn a_tail_of_zeros_is_an_error() {
+    for name in ["photo.jpg", "progressive.jpg", "base.webp", "squash_37x53.truth.png"] {
+        let mut whole = bytes(name);
+        let half = whole.len() / 2;
+        whole[half..].fill(0);
+        decode_bytes(&whole).expect_err(name);
+    }
+}
+
+#[test]
+fn what_is_no_image_says_so() {
+    assert_eq!(decode_bytes(b"").unwrap_err(), "is empty (0 bytes)");
+    assert_eq!(decode_bytes(b"just text\n").unwrap_err(), "is not a JPEG, PNG, WebP, BMP or TIFF image");
+    assert!(decode_bytes(b"GIF89a\x01\0\x01\0\0\0\0;").unwrap_err().contains("convert it to PNG or JPEG"));
+}
+
+#[test]
+fn huge_dimensions_are_refused_before_anything_is_allocated() {
+    // Headers alone: were pixels allocated or read first, the error would be another.
+    let mut png = bytes("base.png");
+    png[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]); // 30,000 x 30,000
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.to_be_bytes());
+    let mut jpeg = bytes("photo.jpg");
+    let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).expect("baseline frame");
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0x75, 0x30, 0x75, 0x30]);
+    let mut bmp = bytes("base.bmp");
+    bmp[18..26].copy_from_slice(&[0x30, 0x75, 0, 0, 0x30, 0x75, 0, 0]);
+    for (kind, file) in [("png", png), ("jpeg", jpeg), ("bmp", bmp)] {
+        let reason = decode_bytes(&file).expect_err(kind);
+        assert!(reason.contains("30000 x 30000") && reason.contains("100 megapixels"), "{kind}: {reason}");
+    }
+    assert_eq!(MAX_PIXELS, 100_000_000);
+}
+
+/// Damaged files give an image or an error, in one line, and nothing else.
+#[test]
+fn damaged_bytes_never_panic() {
+    let names = ["photo.jpg", "progressive.jpg", "ycck.jpg", "exif_6.jpg", "palette.png", "rgb16.png", "alpha.webp"];
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for name in names.into_iter().chain(["exif_6.webp", "base.bmp", "base.tif", "exif_6.tif"]) {
+        let whole = bytes(name);
+        for _ in 0..150 {
+            let mut damaged = whole.clone();
+            for _ in 0..=random(4) {
+                let at = random(damaged.len());
+                damaged[at] = random(256) as u8;
+            }
+            match decode_bytes(&damaged) {
+                Ok(RgbImage { width, height, pixels }) => assert_eq!(pixels.len(), width * height * 3, "{name}"),
+                Err(reason) => assert!(!reason.is_empty() && !reason.contains('\n'), "{name}: {reason:?}"),
+            }
+        }
+    }
+}
