@@ -1,8 +1,29 @@
 //! A training run's validated settings: what `config.toml` in a run folder holds and all that is needed to run it again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+mod commands;
+mod device;
+
+pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
+pub use device::Device;
+
+/// Epochs of a run that gives none.
+pub const DEFAULT_EPOCHS: usize = 30;
+/// Epochs of a run on the embedded data that gives none.
+pub const EMBEDDED_EPOCHS: usize = 30;
+/// Images a step of a run that gives none.
+pub const DEFAULT_BATCH: usize = 64;
+/// Images a step of a run on the embedded data that gives none.
+pub const EMBEDDED_BATCH: usize = 32;
+/// Side of the input square of the published sizes.
+pub const DEFAULT_INPUT_SIZE: usize = 224;
+/// Side of the input square of the micro model, embedded or random.
+pub const MICRO_INPUT_SIZE: usize = 56;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +40,16 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// The word that stands for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Freeze => "freeze",
+            Self::Lora => "lora",
+            Self::Dora => "dora",
+        }
+    }
+
     /// Whether the strategy trains adapters.
     pub fn has_adapter(self) -> bool {
         matches!(self, Self::Lora | Self::Dora)
@@ -42,6 +73,19 @@ pub enum Task {
     Multiclass,
     /// Any number of labels an image: one sigmoid a label, binary cross-entropy.
     Multilabel,
+}
+
+/// How the data folder is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Found by looking.
+    #[default]
+    Auto,
+    /// A folder a class, perhaps under train, val and test.
+    Folder,
+    /// A table with a column of files and one 0/1 column a label.
+    Csv,
 }
 
 /// The learning rate over the run.
@@ -104,7 +148,7 @@ pub enum AdapterInit {
 /// Which linears get an adapter, of what rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterSettings {
-    /// Module names at the end of a path (`q_proj`, `fc1`, ...), transformers 5 names.
+    /// Module names at the end of a path (`q_proj`, `fc1`, ...), transformers 5 names; or the one word `all-linear`.
     pub targets: Vec<String>,
     /// Rank r.
     pub rank: usize,
@@ -126,6 +170,50 @@ pub struct AdapterSettings {
     pub layers: Vec<usize>,
 }
 
+impl Default for AdapterSettings {
+    /// Rank 8 with alpha = rank on q and v, as peft starts them.
+    fn default() -> Self {
+        Self {
+            targets: vec!["q_proj".to_owned(), "v_proj".to_owned()],
+            rank: 8,
+            alpha: 8.0,
+            rslora: false,
+            dropout: 0.0,
+            dora_norm_grad: false,
+            init: AdapterInit::Default,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            layers: Vec::new(),
+        }
+    }
+}
+
+/// What was asked for in so many words, by flag or by `--config`, among the settings that an adapter folder also fixes:
+/// `--init-adapter` compares these with the folder and refuses a contradiction. `None`: left to the default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// `--strategy`.
+    pub strategy: Option<Strategy>,
+    /// `--targets`, in transformers 5 names or `all-linear`.
+    pub targets: Option<Vec<String>>,
+    /// `--rank`.
+    pub rank: Option<usize>,
+    /// `--alpha`.
+    pub alpha: Option<f64>,
+    /// `--rslora`.
+    pub rslora: Option<bool>,
+    /// `--lora-dropout`.
+    pub dropout: Option<f64>,
+    /// `--rank-pattern`.
+    pub rank_pattern: Option<Vec<(String, usize)>>,
+    /// `--alpha-pattern`.
+    pub alpha_pattern: Option<Vec<(String, f64)>>,
+    /// `--layers`.
+    pub layers: Option<Vec<usize>>,
+    /// `--pool`.
+    pub pool: Option<Pool>,
+}
+
 /// Everything that fixes a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
@@ -137,6 +225,9 @@ pub struct TrainConfig {
     pub val_fraction: f64,
     /// What labels are; absent: found from the data.
     pub task: Option<Task>,
+    /// How the data folder is laid out.
+    #[serde(default)]
+    pub format: Format,
     /// Leave unreadable files out instead of stopping.
     pub skip_bad: bool,
     /// At most this many training images a class.
@@ -187,6 +278,88 @@ pub struct TrainConfig {
     pub micro_batch: Option<usize>,
     /// Recompute each block's activations in the backward pass instead of keeping them.
     pub checkpointing: bool,
-    /// Run folder.
+    /// Where it runs.
+    #[serde(default)]
+    pub device: Device,
+    /// Run folder; not written to `config.toml`, so that a run can be moved and its settings used for another.
+    #[serde(default, skip_serializing)]
     pub out: PathBuf,
+    /// What was asked for explicitly; not kept.
+    #[serde(skip)]
+    pub given: Given,
+}
+
+impl Default for TrainConfig {
+    /// `peftk train` with no flags: the embedded data and backbone, DoRA.
+    fn default() -> Self {
+        Self {
+            data: None,
+            val_data: None,
+            val_fraction: 0.2,
+            task: None,
+            format: Format::Auto,
+            skip_bad: false,
+            shots: None,
+            backbone: None,
+            strategy: Strategy::Dora,
+            adapter: Some(AdapterSettings::default()),
+            init_adapter: None,
+            epochs: EMBEDDED_EPOCHS,
+            batch_size: EMBEDDED_BATCH,
+            lr: Strategy::Dora.default_lr(),
+            weight_decay: 0.05,
+            decay_matrices_only: false,
+            schedule: ScheduleKind::Cosine,
+            warmup_steps: 0,
+            patience: None,
+            grad_clip: None,
+            label_smoothing: 0.0,
+            seed: 0,
+            input_size: MICRO_INPUT_SIZE,
+            resize: Resize::Squash,
+            augment: Augment::Standard,
+            no_shuffle: false,
+            balanced: false,
+            pool: Pool::ClsMean,
+            micro_batch: None,
+            checkpointing: false,
+            device: Device::Auto,
+            out: PathBuf::new(),
+            given: Given::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Whether anything is held back or given for validation.
+    pub fn validates(&self) -> bool {
+        self.val_data.is_some() || self.val_fraction > 0.0
+    }
+
+    /// The text of `config.toml`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where a value has no place in TOML (a path that is not UTF-8).
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::input(format!("the settings cannot be written as TOML: {e}")))
+    }
+
+    /// Reads back what [`TrainConfig::to_toml`] wrote to `path`. `out` becomes the folder that holds the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read, [`Error::Input`] naming file and line where it is not such a text.
+    pub fn read_toml(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let mut config: Self = toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))?;
+        config.out = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(config)
+    }
+}
+
+/// One line out of TOML's several: file, line, what was wrong.
+pub(crate) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+    let message = error.message().replace('\n', " ");
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start].iter().filter(|&&b| b == b'\n').count() + 1;
+    Error::input(format!("{} line {line}: {message}", path.display()))
 }

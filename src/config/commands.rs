@@ -1,0 +1,58 @@
+//! Settings of the commands that use a model instead of training one.
+
+use std::path::PathBuf;
+
+use super::{Device, Resize};
+
+/// Where a trained classifier comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelSource {
+    /// A run folder that `peftk train` wrote: backbone, adapter, labels and transform are its own.
+    Run(PathBuf),
+    /// A backbone by name, folder or file, and perhaps an adapter folder of peft's form.
+    Backbone {
+        /// As given to `--backbone`.
+        backbone: String,
+        /// Adapter folder.
+        adapter: Option<PathBuf>,
+    },
+}
+
+/// `peftk eval`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalConfig {
+    /// Run folder.
+    pub model: PathBuf,
+    /// Data folder.
+    pub data: PathBuf,
+    /// One JSON object instead of a table.
+    pub json: bool,
+    /// Where it runs.
+    pub device: Device,
+}
+
+/// `peftk predict`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictConfig {
+    /// The classifier.
+    pub model: ModelSource,
+    /// Side of the input square in pixels; absent: the run's own, or the backbone's default.
+    pub input_size: Option<usize>,
+    /// Resize to the square; absent: the run's own, or squash.
+    pub resize: Option<Resize>,
+    /// One JSON object an image instead of a line of words.
+    pub json: bool,
+    /// Where it runs.
+    pub device: Device,
+    /// Images and folders, as given.
+    pub paths: Vec<PathBuf>,
+}
+
+/// `peftk merge`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeConfig {
+    /// The classifier; a backbone always comes with an adapter here.
+    pub model: ModelSource,
+    /// Folder to write, missing or empty.
+    pub out: PathBuf,
+}
