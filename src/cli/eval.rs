@@ -76,9 +76,6 @@ mod tests {
             "images             1,234\nloss               0.5000\naccuracy           0.7500\nbalanced accuracy  0.5000\n"
         );
         let json = serde_json::to_string(&report).unwrap();
-        assert_eq!(
-            json,
-            r#"{"images":1234,"loss":0.5,"accuracy":0.75,"balanced_accuracy":0.5,"confusion":[[1,0]]}"#
-        );
+        assert_eq!(json, r#"{"images":1234,"loss":0.5,"accuracy":0.75,"balanced_accuracy":0.5,"confusion":[[1,0]]}"#);
     }
 }

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind as FlagError};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind as FlagError;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Device;
 use crate::train::{interrupt, ui};
@@ -49,14 +49,15 @@ enum Command {
 
 /// Runs the program: parses the flags, does the work, says what went wrong in one line.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), FlagError::DisplayHelp | FlagError::DisplayVersion) => {
             // A reader that went away (`peftk --help | head`) is no failure.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return fail(&Error::input(flag_error(&error))),
+        Err(error) => return fail(&Error::input(flag_error(&error, &args))),
     };
     interrupt::install();
     let done = match cli.command {
@@ -90,26 +91,20 @@ fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// clap's message without its usage, which would be lines of its own.
-fn flag_error(error: &clap::Error) -> String {
-    if error.kind() == FlagError::MissingSubcommand {
+/// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
+fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
+    if matches!(error.kind(), FlagError::MissingSubcommand | FlagError::DisplayHelpOnMissingArgumentOrSubcommand) {
         return "no command given; expected train, eval, predict, merge, plan or doctor; see peftk --help".to_owned();
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let message = text.split("\nUsage:").next().unwrap_or(text);
     let message = message.split("\nFor more information").next().unwrap_or(message);
-    let message = message.replace("\n  tip:", ";").replace("\n\n", "\n");
-    // The usage line of a command's own error names the command whose help is meant.
-    let usage = match error.get(ContextKind::Usage) {
-        Some(clap::error::ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => text.to_owned(),
-    };
-    let command = ["train", "eval", "predict", "merge", "plan", "doctor"]
-        .into_iter()
-        .find(|command| usage.contains(&format!("peftk {command}")))
-        .map_or(String::new(), |command| format!("{command} "));
-    format!("{}; see peftk {command}--help", one_line(&message).replace(" ;", ";"))
+    let message = one_line(&message.replace("\n  tip:", ";")).replace(" ;", ";");
+    let app = Cli::command();
+    let command = args.get(1).and_then(|arg| app.find_subcommand(arg)).map_or("", clap::Command::get_name);
+    let space = if command.is_empty() { "" } else { " " };
+    format!("{message}; see peftk {command}{space}--help")
 }
 
 /// Refuses a device that this build cannot use.
@@ -130,7 +125,7 @@ fn check_device(device: Device) -> Result<()> {
 fn check_input_size(size: usize) -> Result<usize> {
     // 512 patches a side: far beyond what attention over all of them can hold, and no product of sizes overflows below it.
     const LARGEST: usize = 14 * 512;
-    if size == 0 || size % 14 != 0 || size > LARGEST {
+    if size == 0 || !size.is_multiple_of(14) || size > LARGEST {
         return Err(Error::input(format!(
             "--input-size {size}: expected a positive multiple of 14 of at most {LARGEST}, for example 224"
         )));
@@ -141,7 +136,6 @@ fn check_input_size(size: usize) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn flags_are_consistent() {
@@ -150,7 +144,10 @@ mod tests {
 
     #[test]
     fn clap_s_errors_become_one_line() {
-        let line = |args: &[&str]| flag_error(&Cli::try_parse_from([&["peftk"], args].concat()).unwrap_err());
+        let line = |args: &[&str]| {
+            let args: Vec<OsString> = ["peftk"].iter().chain(args).map(OsString::from).collect();
+            flag_error(&Cli::try_parse_from(&args).unwrap_err(), &args)
+        };
         for args in [&[][..], &["fly"], &["train", "--lrr", "1"], &["eval"], &["train", "--rank", "x"]] {
             let text = line(args);
             assert!(!text.contains('\n') && text.contains("--help") && !text.contains("Usage"), "{text}");

@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn a_plan_adds_up() {
         let plan = MemoryPlan { parts: vec![("weights".into(), 2048), ("gradients".into(), 100)] };
-        let expected = "weights    2048 bytes     2.0 KiB\ngradients   100 bytes       100 B\ntotal      2148 bytes     2.1 KiB\n";
+        let expected =
+            "weights    2048 bytes     2.0 KiB\ngradients   100 bytes       100 B\ntotal      2148 bytes     2.1 KiB\n";
         assert_eq!(words(&plan), expected);
     }
 }

@@ -13,7 +13,7 @@ pub struct Args {
     #[command(flatten)]
     source: SourceFlags,
     /// Side of the model's input in pixels, a multiple of 14 [default: the run's, or the backbone's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     input_size: Option<usize>,
     /// How an image becomes a square: crop or squash [default: the run's, or squash]
     #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 pub struct SourceFlags {
     /// Run folder
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["backbone", "adapter"], required_unless_present = "backbone")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["backbone", "adapter"])]
     model: Option<PathBuf>,
     /// Backbone: a name, a folder or a file
     #[arg(long, value_name = "B")]
@@ -77,9 +77,8 @@ pub fn main(args: Args) -> Result<()> {
 /// One image's line: a JSON object, or path, label and probability between tabs.
 fn line(prediction: &Prediction, json: bool) -> Result<String> {
     if json {
-        return serde_json::to_string(prediction).map_err(|e| {
-            Error::input(format!("{}: --json cannot name it: {e}", prediction.path.display()))
-        });
+        return serde_json::to_string(prediction)
+            .map_err(|e| Error::input(format!("{}: --json cannot name it: {e}", prediction.path.display())));
     }
     let highest = prediction.probs.iter().copied().fold(0.0, f32::max);
     let path = prediction.path.display();

@@ -51,9 +51,11 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         grad_clip: s.grad_clip.map(|x| positive("--grad-clip", x)).transpose()?,
         label_smoothing: share("--label-smoothing", s.label_smoothing.unwrap_or(0.0))?,
         seed: seed(s.seed.unwrap_or(0))?,
-        input_size: check_input_size(
-            s.input_size.unwrap_or(if is_micro { MICRO_INPUT_SIZE } else { DEFAULT_INPUT_SIZE }),
-        )?,
+        input_size: check_input_size(s.input_size.unwrap_or(if is_micro {
+            MICRO_INPUT_SIZE
+        } else {
+            DEFAULT_INPUT_SIZE
+        }))?,
         resize: s.resize.unwrap_or(Resize::Squash),
         augment: s.augment.unwrap_or(Augment::Standard),
         no_shuffle: s.no_shuffle.unwrap_or(false),
@@ -159,13 +161,19 @@ fn first_adapter_flag(a: &AdapterFlags) -> Option<&'static str> {
 fn check_pairs(config: &TrainConfig) -> Result<()> {
     check_device(config.device)?;
     if config.schedule == ScheduleKind::Plateau && !config.validates() {
-        return Err(wrong("--schedule plateau", "it follows the validation accuracy, and --val-fraction 0 leaves none"));
+        return Err(wrong(
+            "--schedule plateau",
+            "it follows the validation accuracy, and --val-fraction 0 leaves none",
+        ));
     }
     if config.no_shuffle && config.balanced {
         return Err(wrong("--balanced", "it draws images at random, which --no-shuffle forbids; leave one out"));
     }
     if config.label_smoothing > 0.0 && config.task == Some(Task::Multilabel) {
-        return Err(wrong("--label-smoothing", "it belongs to the cross-entropy, which --task multilabel does not use"));
+        return Err(wrong(
+            "--label-smoothing",
+            "it belongs to the cross-entropy, which --task multilabel does not use",
+        ));
     }
     if config.init_adapter.is_some() && config.adapter.as_ref().is_some_and(|a| a.init != AdapterInit::Default) {
         return Err(wrong("--init", "--init-adapter already gives the starting values; leave one out"));
@@ -179,7 +187,8 @@ fn wrong(flag: &str, message: impl Display) -> Error {
 
 fn count(flag: &str, value: usize) -> Result<usize> {
     let fits = (1..=LARGEST_COUNT).contains(&value);
-    fits.then_some(value).ok_or_else(|| wrong(flag, format!("expected a number from 1 to {LARGEST_COUNT}, found {value}")))
+    fits.then_some(value)
+        .ok_or_else(|| wrong(flag, format!("expected a number from 1 to {LARGEST_COUNT}, found {value}")))
 }
 
 fn positive(flag: &str, value: f64) -> Result<f64> {

@@ -71,3 +71,40 @@ fn describe(table: &toml::Table, name: &str) -> String {
     }
     value.map_or_else(|| format!("no {name}"), |value| format!("{name} = {value}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Device, Strategy};
+
+    #[test]
+    fn the_same_flags_again_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let flags = || {
+            let mut flags =
+                Settings { data: Some(data.clone()), strategy: Some(Strategy::Lora), ..Settings::default() };
+            flags.adapter.rank = Some(4);
+            flags.adapter.targets = Some(vec!["all-linear".to_owned()]);
+            flags
+        };
+        let out = dir.path().join("r");
+        let started = TrainConfig { out: out.clone(), ..resolve(&flags(), &Settings::default()).unwrap() };
+        RunDir::create(&started).unwrap();
+        let same = |resumed: TrainConfig| {
+            assert_eq!(TrainConfig { given: started.given.clone(), device: started.device, ..resumed }, started);
+        };
+        let none = Settings::default();
+        same(resume(&out, &none, &none).unwrap());
+        same(resume(&out, &flags(), &none).unwrap());
+        same(resume(&out, &none, &flags()).unwrap());
+        // The same folder by another path, and another device, are no other run.
+        let detour = data.join("../data");
+        same(resume(&out, &Settings { data: Some(detour), ..flags() }, &none).unwrap());
+        let elsewhere = Settings { device: Some(Device::Cpu), ..flags() };
+        assert_eq!(resume(&out, &elsewhere, &none).unwrap().device, Device::Cpu);
+        let error = resume(&out, &Settings { epochs: Some(7), ..flags() }, &none).unwrap_err().to_string();
+        assert!(error.contains("epochs = 30") && error.contains("epochs = 7"), "{error}");
+    }
+}

@@ -59,13 +59,13 @@ pub struct Settings {
     #[arg(long, value_name = "FORMAT", value_parser = words::word::<Format>)]
     pub format: Option<Format>,
     /// Leave unreadable images out instead of stopping
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub skip_bad: Option<bool>,
     /// At most this many training images a class
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub shots: Option<usize>,
     /// Side of the model's input in pixels, a multiple of 14 [default: 224; embedded and micro backbone: 56]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub input_size: Option<usize>,
     /// How an image becomes a square for evaluation: crop or squash [default: squash]
     #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
@@ -74,10 +74,10 @@ pub struct Settings {
     #[arg(long, value_name = "HOW", value_parser = words::word::<Augment>)]
     pub augment: Option<Augment>,
     /// Every image once an epoch, in the order of the files
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub no_shuffle: Option<bool>,
     /// Draw every class equally often
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub balanced: Option<bool>,
 
     /// Backbone: a name such as dinov2-small, a folder, a file, or random:SIZE [default: the embedded micro model]
@@ -96,10 +96,10 @@ pub struct Settings {
     pub adapter: AdapterFlags,
 
     /// Epochs at most [default: 30]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub epochs: Option<usize>,
     /// Images a step [default: 64; embedded images: 32]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub batch_size: Option<usize>,
     /// Learning rate [default: full 3e-5, freeze 1e-2, lora and dora 2e-3]
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
@@ -114,10 +114,10 @@ pub struct Settings {
     #[arg(long, value_name = "KIND", value_parser = words::word::<ScheduleKind>, help_heading = "Optimisation")]
     pub schedule: Option<ScheduleKind>,
     /// Steps of linear warm-up [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub warmup_steps: Option<usize>,
     /// Stop after this many epochs without a better validation accuracy [default: never]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub patience: Option<usize>,
     /// Largest norm of the whole gradient [default: no clipping]
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
@@ -126,7 +126,7 @@ pub struct Settings {
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub label_smoothing: Option<f64>,
     /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub seed: Option<u64>,
 
     /// Where it runs: auto, cpu or cuda[:N] [default: auto]
@@ -136,7 +136,7 @@ pub struct Settings {
     #[arg(long, value_name = "HOW", value_parser = words::word::<Memory>, help_heading = "Machine")]
     pub memory: Option<Memory>,
     /// Images that go through the model at once; the step is that of the whole batch [default: the whole batch]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
     pub micro_batch: Option<usize>,
     /// Set by --memory; a file may give it alone.
     #[arg(skip)]
@@ -152,19 +152,19 @@ pub struct AdapterFlags {
     #[arg(long, value_name = "LIST", value_parser = words::list)]
     pub targets: Option<::std::vec::Vec<String>>,
     /// Rank r [default: 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub rank: Option<usize>,
     /// alpha; the scale is alpha / rank [default: the rank]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub alpha: Option<f64>,
     /// Scale by alpha / sqrt(rank)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub rslora: Option<bool>,
     /// Probability that an input of the adapter is dropped [default: 0]
     #[arg(long = "lora-dropout", value_name = "F", allow_negative_numbers = true)]
     pub dropout: Option<f64>,
     /// DoRA: differentiate through the row norm instead of holding it constant
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub dora_norm_grad: Option<bool>,
     /// Starting values: default, gaussian, pissa or orthogonal [default: default]
     #[arg(long, value_name = "HOW", value_parser = words::word::<AdapterInit>)]

@@ -48,7 +48,9 @@ impl SettingFlags {
         match self.precision.as_deref() {
             None | Some("f32") => {}
             Some("bf16") => {
-                return Err(Error::input("--precision bf16: the CPU computes in f32; leave it out or use --precision f32"));
+                return Err(Error::input(
+                    "--precision bf16: the CPU computes in f32; leave it out or use --precision f32",
+                ));
             }
             Some(other) => return Err(Error::input(format!("--precision {other}: expected bf16 or f32"))),
         }
@@ -64,7 +66,8 @@ impl SettingFlags {
 impl Args {
     fn config(&self) -> Result<TrainConfig> {
         if self.resume {
-            let out = self.out.as_deref().ok_or_else(|| Error::input("--resume: name the run to go on with by --out RUN"))?;
+            let out =
+                self.out.as_deref().ok_or_else(|| Error::input("--resume: name the run to go on with by --out RUN"))?;
             return resume(out, &self.flags.settings, &self.flags.file()?);
         }
         let mut config = self.flags.resolve()?;
@@ -89,9 +92,9 @@ pub fn main(args: Args) -> Result<()> {
 
 /// The closing table and what to try next.
 fn closing(summary: &Summary) -> String {
-    let best = summary.best.map_or("no validation".to_owned(), |(epoch, accuracy)| {
-        format!("{:.1} % (epoch {epoch})", 100.0 * accuracy)
-    });
+    let best = summary
+        .best
+        .map_or("no validation".to_owned(), |(epoch, accuracy)| format!("{:.1} % (epoch {epoch})", 100.0 * accuracy));
     let rows = [
         ("strategy", summary.strategy.name().to_owned()),
         ("best validation accuracy", best),
@@ -137,7 +140,9 @@ mod tests {
             embedded_data: true,
         };
         let text = closing(&summary);
-        for part in ["dora", "87.5 % (epoch 7)", "30, 900", "12,345", "3.0 MiB", "1 min 23 s", "predict --model runs/0001"] {
+        for part in
+            ["dora", "87.5 % (epoch 7)", "30, 900", "12,345", "3.0 MiB", "1 min 23 s", "predict --model runs/0001"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(closing(&Summary { best: None, ..summary }).contains("no validation"));

@@ -107,7 +107,10 @@ mod tests {
     fn lists() {
         assert_eq!(numbers("0, 2,11"), Ok(vec![0, 2, 11]));
         assert!(numbers("0,-1").is_err() && numbers("").is_err());
-        assert_eq!(patterns::<usize>("layer.0.*q_proj=4,v=2"), Ok(vec![("layer.0.*q_proj".into(), 4), ("v".into(), 2)]));
+        assert_eq!(
+            patterns::<usize>("layer.0.*q_proj=4,v=2"),
+            Ok(vec![("layer.0.*q_proj".into(), 4), ("v".into(), 2)])
+        );
         assert!(patterns::<usize>("q=x").is_err() && patterns::<usize>("q").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `curves.svg`: loss and accuracy over the steps of a run, side by side on white, so that it reads on any page.
 
-use kuva::prelude::{Figure, Layout, LegendPosition, LinePlot, Plot, SvgBackend, Theme};
+use kuva::prelude::{Figure, Layout, LegendPosition, LinePlot, Plot, ScatterPlot, SvgBackend, Theme};
 
 /// Points of a run, each (step, value).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,11 +38,8 @@ pub fn svg(curves: &Curves) -> String {
     let mut drawn = Vec::new();
     for (lines, (name, legend)) in panels.into_iter().zip(names) {
         let lines: Vec<Plot> = lines.into_iter().flatten().collect();
-        let layout = if lines.is_empty() {
-            Layout::new((0.0, 1.0), (0.0, 1.0))
-        } else {
-            Layout::auto_from_plots(&lines)
-        };
+        let layout =
+            if lines.is_empty() { Layout::new((0.0, 1.0), (0.0, 1.0)) } else { Layout::auto_from_plots(&lines) };
         layouts.push(
             layout
                 .with_theme(Theme::light())
@@ -53,11 +50,8 @@ pub fn svg(curves: &Curves) -> String {
         );
         drawn.push(lines);
     }
-    let scene = Figure::new(1, drawn.len())
-        .with_plots(drawn)
-        .with_layouts(layouts)
-        .with_cell_size(PANEL.0, PANEL.1)
-        .render();
+    let scene =
+        Figure::new(1, drawn.len()).with_plots(drawn).with_layouts(layouts).with_cell_size(PANEL.0, PANEL.1).render();
     renumbered(&SvgBackend::new().render_scene(&scene))
 }
 
@@ -81,8 +75,10 @@ fn renumbered(svg: &str) -> String {
 /// One line, or none without a point that can be drawn.
 fn line(points: &[(f64, f64)], name: &str, color: &str, is_dashed: bool) -> Option<Plot> {
     let points = thinned(points);
-    if points.is_empty() {
-        return None;
+    if points.len() < 2 {
+        // A line through one point has no length: after the first epoch there is a mark instead.
+        let point = *points.first()?;
+        return Some(ScatterPlot::new().with_data([point]).with_color(color).with_legend(name).into());
     }
     let line = LinePlot::new().with_data(points).with_color(color).with_stroke_width(2.0).with_legend(name);
     Some(if is_dashed { line.with_dashed() } else { line }.into())
@@ -141,7 +137,6 @@ mod tests {
             assert!(text.contains(word), "{word} is missing");
         }
         assert_eq!(text, svg(&curves));
-        std::fs::write("/tmp/curves.svg", &text).unwrap();
     }
 
     #[test]
@@ -151,6 +146,7 @@ mod tests {
             assert!(text.contains("<svg") && is_balanced(&text) && !text.contains("NaN"), "{curves:?}");
             assert_eq!(text.contains("Accuracy"), !curves.val_accuracy.is_empty());
         }
+        assert!(svg(&run(1, 1)).contains(&format!("fill=\"{GREEN}\"")), "a lone point is not marked");
         let flat = Curves { train_loss: vec![(1.0, 0.5), (2.0, f64::NAN), (3.0, 0.5)], ..Curves::default() };
         assert!(!svg(&flat).contains("NaN"));
     }

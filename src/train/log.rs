@@ -140,8 +140,9 @@ impl RunLog {
         let events = EventWriter::create(dir.path())?;
         let mut log = Self { dir: dir.clone(), path: path.clone(), file, lines, curves: Curves::default(), events };
         for (i, line) in kept.iter().enumerate() {
-            let line = serde_json::from_slice(line)
-                .map_err(|e| Error::input(format!("{} line {}: not a line of a run's log: {e}", path.display(), i + 1)))?;
+            let line = serde_json::from_slice(line).map_err(|e| {
+                Error::input(format!("{} line {}: not a line of a run's log: {e}", path.display(), i + 1))
+            })?;
             log.show(&line)?;
         }
         Ok(log)
@@ -152,7 +153,8 @@ impl RunLog {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn write(&mut self, line: &Line) -> Result<()> {
-        let mut text = serde_json::to_string(line).map_err(|e| Error::Internal(format!("a log line is not JSON: {e}")))?;
+        let mut text =
+            serde_json::to_string(line).map_err(|e| Error::Internal(format!("a log line is not JSON: {e}")))?;
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(|e| Error::io("write", &self.path, e))?;
         self.lines += 1;
@@ -277,7 +279,11 @@ mod tests {
         log.write_curves().unwrap();
         assert_eq!(log.lines(), 6);
         for file in [RunDir::metrics, RunDir::curves] {
-            assert!(std::fs::read(file(&broken)).unwrap() == std::fs::read(file(&whole)).unwrap(), "{:?}", file(&broken));
+            assert!(
+                std::fs::read(file(&broken)).unwrap() == std::fs::read(file(&whole)).unwrap(),
+                "{:?}",
+                file(&broken)
+            );
         }
     }
 

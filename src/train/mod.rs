@@ -8,7 +8,7 @@ pub mod run_dir;
 pub mod schedule;
 pub mod ui;
 
-pub use report::{EvalReport, MemoryPlan, Prediction, PredictedLabel, Summary};
+pub use report::{EvalReport, MemoryPlan, PredictedLabel, Prediction, Summary};
 pub use ui::{Bar, Ui};
 
 use crate::config::{EvalConfig, MergeConfig, PredictConfig, TrainConfig};
@@ -34,11 +34,7 @@ pub fn eval(_config: &EvalConfig, _ui: &Ui) -> Result<EvalReport> {
 ///
 /// # Errors
 /// Wrong input, or what `each` returned.
-pub fn predict(
-    _config: &PredictConfig,
-    _ui: &Ui,
-    _each: &mut dyn FnMut(Prediction) -> Result<()>,
-) -> Result<()> {
+pub fn predict(_config: &PredictConfig, _ui: &Ui, _each: &mut dyn FnMut(Prediction) -> Result<()>) -> Result<()> {
     Err(Error::Internal("not built yet".into()))
 }
 
