@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod autograd;
+pub mod cli;
 pub mod config;
 pub mod cpu;
 pub mod data;

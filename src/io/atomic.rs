@@ -180,6 +180,30 @@ mod tests {
         assert_eq!(names(dir.path()), ["last"]);
     }
 
+    /// `/dev/full` answers every write as a full disk does; a link to it under the temporary name stands in for one.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_file(&path, b"old").unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("a.json.tmp")).unwrap();
+        let error = write_file(&path, b"new").unwrap_err();
+        assert!(matches!(&error, Error::Io { path: named, source, .. }
+            if *named == path && source.kind() == io::ErrorKind::StorageFull));
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["a.json".to_owned()]));
+
+        let target = dir.path().join("last");
+        replace_dir(&target, |tmp| write_file(&tmp.join("good"), b"1")).unwrap();
+        let failed = replace_dir(&target, |tmp| {
+            std::os::unix::fs::symlink("/dev/full", tmp.join("good.tmp")).unwrap();
+            write_file(&tmp.join("good"), b"2")
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(target.join("good")).unwrap(), b"1");
+        assert_eq!(names(dir.path()), ["a.json", "last"]);
+    }
+
     #[test]
     fn a_kill_at_any_point_is_mended() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! `curves.svg`: loss and accuracy over the steps of a run, side by side on white, so that it reads on any page.
 
-use kuva::prelude::{Figure, Layout, LegendPosition, LinePlot, Plot, SvgBackend, Theme};
+use kuva::prelude::{Figure, Layout, LegendPosition, LinePlot, Plot, ScatterPlot, SvgBackend, Theme};
 
 /// Points of a run, each (step, value).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,40 +28,60 @@ pub fn svg(curves: &Curves) -> String {
         line(&curves.train_loss, "training", BLUE, false),
         line(&curves.val_loss, "validation", ORANGE, true),
     ]];
-    let mut names = vec!["Loss"];
+    // The corners that falling losses and rising accuracies leave free.
+    let mut names = vec![("Loss", LegendPosition::InsideTopRight)];
     if !curves.val_accuracy.is_empty() {
         panels.push(vec![line(&curves.val_accuracy, "validation", GREEN, true)]);
-        names.push("Accuracy");
+        names.push(("Accuracy", LegendPosition::InsideBottomRight));
     }
     let mut layouts = Vec::new();
     let mut drawn = Vec::new();
-    for (lines, name) in panels.into_iter().zip(&names) {
+    for (lines, (name, legend)) in panels.into_iter().zip(names) {
         let lines: Vec<Plot> = lines.into_iter().flatten().collect();
         let layout =
             if lines.is_empty() { Layout::new((0.0, 1.0), (0.0, 1.0)) } else { Layout::auto_from_plots(&lines) };
         layouts.push(
             layout
                 .with_theme(Theme::light())
-                .with_title(*name)
+                .with_title(name)
                 .with_x_label("Step")
-                .with_y_label(*name)
-                .with_legend_position(LegendPosition::OutsideBottomCenter),
+                .with_y_label(name)
+                .with_legend_position(legend),
         );
         drawn.push(lines);
     }
     let scene =
         Figure::new(1, drawn.len()).with_plots(drawn).with_layouts(layouts).with_cell_size(PANEL.0, PANEL.1).render();
-    SvgBackend::new().render_scene(&scene)
+    renumbered(&SvgBackend::new().render_scene(&scene))
 }
 
-/// One line, or none without a point that can be drawn. A few points get marks, which a lone one needs to be seen.
-fn line(points: &[(f64, f64)], name: &str, color: &str, is_dotted: bool) -> Option<Plot> {
+/// kuva numbers its clip paths over the whole process; numbered by first appearance, the same points give the same text.
+fn renumbered(svg: &str) -> String {
+    const ID: &str = "kuva-clip-";
+    let mut parts = svg.split(ID);
+    let mut text = parts.next().unwrap_or("").to_owned();
+    let mut seen: Vec<&str> = Vec::new();
+    for part in parts {
+        let (number, rest) = part.split_at(part.bytes().take_while(u8::is_ascii_digit).count());
+        let place = seen.iter().position(|n| *n == number).unwrap_or_else(|| {
+            seen.push(number);
+            seen.len() - 1
+        });
+        text.push_str(&format!("clip-{place}{rest}"));
+    }
+    text
+}
+
+/// One line, or none without a point that can be drawn.
+fn line(points: &[(f64, f64)], name: &str, color: &str, is_dashed: bool) -> Option<Plot> {
     let points = thinned(points);
-    if points.is_empty() {
-        return None;
+    if points.len() < 2 {
+        // A line through one point has no length: after the first epoch there is a mark instead.
+        let point = *points.first()?;
+        return Some(ScatterPlot::new().with_data([point]).with_color(color).with_legend(name).into());
     }
     let line = LinePlot::new().with_data(points).with_color(color).with_stroke_width(2.0).with_legend(name);
-    Some(if is_dotted { line.with_dashed() } else { line }.into())
+    Some(if is_dashed { line.with_dashed() } else { line }.into())
 }
 
 /// At most [`MOST_POINTS`] means over equal runs of points, those that are no numbers left out.
@@ -117,9 +137,6 @@ mod tests {
             assert!(text.contains(word), "{word} is missing");
         }
         assert_eq!(text, svg(&curves));
-        if let Ok(path) = std::env::var("PEFTK_SHOW_CURVES") {
-            std::fs::write(path, &text).unwrap();
-        }
     }
 
     #[test]
@@ -129,8 +146,15 @@ mod tests {
             assert!(text.contains("<svg") && is_balanced(&text) && !text.contains("NaN"), "{curves:?}");
             assert_eq!(text.contains("Accuracy"), !curves.val_accuracy.is_empty());
         }
+        assert!(svg(&run(1, 1)).contains(&format!("fill=\"{GREEN}\"")), "a lone point is not marked");
         let flat = Curves { train_loss: vec![(1.0, 0.5), (2.0, f64::NAN), (3.0, 0.5)], ..Curves::default() };
         assert!(!svg(&flat).contains("NaN"));
+    }
+
+    #[test]
+    fn clip_paths_are_numbered_afresh() {
+        assert_eq!(renumbered("a kuva-clip-17b kuva-clip-3 kuva-clip-17"), "a clip-0b clip-1 clip-0");
+        assert_eq!(renumbered("none"), "none");
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use super::evaluate::{Measures, evaluate};
+use super::evaluate::evaluate;
 use super::inputs;
 use super::loaded::load;
-use super::plan::{self, Plan};
+use super::report::{EvalReport, MemoryPlan};
 use super::run_dir::RunDir;
 use super::step::StepOptions;
 use super::ui::Ui;
@@ -21,11 +19,11 @@ use crate::{Error, Result};
 /// Images that go through the model at once.
 const BATCH: usize = 16;
 
-/// Measures a run's best epoch on labelled images: prints a table, or one JSON object.
+/// Measures a run's best epoch on labelled images.
 ///
 /// # Errors
 /// What [`load`] says; data whose classes the model does not know.
-pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<()> {
+pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     let source = ModelSource::Run(config.model.clone());
     let loaded = load(Cpu::new(None)?, &source, None, None, ui)?;
     let labels = &loaded.model.labels;
@@ -47,39 +45,9 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<()> {
     let options = StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, checkpointing: false };
     let evaluation = evaluate(&loaded.model, &loader, options, &bar)?;
     bar.finish();
-    if config.json {
-        let mut object = Map::from_iter([
-            ("loss".to_owned(), Value::from(evaluation.loss)),
-            ("accuracy".to_owned(), Value::from(evaluation.accuracy())),
-        ]);
-        object.extend(evaluation.more());
-        return ui.result(&Value::Object(object).to_string());
-    }
-    for (name, value) in [("loss".to_owned(), Value::from(evaluation.loss))].into_iter().chain(evaluation.more()) {
-        ui.result(&match value.as_u64() {
-            Some(count) => format!("{name:<18} {count:>8}"),
-            None => format!("{name:<18} {:>8.4}", value.as_f64().unwrap_or(f64::NAN)),
-        })?;
-    }
-    ui.result("")?;
-    let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max(5);
-    match &evaluation.measures {
-        Measures::Classes(m) => {
-            ui.result(&format!("{:<width$}  {:>6}  {:>7}", "class", "images", "right %"))?;
-            for (label, c) in labels.iter().zip(&m.per_class) {
-                let share = 100.0 * c.correct as f64 / c.support.max(1) as f64;
-                ui.result(&format!("{label:<width$}  {:>6}  {share:>7.1}", c.support))?;
-            }
-        }
-        Measures::Labels(m) => {
-            ui.result(&format!("{:<width$}  {:>6}  {:>6}", "label", "images", "AP %"))?;
-            for (label, c) in labels.iter().zip(&m.per_label) {
-                let ap = c.average_precision.map_or("-".to_owned(), |ap| format!("{:.1}", 100.0 * ap));
-                ui.result(&format!("{label:<width$}  {:>6}  {ap:>6}", c.support))?;
-            }
-        }
-    }
-    Ok(())
+    let mut more = evaluation.more();
+    let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);
+    Ok(EvalReport { images, loss: evaluation.loss, accuracy: evaluation.accuracy(), more })
 }
 
 /// Writes a classifier as a plain transformers folder, adapters merged into the weights.
@@ -92,15 +60,14 @@ pub fn merge(config: &MergeConfig, ui: &Ui) -> Result<()> {
     if let Some(parent) = config.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
     }
-    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))?;
-    ui.result(&format!("{}", config.out.display()))
+    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))
 }
 
 /// The memory plan of `peftk train` with the same flags; nothing is trained and no weights are read, where a name says enough.
 ///
 /// # Errors
 /// Data or a backbone that cannot be read.
-pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<Plan> {
+pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
     let splits = inputs::open_data(config)?;
     let spec = config.backbone.as_deref().map_or(Ok(BackboneSpec::Embedded), BackboneSpec::parse)?;
     let vit = match &spec {
@@ -109,5 +76,5 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<Plan> {
         BackboneSpec::Hub { name } => VitConfig::named(name.trim_start_matches("dinov2-"))?,
         BackboneSpec::Folder(_) | BackboneSpec::File(_) => crate::io::load(&spec, &mut |note| ui.note(note))?.config,
     };
-    plan::plan(config, &vit, splits.train.classes.len(), splits.train.task)
+    super::plan::plan(config, &vit, splits.train.classes.len(), splits.train.task)
 }

@@ -279,7 +279,11 @@ mod tests {
         log.write_curves().unwrap();
         assert_eq!(log.lines(), 6);
         for file in [RunDir::metrics, RunDir::curves] {
-            assert_eq!(std::fs::read(file(&broken)).unwrap(), std::fs::read(file(&whole)).unwrap());
+            assert!(
+                std::fs::read(file(&broken)).unwrap() == std::fs::read(file(&whole)).unwrap(),
+                "{:?}",
+                file(&broken)
+            );
         }
     }
 

@@ -12,15 +12,15 @@ pub mod model;
 pub mod optimizer;
 pub mod plan;
 mod predict;
+pub mod report;
 mod run;
 pub mod run_dir;
 pub mod schedule;
 pub mod step;
-mod summary;
 pub mod ui;
 
 pub use commands::{eval, merge, plan};
 pub use predict::predict;
+pub use report::{EvalReport, MemoryPlan, PredictedLabel, Prediction, Summary};
 pub use run::run;
-pub use summary::Summary;
-pub use ui::Ui;
+pub use ui::{Bar, Ui};

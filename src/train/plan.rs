@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
+use super::report::MemoryPlan;
 use super::step::{StepOptions, evaluate_batch, forward_backward};
 use crate::Result;
 use crate::autograd::{Counting, Grads, Tape};
@@ -13,17 +14,8 @@ use crate::io::state::{Backbone, HostTensor};
 use crate::vit::names::expected_tensors;
 use crate::vit::{Mode, VitConfig};
 
-/// Bytes of a run by purpose.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Purpose and bytes, in the order in which they come to be.
-    pub purposes: Vec<(String, u64)>,
-    /// The most that is held at once.
-    pub peak: u64,
-}
-
 /// Plans training as `config` says on a backbone of this shape and a head for `classes`.
-pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -> Result<Plan> {
+pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -> Result<MemoryPlan> {
     let backend = Counting::new();
     // Zeros are not touched until someone writes to them: even giant costs no memory here.
     let state =
@@ -58,18 +50,18 @@ pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -
     drop(grads);
     evaluate_batch(&model.vit, &model.params, &batch, options)?;
 
-    let mut purposes = vec![
+    let mut parts = vec![
         ("frozen weights".to_owned(), (held - trained) as u64),
         ("trained values".to_owned(), trained as u64),
         ("optimiser moments".to_owned(), moments as u64),
         ("gradients".to_owned(), trained as u64),
     ];
-    purposes.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
-    let named: u64 = purposes.iter().map(|(_, bytes)| bytes).sum();
+    parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
+    let named: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
     let peak = backend.peak_bytes() as u64;
     // Gradients and what is saved are not all alive at the same moment: never below zero.
-    purposes.push(("passing through".to_owned(), peak.saturating_sub(named)));
-    Ok(Plan { purposes, peak })
+    parts.push(("passing through".to_owned(), peak.saturating_sub(named)));
+    Ok(MemoryPlan { parts })
 }
 
 fn saved_by_purpose(
@@ -98,18 +90,3 @@ fn empty_batch(config: &TrainConfig, classes: usize, task: Task, images: usize) 
         indices: (0..images).collect(),
     }
 }
-
-impl std::fmt::Display for Plan {
-    /// A table with a bar by purpose.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let most = self.purposes.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1);
-        for (purpose, bytes) in &self.purposes {
-            let bar = "#".repeat((bytes * 30).div_ceil(most) as usize);
-            writeln!(f, "{purpose:<28} {:>12.2} MiB  {bar}", *bytes as f64 / MIB)?;
-        }
-        write!(f, "{:<28} {:>12.2} MiB", "most at once", self.peak as f64 / MIB)
-    }
-}
-
-/// One MiB.
-pub const MIB: f64 = 1024.0 * 1024.0;

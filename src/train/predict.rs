@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::interrupt;
 use super::loaded::{Loaded, load};
+use super::report::{PredictedLabel, Prediction};
 use super::ui::Ui;
 use crate::autograd::{Backend, Tape};
 use crate::config::{PredictConfig, Task};
@@ -20,28 +20,11 @@ use crate::{Error, Result};
 /// Images that go through the model at once.
 const BATCH: usize = 16;
 
-/// One image's answer.
-#[derive(Serialize)]
-struct Prediction<'a> {
-    path: &'a str,
-    logits: &'a [f32],
-    probs: Vec<f32>,
-    label: Label<'a>,
-}
-
-/// A name, or for multi-label those above probability 0.5.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Label<'a> {
-    One(&'a str),
-    Several(Vec<&'a str>),
-}
-
-/// Prints one line an image: images as given, folders' images sorted by path.
+/// Classifies images, each handed to `each`: images as given, folders' images sorted by path.
 ///
 /// # Errors
 /// A path that is not there, a folder without images, an image that cannot be read; what [`load`] says.
-pub fn predict(config: &PredictConfig, ui: &Ui) -> Result<()> {
+pub fn predict(config: &PredictConfig, ui: &Ui, each: &mut dyn FnMut(Prediction) -> Result<()>) -> Result<()> {
     let mut paths = Vec::new();
     for path in &config.paths {
         expand(path, &mut paths)?;
@@ -52,38 +35,22 @@ pub fn predict(config: &PredictConfig, ui: &Ui) -> Result<()> {
         interrupt::check()?;
         let (logits, classes) = (run(&loaded, batch)?, loaded.model.labels.len());
         for (path, logits) in batch.iter().zip(logits.chunks_exact(classes)) {
-            let path = path.to_string_lossy();
-            ui.result(&line(&path, logits, &loaded.model.labels, loaded.task, config.json)?)?;
+            each(answer(path, logits, &loaded.model.labels, loaded.task))?;
         }
         bar.inc(batch.len() as u64);
     }
     Ok(())
 }
 
-fn line(path: &str, logits: &[f32], labels: &[String], task: Task, json: bool) -> Result<String> {
-    let probs = probabilities(logits, task);
-    if json {
-        let label = match task {
-            Task::Multiclass => Label::One(&labels[argmax(logits)]),
-            Task::Multilabel => Label::Several(positives(logits, labels)),
-        };
-        let prediction = Prediction { path, logits, probs, label };
-        return serde_json::to_string(&prediction).map_err(|e| Error::Internal(format!("prediction: {e}")));
-    }
-    Ok(match task {
-        Task::Multiclass => {
-            let best = argmax(logits);
-            format!("{path}: {} ({:.1} %)", labels[best], 100.0 * probs[best])
-        }
+fn answer(path: &Path, logits: &[f32], labels: &[String], task: Task) -> Prediction {
+    let label = match task {
+        Task::Multiclass => PredictedLabel::One(labels[argmax(logits)].clone()),
         Task::Multilabel => {
-            let found = positives(logits, labels);
-            format!("{path}: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })
+            let found = labels.iter().zip(logits).filter(|(_, logit)| is_positive(**logit));
+            PredictedLabel::Many(found.map(|(label, _)| label.clone()).collect())
         }
-    })
-}
-
-fn positives<'a>(logits: &[f32], labels: &'a [String]) -> Vec<&'a str> {
-    labels.iter().zip(logits).filter(|(_, logit)| is_positive(**logit)).map(|(label, _)| label.as_str()).collect()
+    };
+    Prediction { path: path.to_owned(), logits: logits.to_vec(), probs: probabilities(logits, task), label }
 }
 
 /// Softmax or sigmoids, in f64.

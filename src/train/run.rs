@@ -11,11 +11,11 @@ use super::evaluate::{Evaluation, evaluate};
 use super::log::{EndLine, Line, RunLine, RunLog, StepLine, ValLine};
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
-use super::plan::{MIB, Plan, plan};
+use super::plan::plan;
+use super::report::{MemoryPlan, Summary};
 use super::run_dir::{Labels, RunDir};
 use super::schedule::Schedule;
 use super::step::{StepOptions, forward_backward};
-use super::summary::Summary;
 use super::ui::Ui;
 use super::{inputs, interrupt};
 use crate::autograd::{Backend, Grads};
@@ -60,7 +60,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         config.strategy.name(),
         model.trainable(),
         model.total(),
-        plan.peak as f64 / MIB
+        plan.total() as f64 / (1 << 20) as f64
     ));
     let cache = Arc::new(ImageCache::default());
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
@@ -112,7 +112,7 @@ struct Run<'a, B: Backend> {
     train: Loader,
     val: Option<Loader>,
     options: StepOptions,
-    plan: Plan,
+    plan: MemoryPlan,
     ui: &'a Ui,
     start: Instant,
 }
@@ -135,22 +135,21 @@ impl<B: Backend> Run<'_, B> {
             self.epoch(&mut progress, &mut log)?;
         }
         let summary = Summary {
-            run: self.dir.path().to_owned(),
+            out: self.dir.path().to_owned(),
             strategy: self.config.strategy,
-            trained: self.model.trainable(),
-            total: self.model.total(),
+            epochs: progress.history.len(),
+            steps: progress.step,
+            trained_parameters: self.model.trainable() as u64,
+            train_loss: progress.history.last().map_or(f64::NAN, |epoch| epoch.train_loss),
             best: progress.stopping.best(),
-            history: progress.history.clone(),
             images_per_s: progress.images_trained as f64 / progress.train_s.max(1e-9),
-            wall_s: progress.wall_s + self.start.elapsed().as_secs_f64(),
             peak_bytes: backend.peak_bytes(),
-            planned_bytes: self.plan.peak,
-            multilabel: self.options.task == crate::config::Task::Multilabel,
-            embedded: self.config.data.is_none(),
+            wall_s: progress.wall_s + self.start.elapsed().as_secs_f64(),
+            embedded_data: self.config.data.is_none(),
         };
         log.write(&Line::End(EndLine {
             peak_device_bytes: summary.peak_bytes,
-            planned_device_bytes: self.plan.peak,
+            planned_device_bytes: self.plan.total(),
             wall_s: summary.wall_s,
             more: Map::from_iter([("epochs".to_owned(), Value::from(progress.history.len()))]),
         }))?;
@@ -183,7 +182,7 @@ impl<B: Backend> Run<'_, B> {
             version: env!("CARGO_PKG_VERSION").into(),
             settings,
             device: format!("cpu, {} threads", rayon::current_num_threads()),
-            planned_device_bytes: self.plan.peak,
+            planned_device_bytes: self.plan.total(),
             more: Map::from_iter([
                 ("classes".to_owned(), Value::from(self.model.labels.len())),
                 ("trained_values".to_owned(), Value::from(self.model.trainable())),

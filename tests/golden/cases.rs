@@ -149,7 +149,8 @@ fn check_grads(name: &str, file: &SafeTensors<'_>, params: &Params<Cpu>, grads: 
 
 fn check_merge(name: &str) {
     let case = Case::read(name);
-    let file = SafeTensors::deserialize(&case.tensors).unwrap();
+    let tensors = case.tensors.clone();
+    let file = SafeTensors::deserialize(&tensors).unwrap();
     let (vit, params) = case.model(cpu());
     let merged = export::backbone(&vit, &params, &case.backbone.state).unwrap();
     let mut compared = 0;

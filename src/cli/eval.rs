@@ -1,0 +1,81 @@
+//! `peftk eval`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::{check_device, table};
+use crate::config::{Device, EvalConfig};
+use crate::train::run_dir::RunDir;
+use crate::train::{self, EvalReport, Ui};
+use crate::{Error, Result};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run folder
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    /// Data folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Where it runs: auto, cpu or cuda[:N]
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Device,
+    /// Nothing on stderr but errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub fn main(args: Args) -> Result<()> {
+    check_device(args.device)?;
+    RunDir::open(&args.model, "--model")?;
+    let config = EvalConfig { model: args.model, data: args.data, json: args.json, device: args.device };
+    let ui = Ui::new(args.quiet);
+    let report = train::eval(&config, &ui)?;
+    let text = if args.json {
+        serde_json::to_string(&report).map_err(|e| Error::Internal(format!("the report is not JSON: {e}")))?
+    } else {
+        words(&report)
+    };
+    ui.result(text.trim_end())
+}
+
+/// The measures that are plain numbers, as a table; the counts by class are for --json.
+fn words(report: &EvalReport) -> String {
+    let mut rows = vec![
+        ("images".to_owned(), table::count(report.images)),
+        ("loss".to_owned(), format!("{:.4}", report.loss)),
+        ("accuracy".to_owned(), format!("{:.4}", report.accuracy)),
+    ];
+    let plain = report.more.iter().filter_map(|(name, value)| Some((name, value.as_f64()?)));
+    rows.extend(plain.map(|(name, value)| (name.replace('_', " "), number(value))));
+    table::aligned(&rows)
+}
+
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 && value > 1.0 { Value::from(value as u64).to_string() } else { format!("{value:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Map;
+
+    #[test]
+    fn a_report_in_words_and_in_json() {
+        let more = Map::from_iter([
+            ("balanced_accuracy".to_owned(), Value::from(0.5)),
+            ("confusion".to_owned(), serde_json::json!([[1, 0]])),
+        ]);
+        let report = EvalReport { images: 1234, loss: 0.5, accuracy: 0.75, more };
+        assert_eq!(
+            words(&report),
+            "images             1,234\nloss               0.5000\naccuracy           0.7500\nbalanced accuracy  0.5000\n"
+        );
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(json, r#"{"images":1234,"loss":0.5,"accuracy":0.75,"balanced_accuracy":0.5,"confusion":[[1,0]]}"#);
+    }
+}

@@ -1,0 +1,159 @@
+//! The command line: raw flags first, then a validated configuration that the rest of the program trusts.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind as FlagError;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::Device;
+use crate::train::{interrupt, ui};
+use crate::{Error, Result};
+
+mod doctor;
+mod eval;
+mod merge;
+mod plan;
+mod predict;
+mod resolve;
+mod resume;
+mod settings;
+mod table;
+mod train;
+mod words;
+
+/// Fine-tunes DINOv2 image classifiers: full, frozen backbone, LoRA, DoRA.
+#[derive(Debug, Parser)]
+#[command(name = "peftk", version, about, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a classifier; with no flags, on the embedded images
+    Train(train::Args),
+    /// Measure a trained classifier on a data folder
+    Eval(eval::Args),
+    /// Classify images
+    Predict(predict::Args),
+    /// Write a plain transformers folder with the adapter merged into the backbone
+    Merge(merge::Args),
+    /// Show the memory of a training run by purpose, without running it
+    Plan(plan::Args),
+    /// Show what this machine has, and what to do about what is missing
+    Doctor(doctor::Args),
+}
+
+/// Runs the program: parses the flags, does the work, says what went wrong in one line.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), FlagError::DisplayHelp | FlagError::DisplayVersion) => {
+            // A reader that went away (`peftk --help | head`) is no failure.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&Error::input(flag_error(&error, &args))),
+    };
+    interrupt::install();
+    let done = match cli.command {
+        Command::Train(args) => train::main(args),
+        Command::Eval(args) => eval::main(args),
+        Command::Predict(args) => predict::main(args),
+        Command::Merge(args) => merge::main(args),
+        Command::Plan(args) => plan::main(args),
+        Command::Doctor(args) => doctor::main(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One `error:` line and the exit code that belongs to it.
+fn fail(error: &Error) -> ExitCode {
+    if let Error::Io { source, path, .. } = error
+        && source.kind() == ErrorKind::BrokenPipe
+        && path.as_os_str() == "stdout"
+    {
+        return ExitCode::SUCCESS;
+    }
+    ui::line_to_stderr(&format!("error: {}", one_line(&error.to_string())));
+    ExitCode::from(error.exit_code())
+}
+
+/// `text` with its line breaks and indents made single spaces.
+fn one_line(text: &str) -> String {
+    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
+fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
+    if matches!(error.kind(), FlagError::MissingSubcommand | FlagError::DisplayHelpOnMissingArgumentOrSubcommand) {
+        return "no command given; expected train, eval, predict, merge, plan or doctor; see peftk --help".to_owned();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let message = text.split("\nUsage:").next().unwrap_or(text);
+    let message = message.split("\nFor more information").next().unwrap_or(message);
+    let message = one_line(&message.replace("\n  tip:", ";")).replace(" ;", ";");
+    let app = Cli::command();
+    let command = args.get(1).and_then(|arg| app.find_subcommand(arg)).map_or("", clap::Command::get_name);
+    let space = if command.is_empty() { "" } else { " " };
+    format!("{message}; see peftk {command}{space}--help")
+}
+
+/// Refuses a device that this build cannot use.
+///
+/// # Errors
+/// [`Error::Input`] naming `--device`.
+fn check_device(device: Device) -> Result<()> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(()),
+        Device::Cuda(_) => Err(Error::input("--device cuda: this build trains on the CPU only; use --device cpu")),
+    }
+}
+
+/// An input size that patches of 14 pixels tile.
+///
+/// # Errors
+/// [`Error::Input`] naming `--input-size`.
+fn check_input_size(size: usize) -> Result<usize> {
+    // 512 patches a side: far beyond what attention over all of them can hold, and no product of sizes overflows below it.
+    const LARGEST: usize = 14 * 512;
+    if size == 0 || !size.is_multiple_of(14) || size > LARGEST {
+        return Err(Error::input(format!(
+            "--input-size {size}: expected a positive multiple of 14 of at most {LARGEST}, for example 224"
+        )));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn clap_s_errors_become_one_line() {
+        let line = |args: &[&str]| {
+            let args: Vec<OsString> = ["peftk"].iter().chain(args).map(OsString::from).collect();
+            flag_error(&Cli::try_parse_from(&args).unwrap_err(), &args)
+        };
+        for args in [&[][..], &["fly"], &["train", "--lrr", "1"], &["eval"], &["train", "--rank", "x"]] {
+            let text = line(args);
+            assert!(!text.contains('\n') && text.contains("--help") && !text.contains("Usage"), "{text}");
+        }
+        assert!(line(&["train", "--lrr", "1"]).contains("a similar argument exists: '--lr'"));
+        assert!(line(&["train", "--lrr", "1"]).ends_with("see peftk train --help"));
+        assert!(line(&["eval", "--data", "x"]).contains("--model"));
+    }
+}

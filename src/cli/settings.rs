@@ -1,0 +1,213 @@
+//! A run's settings as given: by flags, or by a file with the same names. Nothing is checked or filled in here.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::words;
+use crate::config::{AdapterInit, Augment, Device, Format, Pool, Resize, ScheduleKind, Strategy, Task, toml_error};
+use crate::{Error, Result};
+
+/// `--task`: a task, or found from the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskWord {
+    Auto,
+    Multiclass,
+    Multilabel,
+}
+
+impl TaskWord {
+    pub fn task(self) -> Option<Task> {
+        match self {
+            Self::Auto => None,
+            Self::Multiclass => Some(Task::Multiclass),
+            Self::Multilabel => Some(Task::Multilabel),
+        }
+    }
+}
+
+/// `--memory`: a name for a pair of settings that trade speed for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    Fast,
+    Balanced,
+    Lean,
+}
+
+/// Every setting of a run that a flag or a file may give; `None`: not given. Where TOML's name differs from the flag's, it
+/// is the field's.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Data")]
+pub struct Settings {
+    /// Data folder: a folder a class, perhaps under train, val and test [default: the embedded images]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Validation data of its own
+    #[arg(long, value_name = "DIR", conflicts_with = "val_fraction")]
+    pub val_data: Option<PathBuf>,
+    /// Share of the training images held back for validation where the data has no split; 0: none [default: 0.2]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub val_fraction: Option<f64>,
+    /// What labels are: auto, multiclass or multilabel [default: auto]
+    #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
+    pub task: Option<TaskWord>,
+    /// How the data is laid out: auto, folder or csv [default: auto]
+    #[arg(long, value_name = "FORMAT", value_parser = words::word::<Format>)]
+    pub format: Option<Format>,
+    /// Leave unreadable images out instead of stopping
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub skip_bad: Option<bool>,
+    /// At most this many training images a class
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub shots: Option<usize>,
+    /// Side of the model's input in pixels, a multiple of 14 [default: 224; embedded and micro backbone: 56]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub input_size: Option<usize>,
+    /// How an image becomes a square for evaluation: crop or squash [default: squash]
+    #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
+    pub resize: Option<Resize>,
+    /// Training augmentation: standard (random crop and flip) or none [default: standard]
+    #[arg(long, value_name = "HOW", value_parser = words::word::<Augment>)]
+    pub augment: Option<Augment>,
+    /// Every image once an epoch, in the order of the files
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub no_shuffle: Option<bool>,
+    /// Draw every class equally often
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub balanced: Option<bool>,
+
+    /// Backbone: a name such as dinov2-small, a folder, a file, or random:SIZE [default: the embedded micro model]
+    #[arg(long, value_name = "NAME|DIR|FILE|random:SIZE", help_heading = "Model")]
+    pub backbone: Option<String>,
+    /// What is trained: full, freeze, lora or dora [default: dora]
+    #[arg(long, value_name = "STRATEGY", value_parser = words::word::<Strategy>, help_heading = "Model")]
+    pub strategy: Option<Strategy>,
+    /// What the head sees: cls+mean or cls [default: cls+mean]
+    #[arg(long, value_name = "POOL", value_parser = words::word::<Pool>, help_heading = "Model")]
+    pub pool: Option<Pool>,
+    /// Adapter folder to start from; it fixes rank, alpha, targets and the like
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub init_adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
+
+    /// Epochs at most [default: 30]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub epochs: Option<usize>,
+    /// Images a step [default: 64; embedded images: 32]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub batch_size: Option<usize>,
+    /// Learning rate [default: full 3e-5, freeze 1e-2, lora and dora 2e-3]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub lr: Option<f64>,
+    /// AdamW's decoupled weight decay [default: 0.05]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub weight_decay: Option<f64>,
+    /// What decays: all, or matrices (no biases, norms, magnitudes) [default: all]
+    #[arg(long = "decay", value_name = "WHAT", value_parser = words::decay, help_heading = "Optimisation")]
+    pub decay_matrices_only: Option<bool>,
+    /// Learning rate over the run: plateau, cosine or constant [default: cosine]
+    #[arg(long, value_name = "KIND", value_parser = words::word::<ScheduleKind>, help_heading = "Optimisation")]
+    pub schedule: Option<ScheduleKind>,
+    /// Steps of linear warm-up [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub warmup_steps: Option<usize>,
+    /// Stop after this many epochs without a better validation accuracy [default: never]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub patience: Option<usize>,
+    /// Largest norm of the whole gradient [default: no clipping]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub grad_clip: Option<f64>,
+    /// Label smoothing of the cross-entropy [default: 0]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub label_smoothing: Option<f64>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub seed: Option<u64>,
+
+    /// Where it runs: auto, cpu or cuda[:N] [default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
+    pub device: Option<Device>,
+    /// fast; balanced: 16 images at once; lean: 8 at once and activations recomputed [default: fast]
+    #[arg(long, value_name = "HOW", value_parser = words::word::<Memory>, help_heading = "Machine")]
+    pub memory: Option<Memory>,
+    /// Images that go through the model at once; the step is that of the whole batch [default: the whole batch]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
+    pub micro_batch: Option<usize>,
+    /// Set by --memory; a file may give it alone.
+    #[arg(skip)]
+    pub checkpointing: Option<bool>,
+}
+
+/// Settings of the adapters: TOML's table `adapter`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Adapter (lora, dora)")]
+pub struct AdapterFlags {
+    /// Linears that get an adapter: all-linear, or a list of q, k, v, o, fc1, fc2, gate, up, down [default: q,v]
+    #[arg(long, value_name = "LIST", value_parser = words::list)]
+    pub targets: Option<::std::vec::Vec<String>>,
+    /// Rank r [default: 8]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub rank: Option<usize>,
+    /// alpha; the scale is alpha / rank [default: the rank]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+    /// Scale by alpha / sqrt(rank)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub rslora: Option<bool>,
+    /// Probability that an input of the adapter is dropped [default: 0]
+    #[arg(long = "lora-dropout", value_name = "F", allow_negative_numbers = true)]
+    pub dropout: Option<f64>,
+    /// DoRA: differentiate through the row norm instead of holding it constant
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub dora_norm_grad: Option<bool>,
+    /// Starting values: default, gaussian, pissa or orthogonal [default: default]
+    #[arg(long, value_name = "HOW", value_parser = words::word::<AdapterInit>)]
+    pub init: Option<AdapterInit>,
+    /// Ranks of their own: regular expressions at the end of the module's name, first match wins
+    #[arg(long, value_name = "PATTERN=N,..", value_parser = words::patterns::<usize>)]
+    pub rank_pattern: Option<::std::vec::Vec<(String, usize)>>,
+    /// Alphas of their own, in the same way
+    #[arg(long, value_name = "PATTERN=F,..", value_parser = words::patterns::<f64>)]
+    pub alpha_pattern: Option<::std::vec::Vec<(String, f64)>>,
+    /// Blocks that get adapters, counted from 0 [default: all]
+    #[arg(long, value_name = "0,1,..", value_parser = words::numbers)]
+    pub layers: Option<::std::vec::Vec<usize>>,
+}
+
+impl Settings {
+    /// Reads a TOML file of settings: a run's `config.toml`, or a few lines of one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::Input`] with file and line where it is wrong.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))
+    }
+
+    /// These, and `base` where these say nothing.
+    pub fn over(self, base: Self) -> Self {
+        macro_rules! over {
+            ($($field:ident)*) => { Self { adapter: self.adapter.over(base.adapter), $($field: self.$field.or(base.$field)),* } };
+        }
+        over! {
+            data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
+            strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
+            grad_clip label_smoothing seed device memory micro_batch checkpointing
+        }
+    }
+}
+
+impl AdapterFlags {
+    fn over(self, base: Self) -> Self {
+        macro_rules! over {
+            ($($field:ident)*) => { Self { $($field: self.$field.or(base.$field)),* } };
+        }
+        over! { targets rank alpha rslora dropout dora_norm_grad init rank_pattern alpha_pattern layers }
+    }
+}

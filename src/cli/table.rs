@@ -1,0 +1,62 @@
+//! Small tables and numbers for people.
+
+use std::fmt::Write;
+
+/// Two columns, the first as wide as its longest cell, each line with its line break.
+pub fn aligned<K: AsRef<str>, V: AsRef<str>>(rows: &[(K, V)]) -> String {
+    let width = rows.iter().map(|row| row.0.as_ref().chars().count()).max().unwrap_or(0);
+    rows.iter().fold(String::new(), |mut text, (key, value)| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:width$}  {}", key.as_ref(), value.as_ref());
+        text
+    })
+}
+
+/// 1234567 as 1,234,567.
+pub fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in the binary unit that fits.
+pub fn bytes(value: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| value >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", value as f64 / (1u64 << shift) as f64),
+        None => format!("{value} B"),
+    }
+}
+
+/// Seconds as hours, minutes and seconds.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {seconds} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1023, 1024, 3 << 29].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
+        assert_eq!([0.04, 59.0, 83.4, 7260.0].map(duration), ["0.0 s", "59.0 s", "1 min 23 s", "2 h 1 min"]);
+    }
+
+    #[test]
+    fn columns() {
+        assert_eq!(aligned(&[("a", "1"), ("bcd", "2")]), "a    1\nbcd  2\n");
+    }
+}

@@ -1,0 +1,86 @@
+//! What commands hand back to be shown.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::Strategy;
+
+/// A finished training run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// What was trained.
+    pub strategy: Strategy,
+    /// Epochs done.
+    pub epochs: usize,
+    /// Optimiser steps done.
+    pub steps: u64,
+    /// Values that were trained.
+    pub trained_parameters: u64,
+    /// Mean training loss of the last epoch.
+    pub train_loss: f64,
+    /// Best epoch, counted from 1, and its validation accuracy; `None` without validation.
+    pub best: Option<(usize, f64)>,
+    /// Training images a second, the decoding included.
+    pub images_per_s: f64,
+    /// Most bytes held at once.
+    pub peak_bytes: u64,
+    /// Seconds from start to end.
+    pub wall_s: f64,
+    /// The run used the embedded data.
+    pub embedded_data: bool,
+}
+
+/// A classifier measured on a set of images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvalReport {
+    /// Images measured.
+    pub images: u64,
+    /// Mean loss.
+    pub loss: f64,
+    /// What training watches: top-1, or for multi-label the share of pairs decided rightly. 0 to 1.
+    pub accuracy: f64,
+    /// The task's other measures, by name.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// One image classified. Serialised it is a line of `predict --json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The image, as given or found.
+    pub path: PathBuf,
+    /// The head's outputs.
+    pub logits: Vec<f32>,
+    /// Softmax over the classes, or a sigmoid a label.
+    pub probs: Vec<f32>,
+    /// The answer.
+    pub label: PredictedLabel,
+}
+
+/// The name of a class, or those of labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PredictedLabel {
+    /// Multi-class.
+    One(String),
+    /// Multi-label; perhaps none.
+    Many(Vec<String>),
+}
+
+/// Memory of a run by purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// (purpose, bytes), in the order to be shown.
+    pub parts: Vec<(String, u64)>,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().map(|part| part.1).sum()
+    }
+}
