@@ -43,6 +43,11 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The most bytes that blocks from [`SMALLEST_KEPT`] on held at once; the small ones are not worth the lock.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        (self.shelves().most_used * size_of::<f32>()) as u64
+    }
+
     /// A block to write all of: what it holds is left over from earlier use.
     pub(super) fn dirty(&self, len: usize) -> Buffer {
         if len < SMALLEST_KEPT {

@@ -53,6 +53,9 @@ impl Backend for Cpu {
     fn element_bytes(&self) -> usize {
         size_of::<f32>()
     }
+    fn peak_bytes(&self) -> u64 {
+        self.pool.peak_bytes()
+    }
     fn copy(&self, buffer: &Buffer) -> Result<Buffer> {
         Ok(self.pool.holding(buffer))
     }
