@@ -135,6 +135,10 @@ fn adapter_piece(
     let d = adapter.dims;
     let dy_rows = &args.dy[first * n..];
     let dy = columns(dy_rows, count, n, d.first_row, d.rows);
+    let mut partial = AdapterPartial { a: Vec::new(), b: Vec::new(), gain: Vec::new() };
+    if !args.need_adapter && dropped.is_none() {
+        return partial;
+    }
     let mut dt = vec![0.0; count * d.rank];
     product(mat_mut(&mut dt, count, d.rank), dy, mat(scaled_b, d.rows, d.rank), 1.0);
     if let Some(dropped) = dropped {
@@ -143,7 +147,6 @@ fn adapter_piece(
             None => product(mat_mut(dropped, count, k), mat(&dt, count, d.rank), mat(adapter.a, d.rank, k), 1.0),
         }
     }
-    let mut partial = AdapterPartial { a: Vec::new(), b: Vec::new(), gain: Vec::new() };
     if !args.need_adapter {
         return partial;
     }
