@@ -35,15 +35,20 @@ pub(super) fn attention(cpu: &Cpu, dims: AttentionDims, qkv: &[f32]) -> (Buffer,
             let v = columns(qkv, tokens, 3 * width, part(2), head_dim);
             product(mat_mut(&mut scores, count, tokens), q, k.transpose(), factor);
             let mut sums = vec![0.0; count];
-            simd(|| {
-                let lse = &mut log_sum_exp[head * count..(head + 1) * count];
-                for ((row, sum_of_row), lse) in scores.chunks_exact_mut(tokens).zip(&mut sums).zip(lse) {
-                    let max = largest(row);
-                    row.iter_mut().for_each(|score| *score = exp(*score - max));
-                    *sum_of_row = sum(row);
-                    *lse = max + sum_of_row.ln();
-                }
-            });
+            simd(
+                #[inline(always)]
+                || {
+                    let lse = &mut log_sum_exp[head * count..(head + 1) * count];
+                    for ((row, sum_of_row), lse) in scores.chunks_exact_mut(tokens).zip(&mut sums).zip(lse) {
+                        let max = largest(row);
+                        for score in row.iter_mut() {
+                            *score = exp(*score - max);
+                        }
+                        *sum_of_row = sum(row);
+                        *lse = max + sum_of_row.ln();
+                    }
+                },
+            );
             product(columns_mut(out, count, width, part(0), head_dim), mat(&scores, count, tokens), v, 1.0);
             // Dividing the result is less than dividing the probabilities.
             for (out, sum) in out.chunks_exact_mut(width).zip(&sums) {
@@ -132,17 +137,20 @@ impl Head<'_> {
         let (p, ds) = (&mut p[..count * tokens], &mut ds[..count * tokens]);
         product(mat_mut(p, count, tokens), q, k.transpose(), factor);
         product(mat_mut(ds, count, tokens), dout_block, v.transpose(), 1.0);
-        simd(|| {
-            for (i, (p, ds)) in p.chunks_exact_mut(tokens).zip(ds.chunks_exact_mut(tokens)).enumerate() {
-                let place = (first + i) * width + offset;
-                let delta = dot(&out[place..place + head_dim], &dout[place..place + head_dim]);
-                let lse = lse[first + i];
-                for (p, ds) in p.iter_mut().zip(ds) {
-                    *p = exp(*p - lse);
-                    *ds = *p * (*ds - delta) * factor;
+        simd(
+            #[inline(always)]
+            || {
+                for (i, (p, ds)) in p.chunks_exact_mut(tokens).zip(ds.chunks_exact_mut(tokens)).enumerate() {
+                    let place = (first + i) * width + offset;
+                    let delta = dot(&out[place..place + head_dim], &dout[place..place + head_dim]);
+                    let lse = lse[first + i];
+                    for (p, ds) in p.iter_mut().zip(ds) {
+                        *p = exp(*p - lse);
+                        *ds = *p * (*ds - delta) * factor;
+                    }
                 }
-            }
-        });
+            },
+        );
         let (p, ds) = (mat(p, count, tokens), mat(ds, count, tokens));
         let mut dkv = |which: usize, a, b| {
             let into = columns_mut(dqkv, tokens, 3 * width, part(which), head_dim);

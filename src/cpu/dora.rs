@@ -21,13 +21,16 @@ pub(super) fn dora_norm(cpu: &Cpu, dims: AdapterDims, k: usize, w: &[f32], a: &[
     let rows = piece_rows(k);
     let mut norm = cpu.pool.dirty(dims.rows);
     cpu.threads.each(norm.chunks_mut(rows).enumerate().collect(), |(piece, norm): (usize, &mut [f32])| {
-        simd(|| {
-            let mut row = vec![0.0; k];
-            for (i, norm) in norm.iter_mut().enumerate() {
-                adapted_row(&mut row, dims, w, a, b, piece * rows + i);
-                *norm = dot(&row, &row).sqrt();
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                let mut row = vec![0.0; k];
+                for (i, norm) in norm.iter_mut().enumerate() {
+                    adapted_row(&mut row, dims, w, a, b, piece * rows + i);
+                    *norm = dot(&row, &row).sqrt();
+                }
+            },
+        );
     });
     norm
 }
@@ -47,20 +50,23 @@ pub(super) fn dora_norm_backward(cpu: &Cpu, dims: AdapterDims, k: usize, args: &
     let (mut da, mut db) = (cpu.pool.zeros(rank * k), cpu.pool.dirty(dims.rows * rank));
     let partials =
         cpu.threads.map(db.chunks_mut(rows * rank).enumerate().collect(), |(piece, db): (usize, &mut [f32])| {
-            simd(|| {
-                let mut da = vec![0.0; rank * k];
-                let mut row = vec![0.0; k];
-                for (i, db) in db.chunks_exact_mut(rank).enumerate() {
-                    let j = piece * rows + i;
-                    adapted_row(&mut row, dims, args.w, args.a, args.b, j);
-                    scale(&mut row, s * (args.dnorm[j] / args.norm[j]));
-                    for (r, db) in db.iter_mut().enumerate() {
-                        *db = dot(&row, &args.a[r * k..(r + 1) * k]);
-                        axpy(&mut da[r * k..(r + 1) * k], args.b[j * rank + r], &row);
+            simd(
+                #[inline(always)]
+                || {
+                    let mut da = vec![0.0; rank * k];
+                    let mut row = vec![0.0; k];
+                    for (i, db) in db.chunks_exact_mut(rank).enumerate() {
+                        let j = piece * rows + i;
+                        adapted_row(&mut row, dims, args.w, args.a, args.b, j);
+                        scale(&mut row, s * (args.dnorm[j] / args.norm[j]));
+                        for (r, db) in db.iter_mut().enumerate() {
+                            *db = dot(&row, &args.a[r * k..(r + 1) * k]);
+                            axpy(&mut da[r * k..(r + 1) * k], args.b[j * rank + r], &row);
+                        }
                     }
-                }
-                da
-            })
+                    da
+                },
+            )
         });
     add_up(&mut da, partials);
     (da, db)
@@ -68,7 +74,13 @@ pub(super) fn dora_norm_backward(cpu: &Cpu, dims: AdapterDims, k: usize, args: &
 
 /// See [`crate::autograd::Backend::magnitude_rescale`].
 pub(super) fn magnitude_rescale(cpu: &Cpu, magnitude: &[f32], norm: &[f32]) -> Buffer {
-    map2(cpu, magnitude, norm, |m, n| m / n)
+    map2(
+        cpu,
+        magnitude,
+        norm,
+        #[inline(always)]
+        |m, n| m / n,
+    )
 }
 
 /// See [`crate::autograd::Backend::magnitude_rescale_backward`].
@@ -78,9 +90,27 @@ pub(super) fn magnitude_rescale_backward(
     norm: &[f32],
     dgain: &[f32],
 ) -> (Buffer, Buffer) {
-    let dmagnitude = map2(cpu, dgain, norm, |dg, n| dg / n);
-    let gain_over_norm = map2(cpu, magnitude, norm, |m, n| m / (n * n));
-    let dnorm = map2(cpu, dgain, &gain_over_norm, |dg, g| -dg * g);
+    let dmagnitude = map2(
+        cpu,
+        dgain,
+        norm,
+        #[inline(always)]
+        |dg, n| dg / n,
+    );
+    let gain_over_norm = map2(
+        cpu,
+        magnitude,
+        norm,
+        #[inline(always)]
+        |m, n| m / (n * n),
+    );
+    let dnorm = map2(
+        cpu,
+        dgain,
+        &gain_over_norm,
+        #[inline(always)]
+        |dg, g| -dg * g,
+    );
     (dmagnitude, dnorm)
 }
 
@@ -96,16 +126,19 @@ pub(super) fn merge(
     let rows = piece_rows(k);
     let adapted = &mut w[dims.first_row * k..(dims.first_row + dims.rows) * k];
     cpu.threads.each(adapted.chunks_mut(rows * k).enumerate().collect(), |(piece, w): (usize, &mut [f32])| {
-        simd(|| {
-            for (i, w) in w.chunks_exact_mut(k).enumerate() {
-                let j = piece * rows + i;
-                for (&b, a) in b[j * dims.rank..].iter().zip(a.chunks_exact(k)) {
-                    axpy(w, dims.scale as f32 * b, a);
+        simd(
+            #[inline(always)]
+            || {
+                for (i, w) in w.chunks_exact_mut(k).enumerate() {
+                    let j = piece * rows + i;
+                    for (&b, a) in b[j * dims.rank..].iter().zip(a.chunks_exact(k)) {
+                        axpy(w, dims.scale as f32 * b, a);
+                    }
+                    if let Some(gain) = gain {
+                        scale(w, gain[j]);
+                    }
                 }
-                if let Some(gain) = gain {
-                    scale(w, gain[j]);
-                }
-            }
-        });
+            },
+        );
     });
 }

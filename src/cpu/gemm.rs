@@ -20,7 +20,9 @@ pub(super) fn mat_mut(data: &mut [f32], rows: usize, cols: usize) -> MatMut<'_, 
 
 /// As [`columns`], to write.
 pub(super) fn columns_mut(data: &mut [f32], rows: usize, stride: usize, first: usize, cols: usize) -> MatMut<'_, f32> {
-    MatMut::from_row_major_slice_with_stride_mut(&mut data[first..], rows, cols, stride)
+    // As the transpose of a column-major matrix: in faer 0.24.4 `from_row_major_slice_with_stride_mut` swaps the strides and writes
+    // out of bounds.
+    MatMut::from_column_major_slice_with_stride_mut(&mut data[first..], cols, rows, stride).transpose_mut()
 }
 
 /// out = factor a b.

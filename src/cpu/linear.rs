@@ -68,7 +68,10 @@ pub(super) fn linear(
                 product(mat_mut(z, count, d.rows), mat(xd, count, k), w.transpose(), 1.0);
             }
         }
-        simd(|| finish(&mut piece, n, bias, adapters, &low_rank));
+        simd(
+            #[inline(always)]
+            || finish(&mut piece, n, bias, adapters, &low_rank),
+        );
     });
     LinearOutput { y, t, z }
 }

@@ -10,6 +10,9 @@ use crate::autograd::{Adapter, AdapterGrads, LinearBackward, LinearDims, LinearG
 /// Below this |g| z is not divided out of y = g z + bias: the bias would have rounded it away.
 const SMALLEST_GAIN: f32 = 1.0 / 16.0;
 
+/// A piece of rows: its first row, dx there, and each adapter's d drop(x).
+type Piece<'a> = (usize, Option<&'a mut [f32]>, Vec<Option<&'a mut [f32]>>);
+
 /// One piece's part of what sums over tokens.
 struct Partial {
     bias: Vec<f32>,
@@ -32,17 +35,20 @@ fn effective(cpu: &Cpu, out: &mut [f32], k: usize, w: &[f32], adapter: &Adapter<
     let rows = piece_rows(k);
     let pieces = out.chunks_mut(rows * k).enumerate().collect();
     cpu.threads.each(pieces, |(piece, out): (usize, &mut [f32])| {
-        simd(|| {
-            for (i, out) in out.chunks_exact_mut(k).enumerate() {
-                let j = piece * rows + i;
-                let gain = adapter.gain.map_or(1.0, |gain| gain[j]);
-                out.copy_from_slice(&w[(d.first_row + j) * k..][..k]);
-                scale(out, gain - minus);
-                for (&b, a) in adapter.b[j * d.rank..].iter().zip(adapter.a.chunks_exact(k)) {
-                    axpy(out, gain * d.scale as f32 * b, a);
+        simd(
+            #[inline(always)]
+            || {
+                for (i, out) in out.chunks_exact_mut(k).enumerate() {
+                    let j = piece * rows + i;
+                    let gain = adapter.gain.map_or(1.0, |gain| gain[j]);
+                    out.copy_from_slice(&w[(d.first_row + j) * k..][..k]);
+                    scale(out, gain - minus);
+                    for (&b, a) in adapter.b[j * d.rank..].iter().zip(adapter.a.chunks_exact(k)) {
+                        axpy(out, gain * d.scale as f32 * b, a);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -74,7 +80,7 @@ pub(super) fn linear_backward(cpu: &Cpu, args: &LinearBackward<'_, Buffer>) -> L
     let mut dx_pieces = dx.as_mut().map(|dx| dx.chunks_mut(rows * k));
     let mut dropped_pieces: Vec<_> =
         dropped.iter_mut().map(|dropped| dropped.as_mut().map(|dropped| dropped.chunks_mut(rows * k))).collect();
-    let pieces: Vec<(usize, Option<&mut [f32]>, Vec<Option<&mut [f32]>>)> = (0..m)
+    let pieces: Vec<Piece<'_>> = (0..m)
         .step_by(rows)
         .map(|first| {
             let dx = dx_pieces.as_mut().and_then(Iterator::next);
@@ -89,7 +95,14 @@ pub(super) fn linear_backward(cpu: &Cpu, args: &LinearBackward<'_, Buffer>) -> L
         if let Some(dx) = dx {
             product(mat_mut(dx, count, k), mat(dy, count, n), mat(weight, n, k), 1.0);
         }
-        let bias = if args.need_bias { simd(|| column_sums(dy, n)) } else { Vec::new() };
+        let bias = if args.need_bias {
+            simd(
+                #[inline(always)]
+                || column_sums(dy, n),
+            )
+        } else {
+            Vec::new()
+        };
         let adapters = (0..args.adapters.len())
             .map(|index| {
                 let branch = branches[index].as_deref();
@@ -135,6 +148,10 @@ fn adapter_piece(
     let d = adapter.dims;
     let dy_rows = &args.dy[first * n..];
     let dy = columns(dy_rows, count, n, d.first_row, d.rows);
+    let mut partial = AdapterPartial { a: Vec::new(), b: Vec::new(), gain: Vec::new() };
+    if !args.need_adapter && dropped.is_none() {
+        return partial;
+    }
     let mut dt = vec![0.0; count * d.rank];
     product(mat_mut(&mut dt, count, d.rank), dy, mat(scaled_b, d.rows, d.rank), 1.0);
     if let Some(dropped) = dropped {
@@ -143,7 +160,6 @@ fn adapter_piece(
             None => product(mat_mut(dropped, count, k), mat(&dt, count, d.rank), mat(adapter.a, d.rank, k), 1.0),
         }
     }
-    let mut partial = AdapterPartial { a: Vec::new(), b: Vec::new(), gain: Vec::new() };
     if !args.need_adapter {
         return partial;
     }
@@ -157,27 +173,30 @@ fn adapter_piece(
     product(mat_mut(&mut partial.b, d.rank, d.rows), t.transpose(), dy, 1.0);
     if adapter.gain.is_some() {
         partial.gain = vec![0.0; d.rows];
-        simd(|| {
-            for i in 0..count {
-                let place = (first + i) * n + d.first_row;
-                let dy = &args.dy[place..place + d.rows];
-                if let Some(z) = args.z[index] {
-                    let z = &z[(first + i) * d.rows..][..d.rows];
-                    partial.gain.iter_mut().zip(dy).zip(z).for_each(|((sum, &dy), &z)| *sum += dy * z);
-                } else if let Some(y) = args.y {
-                    let y = &y[place..place + d.rows];
-                    match args.bias {
-                        Some(bias) => {
-                            let bias = &bias[d.first_row..d.first_row + d.rows];
-                            for (((sum, &dy), &y), &bias) in partial.gain.iter_mut().zip(dy).zip(y).zip(bias) {
-                                *sum += dy * (y - bias);
+        simd(
+            #[inline(always)]
+            || {
+                for i in 0..count {
+                    let place = (first + i) * n + d.first_row;
+                    let dy = &args.dy[place..place + d.rows];
+                    if let Some(z) = args.z[index] {
+                        let z = &z[(first + i) * d.rows..][..d.rows];
+                        partial.gain.iter_mut().zip(dy).zip(z).for_each(|((sum, &dy), &z)| *sum += dy * z);
+                    } else if let Some(y) = args.y {
+                        let y = &y[place..place + d.rows];
+                        match args.bias {
+                            Some(bias) => {
+                                let bias = &bias[d.first_row..d.first_row + d.rows];
+                                for (((sum, &dy), &y), &bias) in partial.gain.iter_mut().zip(dy).zip(y).zip(bias) {
+                                    *sum += dy * (y - bias);
+                                }
                             }
+                            None => partial.gain.iter_mut().zip(dy).zip(y).for_each(|((sum, &dy), &y)| *sum += dy * y),
                         }
-                        None => partial.gain.iter_mut().zip(dy).zip(y).for_each(|((sum, &dy), &y)| *sum += dy * y),
                     }
                 }
-            }
-        });
+            },
+        );
     }
     partial
 }
@@ -235,12 +254,16 @@ fn gain_gradient(cpu: &Cpu, args: &LinearBackward<'_, Buffer>, index: usize, gai
         // Written so that a NaN gain is divided by, and shows.
         let small = gain[j].abs() < SMALLEST_GAIN;
         let Some(x) = args.x.filter(|_| small) else { return sums[j] / gain[j] };
-        simd(|| {
-            let w = &args.w[(d.first_row + j) * k..][..k];
-            let b = &adapter.b[j * d.rank..][..d.rank];
-            let z =
-                |i: usize| dot(&x[i * k..][..k], w) + d.scale as f32 * dot(&args.t[index][i * d.rank..][..d.rank], b);
-            (0..m).map(|i| args.dy[i * n + d.first_row + j] * z(i)).sum()
-        })
+        simd(
+            #[inline(always)]
+            || {
+                let w = &args.w[(d.first_row + j) * k..][..k];
+                let b = &adapter.b[j * d.rank..][..d.rank];
+                let z = |i: usize| {
+                    dot(&x[i * k..][..k], w) + d.scale as f32 * dot(&args.t[index][i * d.rank..][..d.rank], b)
+                };
+                (0..m).map(|i| args.dy[i * n + d.first_row + j] * z(i)).sum()
+            },
+        )
     })
 }

@@ -1,7 +1,8 @@
 //! Arithmetic on slices that compiles to wide vectors: no fused multiply-add and a fixed order of sums, so that every machine gets the
 //! same bits from it.
 
-/// Runs `f` compiled for the widest vectors that this machine has. What `f` calls must be `inline(always)` to gain by it.
+/// Runs `f` compiled for the widest vectors that this machine has. `f` and all that it calls must be `inline(always)`: what is not inlined
+/// keeps the narrow ones.
 pub(super) fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
@@ -48,10 +49,10 @@ pub(super) fn sum(x: &[f32]) -> f32 {
     sum_by(x, x, |x, _| x)
 }
 
-/// The largest, or NaN when there is one.
+/// The largest. NaN is passed over: it shows in the sum of exponentials that this is taken for.
 #[inline(always)]
 pub(super) fn largest(x: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b <= a { a } else { b };
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = x.chunks_exact(LANES);
     let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |max, &x| larger(max, x));
@@ -109,14 +110,14 @@ pub(super) fn exp(x: f32) -> f32 {
     let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
     // (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2, a minimax fit of degree 5.
     let mut p = 1.989_098_1e-4;
-    for c in [1.393_364_1e-3, 8.333_311e-3, 4.166_646_5e-2, 1.666_666_7e-1, 0.5] {
+    for c in [1.393_364e-3, 8.333_311e-3, 4.166_646_5e-2, 1.666_666_7e-1, 0.5] {
         p = p * r + c;
     }
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     ((p * (r * r) + r) + 1.0) * power
 }
 
-/// (The standard normal's distribution function, e^(-x^2 / 2)): absolute error under 1e-7.
+/// (The standard normal's distribution function, e^(-x^2 / 2)): absolute error under 2e-7.
 #[inline(always)]
 pub(super) fn normal(x: f32) -> (f32, f32) {
     let bell = exp(-0.5 * (x * x));
@@ -161,10 +162,10 @@ mod tests {
             let x = i as f32 * 1e-4;
             let want = 0.5 * libm::erfc(-f64::from(x) * std::f64::consts::FRAC_1_SQRT_2);
             let found = f64::from(normal(x).0);
-            assert!((found - want).abs() <= 1.0e-7, "cdf({x}): {found}, not {want}");
+            assert!((found - want).abs() <= 2.0e-7, "cdf({x}): {found}, not {want}");
         }
         assert!(exp(f32::NAN).is_nan() && normal(f32::NAN).0.is_nan());
-        assert!(largest(&[0.0, f32::NAN, 1.0]).is_nan());
+        assert_eq!(largest(&[0.0, f32::NAN, 1.0]), 1.0);
     }
 
     #[test]
@@ -173,7 +174,13 @@ mod tests {
             let x: Vec<f32> = (1..=len).map(|i| i as f32).collect();
             assert_eq!(sum(&x), (len * (len + 1) / 2) as f32);
             assert_eq!(dot(&x, &x), (len * (len + 1) * (2 * len + 1) / 6) as f32);
-            assert_eq!(simd(|| largest(&x)), if len == 0 { f32::NEG_INFINITY } else { len as f32 });
+            assert_eq!(
+                simd(
+                    #[inline(always)]
+                    || largest(&x)
+                ),
+                if len == 0 { f32::NEG_INFINITY } else { len as f32 }
+            );
         }
     }
 }

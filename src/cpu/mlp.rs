@@ -6,19 +6,30 @@ use super::threads::{add_up, piece_rows};
 use super::{Buffer, Cpu};
 
 /// 1 / sqrt(2 pi).
-const DENSITY: f32 = 0.398_942_28;
+const DENSITY: f32 = 0.398_942_3;
 
 /// See [`crate::autograd::Backend::gelu`].
 pub(super) fn gelu(cpu: &Cpu, x: &[f32]) -> Buffer {
-    map(cpu, x, |x| x * normal(x).0)
+    map(
+        cpu,
+        x,
+        #[inline(always)]
+        |x| x * normal(x).0,
+    )
 }
 
 /// See [`crate::autograd::Backend::gelu_backward`].
 pub(super) fn gelu_backward(cpu: &Cpu, x: &[f32], dy: &[f32]) -> Buffer {
-    map2(cpu, x, dy, |x, dy| {
-        let (cdf, bell) = normal(x);
-        dy * (cdf + x * (DENSITY * bell))
-    })
+    map2(
+        cpu,
+        x,
+        dy,
+        #[inline(always)]
+        |x, dy| {
+            let (cdf, bell) = normal(x);
+            dy * (cdf + x * (DENSITY * bell))
+        },
+    )
 }
 
 /// See [`crate::autograd::Backend::swiglu`].
@@ -27,14 +38,17 @@ pub(super) fn swiglu(cpu: &Cpu, width: usize, h: &[f32]) -> Buffer {
     let mut y = cpu.pool.dirty(h.len() / 2);
     let pieces = h.chunks(rows * 2 * width).zip(y.chunks_mut(rows * width)).collect();
     cpu.threads.each(pieces, |(h, y): (&[f32], &mut [f32])| {
-        simd(|| {
-            for (h, y) in h.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
-                let (gate, up) = h.split_at(width);
-                for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-                    *y = gate * sigmoid(gate) * up;
+        simd(
+            #[inline(always)]
+            || {
+                for (h, y) in h.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
+                    let (gate, up) = h.split_at(width);
+                    for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+                        *y = gate * sigmoid(gate) * up;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     y
 }
@@ -45,18 +59,21 @@ pub(super) fn swiglu_backward(cpu: &Cpu, width: usize, h: &[f32], dy: &[f32]) ->
     let mut dh = cpu.pool.dirty(h.len());
     let pieces = h.chunks(rows * 2 * width).zip(dy.chunks(rows * width)).zip(dh.chunks_mut(rows * 2 * width));
     cpu.threads.each(pieces.collect(), |((h, dy), dh): ((&[f32], &[f32]), &mut [f32])| {
-        simd(|| {
-            let rows = h.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dh.chunks_exact_mut(2 * width));
-            for ((h, dy), dh) in rows {
-                let (gate, up) = h.split_at(width);
-                let (dgate, dup) = dh.split_at_mut(width);
-                for c in 0..width.min(dy.len()).min(dup.len()).min(dgate.len()).min(up.len()) {
-                    let sigma = sigmoid(gate[c]);
-                    dgate[c] = dy[c] * up[c] * sigma * (1.0 + gate[c] * (1.0 - sigma));
-                    dup[c] = dy[c] * gate[c] * sigma;
+        simd(
+            #[inline(always)]
+            || {
+                let rows = h.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dh.chunks_exact_mut(2 * width));
+                for ((h, dy), dh) in rows {
+                    let (gate, up) = h.split_at(width);
+                    let (dgate, dup) = dh.split_at_mut(width);
+                    for c in 0..width.min(dy.len()).min(dup.len()).min(dgate.len()).min(up.len()) {
+                        let sigma = sigmoid(gate[c]);
+                        dgate[c] = dy[c] * up[c] * sigma * (1.0 + gate[c] * (1.0 - sigma));
+                        dup[c] = dy[c] * gate[c] * sigma;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     dh
 }
@@ -67,13 +84,16 @@ pub(super) fn layer_scale(cpu: &Cpu, cols: usize, x: &[f32], h: &[f32], gamma: &
     let mut out = cpu.pool.dirty(x.len());
     let pieces = x.chunks(len).zip(h.chunks(len)).zip(out.chunks_mut(len)).collect();
     cpu.threads.each(pieces, |((x, h), out): ((&[f32], &[f32]), &mut [f32])| {
-        simd(|| {
-            for ((x, h), out) in x.chunks_exact(cols).zip(h.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
-                for (((out, &x), &h), &gamma) in out.iter_mut().zip(x).zip(h).zip(gamma) {
-                    *out = x + gamma * h;
+        simd(
+            #[inline(always)]
+            || {
+                for ((x, h), out) in x.chunks_exact(cols).zip(h.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
+                    for (((out, &x), &h), &gamma) in out.iter_mut().zip(x).zip(h).zip(gamma) {
+                        *out = x + gamma * h;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     out
 }
@@ -91,26 +111,32 @@ pub(super) fn layer_scale_backward(
     let mut dh = need.0.then(|| cpu.pool.dirty(dy.len()));
     if let Some(dh) = &mut dh {
         cpu.threads.each(dy.chunks(len).zip(dh.chunks_mut(len)).collect(), |(dy, dh): (&[f32], &mut [f32])| {
-            simd(|| {
-                for (dy, dh) in dy.chunks_exact(cols).zip(dh.chunks_exact_mut(cols)) {
-                    for ((dh, &dy), &gamma) in dh.iter_mut().zip(dy).zip(gamma) {
-                        *dh = gamma * dy;
+            simd(
+                #[inline(always)]
+                || {
+                    for (dy, dh) in dy.chunks_exact(cols).zip(dh.chunks_exact_mut(cols)) {
+                        for ((dh, &dy), &gamma) in dh.iter_mut().zip(dy).zip(gamma) {
+                            *dh = gamma * dy;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
     let dgamma = h.filter(|_| need.1).map(|h| {
         let partials = cpu.threads.map(dy.chunks(len).zip(h.chunks(len)).collect(), |(dy, h): (&[f32], &[f32])| {
-            simd(|| {
-                let mut sums = vec![0.0; cols];
-                for (dy, h) in dy.chunks_exact(cols).zip(h.chunks_exact(cols)) {
-                    for ((sum, &dy), &h) in sums.iter_mut().zip(dy).zip(h) {
-                        *sum += dy * h;
+            simd(
+                #[inline(always)]
+                || {
+                    let mut sums = vec![0.0; cols];
+                    for (dy, h) in dy.chunks_exact(cols).zip(h.chunks_exact(cols)) {
+                        for ((sum, &dy), &h) in sums.iter_mut().zip(dy).zip(h) {
+                            *sum += dy * h;
+                        }
                     }
-                }
-                sums
-            })
+                    sums
+                },
+            )
         });
         let mut dgamma = cpu.pool.zeros(cols);
         add_up(&mut dgamma, partials);

@@ -155,7 +155,7 @@ impl Backend for Cpu {
     #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn layer_norm_backward(
         &self,
-        rows: usize,
+        _rows: usize,
         cols: usize,
         x: &Buffer,
         weight: &Buffer,

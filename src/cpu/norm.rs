@@ -4,6 +4,9 @@ use super::math::{add_assign, simd, sum, sum_by};
 use super::threads::{add_up, piece_rows};
 use super::{Buffer, Cpu};
 
+/// ((x, y), (mean, 1 / standard deviation)) of a piece.
+type NormPiece<'a> = ((&'a [f32], &'a mut [f32]), (&'a mut [f32], &'a mut [f32]));
+
 /// See [`crate::autograd::Backend::layer_norm`].
 pub(super) fn layer_norm(
     cpu: &Cpu,
@@ -18,19 +21,22 @@ pub(super) fn layer_norm(
     let (mut mean, mut rstd) = (cpu.pool.dirty(rows), cpu.pool.dirty(rows));
     let stats = mean.chunks_mut(piece).zip(rstd.chunks_mut(piece));
     let pieces = x.chunks(piece * cols).zip(y.chunks_mut(piece * cols)).zip(stats).collect();
-    cpu.threads.each(pieces, |((x, y), (mean, rstd)): ((&[f32], &mut [f32]), (&mut [f32], &mut [f32]))| {
-        simd(|| {
-            let rows = x.chunks_exact(cols).zip(y.chunks_exact_mut(cols));
-            for ((x, y), (mean_out, rstd_out)) in rows.zip(mean.iter_mut().zip(rstd)) {
-                let mean = sum(x) / cols as f32;
-                let variance = sum_by(x, x, |x, _| (x - mean) * (x - mean)) / cols as f32;
-                let rstd = 1.0 / (variance + eps as f32).sqrt();
-                for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *y = (x - mean) * rstd * weight + bias;
+    cpu.threads.each(pieces, |((x, y), (mean, rstd)): NormPiece<'_>| {
+        simd(
+            #[inline(always)]
+            || {
+                let rows = x.chunks_exact(cols).zip(y.chunks_exact_mut(cols));
+                for ((x, y), (mean_out, rstd_out)) in rows.zip(mean.iter_mut().zip(rstd)) {
+                    let mean = sum(x) / cols as f32;
+                    let variance = sum_by(x, x, |x, _| (x - mean) * (x - mean)) / cols as f32;
+                    let rstd = 1.0 / (variance + eps as f32).sqrt();
+                    for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *y = (x - mean) * rstd * weight + bias;
+                    }
+                    (*mean_out, *rstd_out) = (mean, rstd);
                 }
-                (*mean_out, *rstd_out) = (mean, rstd);
-            }
-        });
+            },
+        );
     });
     (y, mean, rstd)
 }
@@ -57,31 +63,34 @@ pub(super) fn layer_norm_backward(
     let mut dx_pieces = dx.as_mut().map(|dx| dx.chunks_mut(rows * cols));
     let pieces = (0..args.mean.len()).step_by(rows).map(|first| (first, dx_pieces.as_mut().and_then(Iterator::next)));
     let partials = cpu.threads.map(pieces.collect(), |(first, mut dx): (usize, Option<&mut [f32]>)| {
-        simd(|| {
-            let mut sums = need.1.then(|| (vec![0.0; cols], vec![0.0; cols]));
-            for i in first..(first + rows).min(args.mean.len()) {
-                let (x, dy) = (&args.x[i * cols..(i + 1) * cols], &args.dy[i * cols..(i + 1) * cols]);
-                let (mean, rstd) = (args.mean[i], args.rstd[i]);
-                if let Some((dweight, dbias)) = &mut sums {
-                    for ((dweight, &x), &dy) in dweight.iter_mut().zip(x).zip(dy) {
-                        *dweight += dy * ((x - mean) * rstd);
+        simd(
+            #[inline(always)]
+            || {
+                let mut sums = need.1.then(|| (vec![0.0; cols], vec![0.0; cols]));
+                for i in first..(first + rows).min(args.mean.len()) {
+                    let (x, dy) = (&args.x[i * cols..(i + 1) * cols], &args.dy[i * cols..(i + 1) * cols]);
+                    let (mean, rstd) = (args.mean[i], args.rstd[i]);
+                    if let Some((dweight, dbias)) = &mut sums {
+                        for ((dweight, &x), &dy) in dweight.iter_mut().zip(x).zip(dy) {
+                            *dweight += dy * ((x - mean) * rstd);
+                        }
+                        add_assign(dbias, dy);
                     }
-                    add_assign(dbias, dy);
+                    if let Some(dx) = &mut dx {
+                        let dx = &mut dx[(i - first) * cols..(i - first + 1) * cols];
+                        for ((dx, &dy), &weight) in dx.iter_mut().zip(dy).zip(args.weight) {
+                            *dx = dy * weight;
+                        }
+                        let mean_dh = sum(dx) / cols as f32;
+                        let mean_dh_h = sum_by(dx, x, |dh, x| dh * ((x - mean) * rstd)) / cols as f32;
+                        for (dx, &x) in dx.iter_mut().zip(x) {
+                            *dx = rstd * (*dx - mean_dh - (x - mean) * rstd * mean_dh_h);
+                        }
+                    }
                 }
-                if let Some(dx) = &mut dx {
-                    let dx = &mut dx[(i - first) * cols..(i - first + 1) * cols];
-                    for ((dx, &dy), &weight) in dx.iter_mut().zip(dy).zip(args.weight) {
-                        *dx = dy * weight;
-                    }
-                    let mean_dh = sum(dx) / cols as f32;
-                    let mean_dh_h = sum_by(dx, x, |dh, x| dh * ((x - mean) * rstd)) / cols as f32;
-                    for (dx, &x) in dx.iter_mut().zip(x) {
-                        *dx = rstd * (*dx - mean_dh - (x - mean) * rstd * mean_dh_h);
-                    }
-                }
-            }
-            sums
-        })
+                sums
+            },
+        )
     });
     let sums = need.1.then(|| {
         let (mut dweight, mut dbias) = (cpu.pool.zeros(cols), cpu.pool.zeros(cols));

@@ -91,10 +91,13 @@ pub(super) fn assemble_tokens(
         first.copy_from_slice(cls);
         own_registers.copy_from_slice(registers.unwrap_or(&[]));
         rest.copy_from_slice(patches);
-        simd(|| {
-            add_assign(first, &pos[..width]);
-            add_assign(rest, &pos[width..]);
-        });
+        simd(
+            #[inline(always)]
+            || {
+                add_assign(first, &pos[..width]);
+                add_assign(rest, &pos[width..]);
+            },
+        );
     });
     out
 }
@@ -114,7 +117,10 @@ pub(super) fn assemble_tokens_backward(
     let mut total = cpu.pool.zeros(tokens * width);
     let len = super::threads::PIECE;
     cpu.threads.each(total.chunks_mut(len).enumerate().collect(), |(piece, total): (usize, &mut [f32])| {
-        simd(|| dy.chunks_exact(tokens * width).for_each(|dy| add_assign(total, &dy[piece * len..])));
+        simd(
+            #[inline(always)]
+            || dy.chunks_exact(tokens * width).for_each(|dy| add_assign(total, &dy[piece * len..])),
+        );
     });
     let (first, rest) = total.split_at(width);
     let (registers, patches) = rest.split_at(dims.registers * width);
@@ -135,15 +141,18 @@ pub(super) fn pool(cpu: &Cpu, dims: TokenDims, with_mean: bool, x: &[f32]) -> Bu
         let (cls, mean) = out.split_at_mut(width);
         cls.copy_from_slice(&x[..width]);
         if with_mean {
-            simd(|| {
-                // Two levels of sums keep the rounding of a sum over a thousand patches small.
-                for group in x[(1 + dims.registers) * width..].chunks(32 * width) {
-                    let mut sums = vec![0.0; width];
-                    group.chunks_exact(width).for_each(|patch| add_assign(&mut sums, patch));
-                    add_up(mean, [sums]);
-                }
-                scale(mean, 1.0 / dims.patches as f32);
-            });
+            simd(
+                #[inline(always)]
+                || {
+                    // Two levels of sums keep the rounding of a sum over a thousand patches small.
+                    for group in x[(1 + dims.registers) * width..].chunks(32 * width) {
+                        let mut sums = vec![0.0; width];
+                        group.chunks_exact(width).for_each(|patch| add_assign(&mut sums, patch));
+                        add_up(mean, [sums]);
+                    }
+                    scale(mean, 1.0 / dims.patches as f32);
+                },
+            );
         }
     });
     out

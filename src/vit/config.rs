@@ -79,7 +79,7 @@ impl VitConfig {
     /// multiple of 8.
     pub fn mlp_hidden_for(hidden: usize, mlp_ratio: f64, swiglu: bool) -> usize {
         let width = (hidden as f64 * mlp_ratio) as usize;
-        if swiglu { ((width * 2 / 3) + 7) / 8 * 8 } else { width }
+        if swiglu { (width * 2 / 3).next_multiple_of(8) } else { width }
     }
 
     /// Patches along one side of the stored position embeddings.
