@@ -10,6 +10,7 @@ mod load;
 mod naming;
 mod naming_packed;
 mod pickle;
+mod pickle_value;
 mod pth;
 mod random;
 mod spec;
