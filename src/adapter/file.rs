@@ -27,7 +27,7 @@ pub struct AdapterModule {
     pub a: HostTensor,
     /// B [out, r].
     pub b: HostTensor,
-    /// DoRA's magnitude [out].
+    /// DoRA's magnitude, shape `[out]`.
     pub magnitude: Option<HostTensor>,
 }
 

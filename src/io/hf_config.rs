@@ -48,19 +48,27 @@ fn parse(map: &Map<String, Value>) -> std::result::Result<HfConfig, String> {
     };
     let hidden = size(map, "hidden_size", 768, 1 << 16)?;
     let heads = size(map, "num_attention_heads", 12, 1 << 16)?;
+    let layers = size(map, "num_hidden_layers", 12, 1 << 10)?;
+    if hidden == 0 || layers == 0 {
+        return Err(format!("hidden_size {hidden} and num_hidden_layers {layers} must both be positive"));
+    }
     if heads == 0 || hidden % heads != 0 {
         return Err(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}"));
     }
     let swiglu = flag(map, "use_swiglu_ffn", false)?;
     let mlp_ratio = number(map, "mlp_ratio", 4.0)?;
-    if !(mlp_ratio > 0.0 && mlp_ratio <= 64.0) {
-        return Err(format!("mlp_ratio is {mlp_ratio}, expected 0 to 64"));
+    let mlp_hidden = VitConfig::mlp_hidden_for(hidden, mlp_ratio.clamp(0.0, 64.0), swiglu);
+    if mlp_hidden == 0 || mlp_ratio > 64.0 {
+        return Err(format!("mlp_ratio is {mlp_ratio}, expected a positive number up to 64"));
     }
     let layer_norm_eps = number(map, "layer_norm_eps", 1e-6)?;
     if !(layer_norm_eps > 0.0 && layer_norm_eps < 1.0) {
         return Err(format!("layer_norm_eps is {layer_norm_eps}, expected a small positive number"));
     }
-    let (image_size, patch) = (size(map, "image_size", 224, 1 << 14)?, size(map, "patch_size", 14, 1 << 10)?);
+    // The one default in which transformers' two configurations differ.
+    let default_patch = if model == Some("dinov2") { 14 } else { 16 };
+    let (image_size, patch) =
+        (size(map, "image_size", 224, 1 << 14)?, size(map, "patch_size", default_patch, 1 << 10)?);
     if patch == 0 || image_size < patch {
         return Err(format!("image_size {image_size} is smaller than a patch of patch_size {patch}"));
     }
@@ -79,9 +87,9 @@ fn parse(map: &Map<String, Value>) -> std::result::Result<HfConfig, String> {
     Ok(HfConfig {
         config: VitConfig {
             hidden,
-            layers: size(map, "num_hidden_layers", 12, 1 << 10)?,
+            layers,
             heads,
-            mlp_hidden: VitConfig::mlp_hidden_for(hidden, mlp_ratio, swiglu),
+            mlp_hidden,
             swiglu,
             registers,
             patch,

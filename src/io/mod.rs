@@ -11,6 +11,7 @@ mod load;
 mod naming;
 mod naming_packed;
 mod pickle;
+mod pickle_value;
 mod pth;
 mod random;
 mod spec;

@@ -7,6 +7,11 @@ use crate::vit::names::{MASK_TOKEN, expected_tensors};
 use crate::vit::{Family, VitConfig};
 use crate::{Error, Result};
 
+/// Largest patch, MLP and grid of patches that are believed of a file without config.json.
+const MAX_PATCH: usize = 1 << 10;
+const MAX_MLP: usize = 1 << 20;
+const MAX_GRID: usize = 1 << 12;
+
 /// How a file names its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Naming {
@@ -63,7 +68,8 @@ impl Naming {
             return Err(odd(&names.cls, cls, "[1, 1, D] with D a multiple of the heads' width 64"));
         }
         let projection = get(names.projection.clone())?;
-        let &[_, _, patch, _] = &projection.shape[..] else {
+        // An empty tensor may claim any extents, so those that are calculated with are bounded first.
+        let &[_, _, patch @ 1..=MAX_PATCH, _] = &projection.shape[..] else {
             return Err(odd(&names.projection, projection, "[D, 3, patch, patch]"));
         };
         let position = get(names.positions.clone())?;
@@ -90,7 +96,7 @@ impl Naming {
             names.last_linear.iter().find(|path| tensors.contains_key(&format!("{}0.{path}", names.block)));
         let last_name = format!("{}0.{}", names.block, last_linear.unwrap_or(&names.last_linear[0]));
         let last = get(last_name.clone())?;
-        let &[_, mlp_hidden] = &last.shape[..] else { return Err(odd(&last_name, last, "[D, F]")) };
+        let &[_, mlp_hidden @ 1..=MAX_MLP] = &last.shape[..] else { return Err(odd(&last_name, last, "[D, F]")) };
         let first_rows = tensors.get(&format!("{}0.mlp.fc1.weight", names.block)).and_then(|fc1| fc1.shape.first());
         let swiglu = match self {
             Self::Timm => first_rows.is_some_and(|&rows| rows == 2 * mlp_hidden),
@@ -104,7 +110,7 @@ impl Naming {
             swiglu,
             registers,
             patch,
-            image_size: grid.saturating_mul(patch),
+            image_size: grid * patch,
             layer_norm_eps: 1e-6,
             layerscale_value: 1.0,
             family: self.family(),
@@ -193,5 +199,5 @@ struct Landmarks {
 
 fn square_root(count: usize) -> Option<usize> {
     let root = count.isqrt();
-    (root > 0 && root * root == count).then_some(root)
+    ((1..=MAX_GRID).contains(&root) && root * root == count).then_some(root)
 }

@@ -1,5 +1,7 @@
 //! Meta's and timm's tensors, where query, key and value are packed in one linear.
 
+use std::collections::BTreeSet;
+
 use super::state::{HostTensor, StateDict};
 use crate::vit::VitConfig;
 use crate::vit::names::{Linear, MASK_TOKEN};
@@ -16,7 +18,14 @@ pub(super) fn without_chunks(tensors: StateDict) -> StateDict {
         block.parse::<usize>().ok()?;
         Some(format!("blocks.{rest}"))
     };
-    tensors.into_iter().map(|(name, tensor)| (plain(&name).unwrap_or(name), tensor)).collect()
+    // Two spellings of one block must not hide each other: the second keeps its name and is refused as left over.
+    let given: BTreeSet<String> = tensors.keys().cloned().collect();
+    let mut out = StateDict::new();
+    for (name, tensor) in tensors {
+        let free = plain(&name).filter(|plain| !given.contains(plain) && !out.contains_key(plain));
+        out.insert(free.unwrap_or(name), tensor);
+    }
+    out
 }
 
 /// Every tensor of a model under Meta's or timm's names. `cls_position`: whether positions start with CLS's.

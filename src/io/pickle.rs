@@ -6,74 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::quoted;
-use super::tensor_file::Element;
-
-/// Index of a value in the arena.
-pub(super) type Id = usize;
-
-/// A run of values in the archive.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Storage {
-    pub element: Element,
-    /// File name inside the archive's `data/` folder.
-    pub key: String,
-    /// Values it holds.
-    pub count: usize,
-}
-
-/// A view of a storage; extents and strides in values.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct View {
-    pub storage: Storage,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub stride: Vec<usize>,
-}
-
-/// A pickled value.
-#[derive(Clone, Debug)]
-pub(super) enum Node {
-    None,
-    Bool,
-    Int(i64),
-    Float,
-    Text(String),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Global(Global),
-    Storage(Storage),
-    View(View),
-}
-
-/// The names that a state dictionary of float tensors is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Element),
-}
-
-/// A value's text, or what it is instead.
-impl Node {
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Bool => "a boolean",
-            Self::Int(_) => "an integer",
-            Self::Float => "a float",
-            Self::Text(_) => "a string",
-            Self::Tuple(_) => "a tuple",
-            Self::List(_) => "a list",
-            Self::Dict(_) => "a dictionary",
-            Self::Global(_) => "a global",
-            Self::Storage(_) => "a storage",
-            Self::View(_) => "a tensor",
-        }
-    }
-}
+use super::pickle_value::{Global, Id, Node, Storage, View, global};
 
 type Outcome<T> = Result<T, String>;
 
@@ -298,7 +231,7 @@ impl<'a> Machine<'a> {
     fn extend_dict(&mut self, items: &[Id]) -> Outcome<()> {
         let top = self.top()?;
         match &mut self.nodes[top] {
-            Node::Dict(_) if items.len() % 2 != 0 => Err("the pickle sets a key without a value".into()),
+            Node::Dict(_) if !items.len().is_multiple_of(2) => Err("the pickle sets a key without a value".into()),
             Node::Dict(dict) => {
                 dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 Ok(())
@@ -379,20 +312,5 @@ impl<'a> Machine<'a> {
             Node::Dict(_) => Ok(()),
             other => Err(format!("the pickle sets attributes of {}", other.kind())),
         }
-    }
-}
-
-fn global(module: &str, name: &str) -> Outcome<Global> {
-    match (module, name) {
-        ("collections", "OrderedDict") => Ok(Global::OrderedDict),
-        ("torch._utils", "_rebuild_tensor_v2") => Ok(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Ok(Global::RebuildParameter),
-        ("torch", "FloatStorage") => Ok(Global::Storage(Element::F32)),
-        ("torch", "HalfStorage") => Ok(Global::Storage(Element::F16)),
-        ("torch", "BFloat16Storage") => Ok(Global::Storage(Element::Bf16)),
-        _ => Err(format!(
-            "the pickle asks for {}, which is refused: only float tensors in a dictionary are read",
-            quoted(&format!("{module}.{name}"))
-        )),
     }
 }

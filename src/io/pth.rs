@@ -6,7 +6,8 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::pickle::{self, Node, Pickle, View};
+use super::pickle::{self, Pickle};
+use super::pickle_value::{Node, View};
 use super::state::{HostTensor, StateDict};
 use super::{one_line, quoted};
 use crate::{Error, Result};
@@ -43,10 +44,10 @@ fn read_archive(mut file: File) -> std::result::Result<StateDict, String> {
         .find(|name| name == "data.pkl" || name.ends_with("/data.pkl"))
         .ok_or("not a torch archive: it has no data.pkl")?;
     let root = pickle_name.trim_end_matches("data.pkl").to_owned();
-    if let Ok(order) = entry(&mut archive, &format!("{root}byteorder"), 16) {
-        if order != b"little" {
-            return Err("saved on a big-endian machine; only little-endian files are read".into());
-        }
+    if let Ok(order) = entry(&mut archive, &format!("{root}byteorder"), 16)
+        && order != b"little"
+    {
+        return Err("saved on a big-endian machine; only little-endian files are read".into());
     }
     let pickle = pickle::read(&entry(&mut archive, &pickle_name, MAX_PICKLE)?)?;
     tensors(&pickle, |key, size| entry(&mut archive, &format!("{root}data/{key}"), size))

@@ -31,7 +31,7 @@ pub type StateDict = BTreeMap<String, HostTensor>;
 pub struct Classifier {
     /// [classes, D] on CLS alone, or [classes, 2 D] on CLS beside the mean of the patch tokens.
     pub weight: HostTensor,
-    /// [classes].
+    /// Shape `[classes]`.
     pub bias: HostTensor,
 }
 

@@ -92,7 +92,7 @@ fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
     let metadata: Metadata = serde_json::from_slice(&bytes)
         .map_err(|e| damaged(format!("not a safetensors file: corrupt header ({})", one_line(e))))?;
     let data = metadata.data_len() as u64;
-    let expected = data.checked_add(8 + header).unwrap_or(u64::MAX);
+    let expected = data.saturating_add(8 + header);
     if expected != length {
         let what = if length < expected { "truncated" } else { "longer than its header says" };
         return Err(damaged(format!("{what}: expected {expected} bytes, found {length}")));

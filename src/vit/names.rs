@@ -173,12 +173,12 @@ mod tests {
             let config = VitConfig::named(name).unwrap();
             expected_tensors(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
         };
-        // Meta's own parameter counts less the mask token: 22.06 M, 86.58 M, 304.37 M, 1136.48 M.
-        assert_eq!(count("small"), 22_056_576);
-        assert_eq!(count("base"), 86_580_480);
-        assert_eq!(count("large"), 304_368_640);
-        assert_eq!(count("giant"), 1_136_480_768);
-        assert_eq!(count("small-reg"), 22_056_576 + 4 * 384);
+        // As transformers' Dinov2Model counts its parameters at 518 pixels, less the mask token.
+        assert_eq!(count("small"), 22_056_192);
+        assert_eq!(count("base"), 86_579_712);
+        assert_eq!(count("large"), 304_367_616);
+        assert_eq!(count("giant"), 1_136_479_232);
+        assert_eq!(count("small-reg"), 22_056_192 + 4 * 384);
     }
 
     #[test]

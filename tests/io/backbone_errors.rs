@@ -75,6 +75,10 @@ fn a_wrong_config_is_named() {
     says(&error("num_channels", json!(1)), &["num_channels"]);
     says(&error("patch_size", json!(0)), &["patch_size 0"]);
     says(&error("mlp_ratio", json!(-1)), &["mlp_ratio"]);
+    says(&error("mlp_ratio", json!(1e9)), &["mlp_ratio"]);
+    says(&error("mlp_ratio", json!(0.001)), &["mlp_ratio"]);
+    says(&error("hidden_size", json!(0)), &["hidden_size 0"]);
+    says(&error("num_hidden_layers", json!(0)), &["num_hidden_layers 0"]);
     says(&error("layer_norm_eps", json!(0)), &["layer_norm_eps"]);
     says(&error("id2label", json!({"0": "a", "1": "b"})), &["id2label has 2", "3 rows"]);
     says(&error("id2label", json!({"0": "a", "2": "b"})), &["id2label"]);
@@ -82,6 +86,36 @@ fn a_wrong_config_is_named() {
     says(&refusal(dir.path()), &["config.json", "JSON"]);
     folder(dir.path(), |json| json["drop_path_rate"] = json!(0.1), |_| {});
     assert!(open(dir.path()).unwrap().1[0].contains("drop_path_rate"));
+}
+
+#[test]
+fn absent_keys_have_the_defaults_of_their_model() {
+    let dir = tempfile::tempdir().unwrap();
+    // Patches of 2 pixels are stored, so the default in the error is what was assumed.
+    for (registers, words) in [(0, "patch_size 14"), (4, "patch_size 16")] {
+        let config = tiny(false, registers);
+        save_transformers(dir.path(), &config, &state(&config), None, None).unwrap();
+        let path = dir.path().join("config.json");
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        json.as_object_mut().unwrap().remove("patch_size");
+        std::fs::write(&path, json.to_string()).unwrap();
+        says(&refusal(dir.path()), &[words]);
+        // These are at their defaults already.
+        let mut json = hf(&config);
+        for key in ["layer_norm_eps", "hidden_act", "qkv_bias", "num_channels", "use_swiglu_ffn", "num_register_tokens"]
+        {
+            json.as_object_mut().unwrap().remove(key);
+        }
+        std::fs::write(&path, json.to_string()).unwrap();
+        assert_eq!(open(dir.path()).unwrap().0.config, config);
+    }
+}
+
+/// The config.json of a model, as it is written.
+fn hf(config: &peftk::vit::VitConfig) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    save_transformers(dir.path(), config, &state(config), None, None).unwrap();
+    serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap()
 }
 
 #[test]
@@ -135,4 +169,44 @@ fn wrong_paths_and_foreign_names_are_told() {
     meta.insert("blocks.99999999.norm1.bias".into(), HostTensor::filled(&[64], 0.0));
     write(&file, &meta);
     says(&refusal(&file), &["blocks."]);
+}
+
+#[test]
+fn empty_tensors_that_claim_extents_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.safetensors");
+    let config = tiny(false, 4);
+    let huge = 1 << 62;
+    for (name, shape) in [
+        ("patch_embed.proj.weight", vec![64, 3, 0, 0]),
+        ("patch_embed.proj.weight", vec![0, 3, huge, 1]),
+        ("blocks.0.mlp.fc2.weight", vec![64, 0]),
+        ("blocks.0.mlp.fc2.weight", vec![0, huge]),
+        ("pos_embed", vec![1, huge, 0]),
+        ("pos_embed", vec![1, huge + 1, 0]),
+        ("register_tokens", vec![1, huge, 0]),
+        ("cls_token", vec![1, 1, 0]),
+    ] {
+        let mut meta = packed(&state(&config), &config, false);
+        meta.insert(name.into(), HostTensor { shape, data: vec![] });
+        write(&file, &meta);
+        says(&refusal(&file), &[name]);
+    }
+}
+
+#[test]
+fn two_spellings_of_a_block_are_not_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.safetensors");
+    let config = tiny(false, 0);
+    for chunked in [&["blocks.0.1."][..], &["blocks.0.1.", "blocks.1.1."]] {
+        let mut meta = packed(&state(&config), &config, false);
+        let name = "blocks.1.norm1.bias";
+        let tensor = if chunked.len() == 1 { meta[name].clone() } else { meta.remove(name).unwrap() };
+        for chunk in chunked {
+            meta.insert(name.replace("blocks.1.", chunk), tensor.clone());
+        }
+        write(&file, &meta);
+        says(&refusal(&file), &[&format!("{}norm1.bias", chunked[chunked.len() - 1]), "not part"]);
+    }
 }

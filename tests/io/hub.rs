@@ -4,7 +4,7 @@ use std::path::Path;
 
 use peftk::io::hub::{Settings, find, repository};
 
-use crate::common::{classifier, open, says, state, tiny};
+use crate::common::{open, says, state, tiny};
 
 fn settings(cache: &Path, endpoint: &str, offline: bool) -> Settings {
     Settings { cache: cache.to_owned(), endpoint: endpoint.to_owned(), offline, token: None }
@@ -71,6 +71,7 @@ mod download {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::common::classifier;
 
     /// A hub on loopback with one model; it counts the requests and keeps the paths.
     struct Hub {
