@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use super::table;
-use crate::Result;
 use crate::train::Ui;
+use crate::{Result, gpu, kernels};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -58,15 +58,50 @@ fn cpu_features() -> String {
     if names.is_empty() { "none that matter".to_owned() } else { names.join(" ") }
 }
 
-/// The driver as the kernel module tells of itself, without opening it.
+/// Driver, devices and kernels; on a GPU each kernel is run against its plain-loop counterpart.
 fn gpu_facts() -> Vec<Fact> {
-    let module = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
-    let driver = module.as_deref().and_then(|text| text.lines().next()).map(str::to_owned);
-    let mend = driver.is_none().then(|| "training runs on the CPU; a GPU needs NVIDIA's driver".to_owned());
-    vec![
-        Fact { name: "NVIDIA driver", found: driver.unwrap_or_else(|| "none".to_owned()), mend },
-        fact("kernels", "this build trains on the CPU only".to_owned()),
-    ]
+    let probe = gpu::probe();
+    let mut facts = vec![Fact {
+        name: "CUDA driver",
+        found: probe.driver.clone().unwrap_or_else(|| "none".to_owned()),
+        mend: probe.problem.clone(),
+    }];
+    for (index, device) in probe.devices.iter().enumerate() {
+        let (major, minor) = device.capability;
+        let memory = table::bytes(device.memory_bytes);
+        facts.push(fact("GPU", format!("{index}: {}, capability {major}.{minor}, {memory}", device.name)));
+    }
+    let built = match kernels::nvcc_release() {
+        Some(release) => format!("{} built by nvcc {release}; training runs on the CPU so far", kernels::table().len()),
+        None => "none".to_owned(),
+    };
+    facts.push(Fact { name: "kernels", found: built, mend: kernels::require().err().map(|e| e.to_string()) });
+    if probe.problem.is_none() && kernels::require().is_ok() {
+        facts.extend(self_tests());
+    }
+    facts
+}
+
+fn self_tests() -> Vec<Fact> {
+    let device = match gpu::Device::open(0) {
+        Ok(device) => device,
+        Err(error) => return vec![Fact { name: "self-test", found: "not run".to_owned(), mend: Some(error.to_string()) }],
+    };
+    kernels::self_test(&device)
+        .into_iter()
+        .map(|test| {
+            let found = format!(
+                "{} {}: {}, error {:.1e} of {:.0e}, {:.1} us",
+                test.kernel,
+                test.arch,
+                if test.passed() { "right" } else { "WRONG" },
+                test.max_error,
+                test.tolerance,
+                test.micros
+            );
+            Fact { name: "self-test", found, mend: test.problem }
+        })
+        .collect()
 }
 
 /// Where backbones by name are looked for, and which are there.

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap::error::ErrorKind as FlagError;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -60,18 +62,30 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return fail(&Error::input(flag_error(&error, &args))),
     };
     interrupt::install();
-    let done = match cli.command {
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Runs a command. A panic, which is a bug here, ends in one line like any error; one that a decoder's own guard catches leaves none.
+fn run(command: Command) -> Result<()> {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(|info| {
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+    }));
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| match command {
         Command::Train(args) => train::main(args),
         Command::Eval(args) => eval::main(args),
         Command::Predict(args) => predict::main(args),
         Command::Merge(args) => merge::main(args),
         Command::Plan(args) => plan::main(args),
         Command::Doctor(args) => doctor::main(&args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
+    }));
+    done.unwrap_or_else(|_| {
+        let what = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        Err(Error::Internal(format!("a bug in peftk, please report it: {what}")))
+    })
 }
 
 /// One `error:` line and the exit code that belongs to it.
@@ -114,7 +128,7 @@ fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
 fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
-        Device::Cuda(_) => Err(Error::input("--device cuda: this build trains on the CPU only; use --device cpu")),
+        Device::Cuda(_) => Err(Error::input("--device cuda: training runs on the CPU so far, the GPU backend is not complete; use --device cpu")),
     }
 }
 

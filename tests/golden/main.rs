@@ -2,6 +2,7 @@
 //! (tests/golden/data/README.md says how the cases were made and how errors are measured).
 
 mod cases;
+mod families;
 mod files;
 mod fixtures;
 mod names;
