@@ -4,11 +4,15 @@
 
 # So that a later rule never sees half of what an earlier one makes.
 .NOTPARALLEL:
-.PHONY: setup build demo test fmt clippy doc check-all params collect
+.PHONY: setup weights build demo test fmt clippy doc check-all params collect
 
 # nvcc and libclang, in .venv; quick when they are there.
 setup:
 	tools/setup.sh
+
+# The weights of the full-size golden test, in target/vits14; without them that test is counted as not run.
+weights:
+	tools/fetch-weights.sh
 
 build:
 	cargo build --release --locked

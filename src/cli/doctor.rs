@@ -85,7 +85,9 @@ fn gpu_facts() -> Vec<Fact> {
 fn self_tests() -> Vec<Fact> {
     let device = match gpu::Device::open(0) {
         Ok(device) => device,
-        Err(error) => return vec![Fact { name: "self-test", found: "not run".to_owned(), mend: Some(error.to_string()) }],
+        Err(error) => {
+            return vec![Fact { name: "self-test", found: "not run".to_owned(), mend: Some(error.to_string()) }];
+        }
     };
     kernels::self_test(&device)
         .into_iter()

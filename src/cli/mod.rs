@@ -128,7 +128,9 @@ fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
 fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Auto | Device::Cpu => Ok(()),
-        Device::Cuda(_) => Err(Error::input("--device cuda: training runs on the CPU so far, the GPU backend is not complete; use --device cpu")),
+        Device::Cuda(_) => Err(Error::input(
+            "--device cuda: training runs on the CPU so far, the GPU backend is not complete; use --device cpu",
+        )),
     }
 }
 
