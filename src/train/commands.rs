@@ -76,7 +76,7 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
         BackboneSpec::Hub { name } => VitConfig::named(name.trim_start_matches("dinov2-"))?,
         BackboneSpec::Folder(_) | BackboneSpec::File(_) => crate::io::load(&spec, &mut |note| ui.note(note))?.config,
     };
-    let mut config = inputs::planned(config, &splits);
+    let mut config = config.clone();
     init_adapter::settle(&mut config, &vit)?;
-    super::plan::plan(&config, &vit, splits.train.classes.len(), splits.train.task)
+    super::plan::plan(&config, &vit, splits.train.classes.len(), splits.train.task, inputs::counts(&splits))
 }

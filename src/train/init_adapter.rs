@@ -72,7 +72,7 @@ impl Asked<'_> {
 
     fn refuse(&self, flag: &str, said: impl Display, held: impl Display) -> Result<()> {
         let dir = self.dir.display();
-        Err(Error::input(format!("{flag} {said}: --init-adapter {dir} has {held}; leave {flag} out")))
+        Err(Error::input(format!("{flag} {said}: --init-adapter {dir} was made with {held}; leave {flag} out")))
     }
 
     fn check(&self, given: &Given, dora_norm_grad: bool) -> Result<()> {

@@ -41,10 +41,9 @@ fn check_format(dir: &Path, format: Format) -> Result<()> {
     }
 }
 
-/// The settings to plan memory with: no batch is larger than the data.
-pub fn planned(config: &TrainConfig, splits: &Splits) -> TrainConfig {
-    let most = splits.val.as_ref().map_or(0, |set| set.items.len()).max(splits.train.items.len());
-    TrainConfig { batch_size: config.batch_size.min(most.max(1)), ..config.clone() }
+/// Images to train on and to validate on.
+pub fn counts(splits: &Splits) -> (usize, usize) {
+    (splits.train.items.len(), splits.val.as_ref().map_or(0, |set| set.items.len()))
 }
 
 /// A backbone as `--backbone` names it; none: the embedded one.

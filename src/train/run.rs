@@ -57,7 +57,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let mut notes = Vec::new();
     let model = Model::for_training(backend.clone(), &config, backbone, &labels, &mut |note| notes.push(note))?;
     notes.iter().for_each(|note| ui.note(note));
-    let plan = plan(&inputs::planned(&config, &splits), &vit, labels.len(), task)?;
+    let plan = plan(&config, &vit, labels.len(), task, inputs::counts(&splits))?;
     ui.note(&format!(
         "{}: trains {} of {} values; planned memory {:.0} MiB",
         config.strategy.name(),
