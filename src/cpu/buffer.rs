@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shorter blocks go straight to the allocator, which does not unmap them.
@@ -12,7 +13,7 @@ const SMALLEST_KEPT: usize = 16 * 1024;
 #[derive(Debug, Default)]
 struct Shelves {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
-    /// Numbers in blocks that are in use.
+    /// Numbers in blocks that are in use, the short ones aside.
     used: usize,
     /// The most that `used` has been: the bound on used and free blocks together, so that keeping blocks never raises the peak.
     most_used: usize,
@@ -33,23 +34,33 @@ impl Shelves {
     }
 }
 
+/// Numbers in use, short blocks too: a small model is made of them. Counted without the lock.
+#[derive(Debug, Default)]
+struct Count {
+    live: AtomicUsize,
+    peak: AtomicUsize,
+}
+
 /// Where blocks come from and go back to; a clone is a handle to the same one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pool(Arc<Mutex<Shelves>>);
+pub(super) struct Pool(Arc<(Mutex<Shelves>, Count)>);
 
 impl Pool {
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
         // The counters stay right whatever thread dies between two operations on them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The most bytes that blocks from [`SMALLEST_KEPT`] on held at once; the small ones are not worth the lock.
+    /// The most bytes that blocks held at once.
     pub(super) fn peak_bytes(&self) -> u64 {
-        (self.shelves().most_used * size_of::<f32>()) as u64
+        (self.0.1.peak.load(Ordering::Relaxed) * size_of::<f32>()) as u64
     }
 
     /// A block to write all of: what it holds is left over from earlier use.
     pub(super) fn dirty(&self, len: usize) -> Buffer {
+        let count = &self.0.1;
+        let live = count.live.fetch_add(len, Ordering::Relaxed) + len;
+        count.peak.fetch_max(live, Ordering::Relaxed);
         if len < SMALLEST_KEPT {
             return Buffer { data: vec![0.0; len], pool: self.clone() };
         }
@@ -90,6 +101,7 @@ pub struct Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let len = self.data.len();
+        self.pool.0.1.live.fetch_sub(len, Ordering::Relaxed);
         if len < SMALLEST_KEPT {
             return;
         }
@@ -129,7 +141,9 @@ mod tests {
         let again = pool.dirty(len);
         assert_eq!(again.as_ptr(), address);
         assert_eq!(again[3], 7.0);
-        drop(again);
+        let short = pool.dirty(5);
+        assert_eq!(pool.peak_bytes(), 4 * (len as u64 + 5));
+        drop((again, short));
         assert!(pool.zeros(len).iter().all(|&v| v == 0.0));
         // A longer block takes the place of the kept one.
         drop(pool.dirty(2 * len));

@@ -90,7 +90,7 @@ fn listing(bad: &[BadImage], total: usize) -> String {
     let shown: Vec<_> = bad.iter().take(5).map(|b| format!("{} ({})", b.name, b.reason)).collect();
     let more = if bad.len() > 5 { format!(" and {} more", bad.len() - 5) } else { String::new() };
     format!(
-        "{} of {} cannot be read: {}{more}: replace or remove them, or use --skip-bad",
+        "{} of {} cannot be read: {}{more}: replace or remove them, or train with --skip-bad",
         bad.len(),
         plural(total, "image"),
         shown.join(", ")

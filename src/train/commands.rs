@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::evaluate::evaluate;
-use super::inputs;
 use super::loaded::load;
 use super::report::{EvalReport, MemoryPlan};
 use super::run_dir::RunDir;
 use super::step::StepOptions;
 use super::ui::Ui;
+use super::{init_adapter, inputs};
 use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, TrainConfig};
 use crate::cpu::Cpu;
 use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
@@ -76,5 +76,7 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
         BackboneSpec::Hub { name } => VitConfig::named(name.trim_start_matches("dinov2-"))?,
         BackboneSpec::Folder(_) | BackboneSpec::File(_) => crate::io::load(&spec, &mut |note| ui.note(note))?.config,
     };
-    super::plan::plan(config, &vit, splits.train.classes.len(), splits.train.task)
+    let mut config = config.clone();
+    init_adapter::settle(&mut config, &vit)?;
+    super::plan::plan(&config, &vit, splits.train.classes.len(), splits.train.task, inputs::counts(&splits))
 }

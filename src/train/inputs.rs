@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ui::Ui;
-use crate::config::TrainConfig;
+use crate::config::{Format, TrainConfig};
 use crate::data::{self, ImageCache, OpenOptions, Splits};
 use crate::io::{Backbone, BackboneSpec};
 use crate::{Error, Result};
@@ -18,9 +18,32 @@ pub fn open_data(config: &TrainConfig) -> Result<Splits> {
         shots: config.shots,
     };
     match &config.data {
-        Some(dir) => data::open(dir, &options),
+        Some(dir) => {
+            check_format(dir, config.format)?;
+            data::open(dir, &options)
+        }
         None => data::embedded(&options),
     }
+}
+
+/// `--format` says what the folder is; a folder that is something else is a mistake in one of them.
+fn check_format(dir: &Path, format: Format) -> Result<()> {
+    let table = [dir.to_owned(), dir.join("train")].into_iter().find(|part| part.join("labels.csv").is_file());
+    match (format, table) {
+        (Format::Csv, None) => {
+            Err(Error::input(format!("--format csv: there is no labels.csv in {} or its train", dir.display())))
+        }
+        (Format::Folder, Some(part)) => Err(Error::input(format!(
+            "--format folder: {} holds labels.csv, which goes before class folders; move it away or leave the flag out",
+            part.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Images to train on and to validate on.
+pub fn counts(splits: &Splits) -> (usize, usize) {
+    (splits.train.items.len(), splits.val.as_ref().map_or(0, |set| set.items.len()))
 }
 
 /// A backbone as `--backbone` names it; none: the embedded one.

@@ -3,7 +3,9 @@
 pub mod checkpoint;
 mod commands;
 pub mod early_stopping;
+mod epoch;
 pub mod evaluate;
+mod init_adapter;
 mod inputs;
 pub mod interrupt;
 pub mod loaded;

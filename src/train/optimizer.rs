@@ -63,10 +63,7 @@ impl<B: Backend> Optimizer<B> {
     pub fn step(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<f64> {
         let norm = grads.norm()?;
         if !norm.is_finite() {
-            return Err(Error::NonFinite(format!(
-                "the gradient became {norm} at step {}: lower --lr, or clip with --grad-clip 1",
-                self.step + 1
-            )));
+            return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step + 1)));
         }
         if let Some(most) = self.hyper.grad_clip {
             // torch's clip_grad_norm_: a factor of at most 1, with 1e-6 against a division by zero.

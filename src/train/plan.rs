@@ -14,8 +14,15 @@ use crate::io::state::{Backbone, HostTensor};
 use crate::vit::names::expected_tensors;
 use crate::vit::{Mode, VitConfig};
 
-/// Plans training as `config` says on a backbone of this shape and a head for `classes`.
-pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -> Result<MemoryPlan> {
+/// Plans training as `config` says on a backbone of this shape and a head for `classes`, with so many images to train on and to validate on: no batch
+/// is larger than these.
+pub fn plan(
+    config: &TrainConfig,
+    vit: &VitConfig,
+    classes: usize,
+    task: Task,
+    (train, val): (usize, usize),
+) -> Result<MemoryPlan> {
     let backend = Counting::new();
     // Zeros are not touched until someone writes to them: even giant costs no memory here.
     let state =
@@ -39,28 +46,33 @@ pub fn plan(config: &TrainConfig, vit: &VitConfig, classes: usize, task: Task) -
         micro_batch: config.micro_batch,
         checkpointing: config.checkpointing,
     };
-    let batch = empty_batch(&config, classes, task, config.batch_size);
-    let part =
-        empty_batch(&config, classes, task, config.micro_batch.unwrap_or(config.batch_size).min(config.batch_size));
+    let images = config.batch_size.min(train);
+    let batch = empty_batch(&config, classes, task, images);
+    let part = empty_batch(&config, classes, task, config.micro_batch.unwrap_or(images).min(images));
     let saved = saved_by_purpose(&model, &part, options)?;
 
     let mut grads = Grads::new(&model.params);
     forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads)?;
     optimizer.step(&mut model.params, &mut grads, 0.0)?;
     drop(grads);
-    evaluate_batch(&model.vit, &model.params, &batch, options)?;
+    if val > 0 {
+        let batch = empty_batch(&config, classes, task, config.batch_size.min(val));
+        evaluate_batch(&model.vit, &model.params, &batch, options)?;
+    }
 
+    let named = held + moments + trained + saved.values().sum::<usize>();
+    let peak = backend.peak_bytes();
+    // Gradients take the place of what was saved as the backward pass frees it: only those are counted that are more than it was.
+    let gradients = trained.saturating_sub(named.saturating_sub(peak));
     let mut parts = vec![
-        ("frozen weights".to_owned(), (held - trained) as u64),
-        ("trained values".to_owned(), trained as u64),
-        ("optimiser moments".to_owned(), moments as u64),
-        ("gradients".to_owned(), trained as u64),
+        ("frozen weights".to_owned(), held - trained),
+        ("trained values".to_owned(), trained),
+        ("optimiser moments".to_owned(), moments),
+        ("gradients".to_owned(), gradients),
     ];
-    parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
-    let named: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
-    let peak = backend.peak_bytes() as u64;
-    // Gradients and what is saved are not all alive at the same moment: never below zero.
+    parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes)));
     parts.push(("passing through".to_owned(), peak.saturating_sub(named)));
+    let parts = parts.into_iter().map(|(purpose, bytes)| (purpose, bytes as u64)).collect();
     Ok(MemoryPlan { parts })
 }
 

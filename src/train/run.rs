@@ -5,27 +5,28 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::checkpoint::{self, EpochRecord, Progress};
+use super::checkpoint::{self, Progress};
 use super::early_stopping::EarlyStopping;
-use super::evaluate::{Evaluation, evaluate};
-use super::log::{EndLine, Line, RunLine, RunLog, StepLine, ValLine};
+use super::log::{EndLine, Line, RunLine, RunLog};
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
 use super::plan::plan;
 use super::report::{MemoryPlan, Summary};
 use super::run_dir::{Labels, RunDir};
 use super::schedule::Schedule;
-use super::step::{StepOptions, forward_backward};
+use super::step::StepOptions;
 use super::ui::Ui;
-use super::{inputs, interrupt};
-use crate::autograd::{Backend, Grads};
+use super::{init_adapter, inputs, interrupt};
+use crate::autograd::Backend;
 use crate::config::{Augment, ScheduleKind, TrainConfig};
 use crate::cpu::Cpu;
 use crate::data::{Dataset, ImageCache, Loader, LoaderOptions};
 use crate::{Error, Result};
 
-/// Within an epoch the state is saved this often.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// Seconds between two saves within an epoch, where this is set: for machines that may be taken away at any moment.
+const SAVE_EVERY: &str = "PEFTK_SAVE_EVERY_S";
+/// What it is otherwise.
+const SAVE_EVERY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Trains. With `resume` the run in `config.out` goes on where its last checkpoint is, by the settings it was started with.
 ///
@@ -36,6 +37,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let start = Instant::now();
     let mut config = config.clone();
     let mut dir = None;
+    let save_every = save_every()?;
     if resume {
         let opened = RunDir::open(&config.out, "--out")?;
         config = opened.read_config()?;
@@ -50,11 +52,12 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     ui.note(&format!("data: {}", splits.description));
     let backbone = inputs::load_backbone(config.backbone.as_deref(), ui)?;
     ui.note(&format!("backbone: {}", backbone.source));
+    init_adapter::settle(&mut config, &backbone.config)?;
     let (vit, task, labels) = (backbone.config.clone(), splits.train.task, splits.train.classes.clone());
     let mut notes = Vec::new();
     let model = Model::for_training(backend.clone(), &config, backbone, &labels, &mut |note| notes.push(note))?;
     notes.iter().for_each(|note| ui.note(note));
-    let plan = plan(&config, &vit, labels.len(), task)?;
+    let plan = plan(&config, &vit, labels.len(), task, inputs::counts(&splits))?;
     ui.note(&format!(
         "{}: trains {} of {} values; planned memory {:.0} MiB",
         config.strategy.name(),
@@ -64,6 +67,8 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     ));
     let cache = Arc::new(ImageCache::default());
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
+    // From here on there is something to save.
+    interrupt::defer();
     let dir = match dir {
         Some(dir) => dir,
         None => RunDir::create(&config)?,
@@ -101,20 +106,22 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         ..Hyper::new(config.weight_decay)
     };
     let optimizer = Optimizer::new(&model.params, hyper)?;
-    Run { config, dir, model, optimizer, train, val, options, plan, ui, start }.go(backend)
+    Run { config, dir, model, optimizer, train, val, options, plan, save_every, ui, start }.go(backend)
 }
 
-struct Run<'a, B: Backend> {
-    config: TrainConfig,
-    dir: RunDir,
-    model: Model<B>,
-    optimizer: Optimizer<B>,
-    train: Loader,
-    val: Option<Loader>,
-    options: StepOptions,
+/// A run under way.
+pub(super) struct Run<'a, B: Backend> {
+    pub(super) config: TrainConfig,
+    pub(super) dir: RunDir,
+    pub(super) model: Model<B>,
+    pub(super) optimizer: Optimizer<B>,
+    pub(super) train: Loader,
+    pub(super) val: Option<Loader>,
+    pub(super) options: StepOptions,
     plan: MemoryPlan,
-    ui: &'a Ui,
-    start: Instant,
+    pub(super) save_every: Duration,
+    pub(super) ui: &'a Ui,
+    pub(super) start: Instant,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -190,127 +197,14 @@ impl<B: Backend> Run<'_, B> {
             ]),
         })
     }
-
-    fn save(&self, progress: &mut Progress, log: &RunLog) -> Result<()> {
-        log.sync()?;
-        progress.log_lines = log.lines();
-        let mut stored = progress.clone();
-        stored.wall_s += self.start.elapsed().as_secs_f64();
-        checkpoint::save(&self.dir.last(), &self.model.params, &self.optimizer, &stored)
-    }
-
-    /// Ctrl-C: saves the state; whatever hinders that is the error.
-    fn stop(&self, progress: &mut Progress, log: &RunLog) -> Error {
-        if let Err(error) = self.save(progress, log) {
-            return error;
-        }
-        let run = self.dir.path().display();
-        self.ui.note(&format!("stopped after step {}; go on with: peftk train --out {run} --resume", progress.step));
-        Error::Interrupted
-    }
-
-    /// The rest of an epoch, its validation, and what follows from it.
-    fn epoch(&mut self, progress: &mut Progress, log: &mut RunLog) -> Result<()> {
-        let (epoch, batches) = (progress.epoch, self.train.batches_per_epoch());
-        let bar = self.ui.bar(batches as u64, &format!("epoch {epoch}/{}", self.config.epochs));
-        bar.inc(progress.batches_done as u64);
-        let (mut saved, mut lr, mut begun) = (Instant::now(), self.config.lr, Instant::now());
-        for batch in self.train.epoch(epoch, progress.batches_done) {
-            if interrupt::requested() {
-                return Err(self.stop(progress, log));
-            }
-            let batch = batch?;
-            let count = batch.indices.len();
-            let mut grads = Grads::new(&self.model.params);
-            let seed = step_seed(self.config.seed, progress.step);
-            let loss = forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut grads)?;
-            if !loss.is_finite() {
-                return Err(Error::NonFinite(format!(
-                    "the loss became {loss} at step {}: lower --lr, or clip with --grad-clip 1; the state before is in {}",
-                    progress.step + 1,
-                    self.dir.path().display()
-                )));
-            }
-            lr = progress.schedule.lr(progress.step as usize);
-            self.optimizer.step(&mut self.model.params, &mut grads, lr)?;
-            // From the end of the step before to the end of this one: waiting for data counts.
-            let seconds = begun.elapsed().as_secs_f64();
-            begun = Instant::now();
-            progress.step += 1;
-            progress.batches_done += 1;
-            progress.loss_sum += loss * count as f64;
-            progress.images += count;
-            progress.images_trained += count;
-            progress.train_s += seconds;
-            let images_per_s = count as f64 / seconds.max(1e-9);
-            log.write(&Line::Step(StepLine { step: progress.step, epoch: epoch as u64, loss, lr, images_per_s }))?;
-            bar.inc(1);
-            bar.set_message(format!(
-                "loss {:.4}  {images_per_s:.1} images/s",
-                progress.loss_sum / progress.images as f64
-            ));
-            if saved.elapsed() >= SAVE_EVERY && progress.batches_done < batches {
-                self.save(progress, log)?;
-                saved = Instant::now();
-            }
-        }
-        let train_loss = progress.loss_sum / progress.images.max(1) as f64;
-        let validation = match self.validate(epoch, progress.step, log) {
-            Err(Error::Interrupted) => return Err(self.stop(progress, log)),
-            result => result?,
-        };
-        let accuracy = validation.as_ref().map(Evaluation::accuracy);
-        let (mut best, mut stop) = (true, false);
-        if let Some(accuracy) = accuracy {
-            progress.schedule.after_validation(accuracy);
-            let verdict = progress.stopping.update(epoch, accuracy);
-            (best, stop) = (verdict.best, verdict.stop);
-        }
-        let shown = accuracy
-            .map_or(String::new(), |a| format!("  accuracy {:.1} %{}", 100.0 * a, if best { " (best)" } else { "" }));
-        bar.set_message(format!("loss {train_loss:.4}{shown}"));
-        bar.finish();
-        // The result first: a kill between the two writes repeats the epoch and writes the same result again.
-        if best {
-            self.model.save_result(self.dir.path())?;
-        }
-        progress.history.push(EpochRecord {
-            epoch,
-            train_loss,
-            val_loss: validation.as_ref().map(|v| v.loss),
-            val_accuracy: accuracy,
-            lr,
-        });
-        (progress.epoch, progress.batches_done, progress.loss_sum, progress.images) = (epoch + 1, 0, 0.0, 0);
-        progress.finished = stop || epoch >= self.config.epochs;
-        self.save(progress, log)?;
-        log.write_curves()?;
-        if stop {
-            self.ui.note(&format!("stopped early: no better epoch in {}", self.config.patience.unwrap_or(0)));
-        }
-        Ok(())
-    }
-
-    fn validate(&self, epoch: usize, step: u64, log: &mut RunLog) -> Result<Option<Evaluation>> {
-        let Some(loader) = &self.val else { return Ok(None) };
-        let quiet = Ui { quiet: true, ..*self.ui };
-        let bar =
-            if self.ui.is_terminal { self.ui } else { &quiet }.bar(loader.batches_per_epoch() as u64, "validation");
-        // Losses are compared without the smoothing that training may use.
-        let options = StepOptions { label_smoothing: 0.0, ..self.options };
-        let evaluation = evaluate(&self.model, loader, options, &bar)?;
-        log.write(&Line::Val(ValLine {
-            epoch: epoch as u64,
-            step,
-            loss: evaluation.loss,
-            accuracy: evaluation.accuracy(),
-            more: evaluation.more(),
-        }))?;
-        Ok(Some(evaluation))
-    }
 }
 
-/// The seed of a step's dropout masks: of the run's seed and the step alone, so that a resumed step draws the same.
-fn step_seed(seed: u64, step: u64) -> u64 {
-    (seed ^ 0x5851_f42d_4c95_7f2d).wrapping_add(step.wrapping_mul(0x2545_f491_4f6c_dd1d))
+/// Within an epoch the state is saved this often.
+fn save_every() -> Result<Duration> {
+    let Some(text) = std::env::var_os(SAVE_EVERY) else { return Ok(SAVE_EVERY_DEFAULT) };
+    let seconds =
+        text.to_str().and_then(|text| text.trim().parse().ok()).and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds.ok_or_else(|| {
+        Error::input(format!("{SAVE_EVERY}={}: expected a number of seconds of at least 0", text.display()))
+    })
 }

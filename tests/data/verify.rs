@@ -29,7 +29,7 @@ fn bad_files_stop_the_run_with_a_list() {
          DIR/a/cut95.jpg (is a truncated JPEG (no end-of-image marker)), DIR/a/empty.png (is empty (0 bytes)), \
          DIR/a/folder.jpg (is a folder, not an image file), \
          DIR/a/text.png (is not a JPEG, PNG, WebP, BMP or TIFF image) and 1 more: \
-         replace or remove them, or use --skip-bad"
+         replace or remove them, or train with --skip-bad"
     );
 }
 

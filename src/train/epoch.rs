@@ -1,0 +1,167 @@
+//! One epoch of a run: its steps, its validation, what is saved on the way and at its end.
+
+use std::time::Instant;
+
+use super::checkpoint::{self, EpochRecord, Progress};
+use super::evaluate::{Evaluation, evaluate};
+use super::interrupt;
+use super::log::{Line, RunLog, StepLine, ValLine};
+use super::run::Run;
+use super::step::{StepOptions, forward_backward};
+use super::ui::Ui;
+use crate::autograd::{Backend, Grads};
+use crate::{Error, Result};
+
+impl<B: Backend> Run<'_, B> {
+    fn save(&self, progress: &mut Progress, log: &RunLog) -> Result<()> {
+        log.sync()?;
+        progress.log_lines = log.lines();
+        let mut stored = progress.clone();
+        stored.wall_s += self.start.elapsed().as_secs_f64();
+        checkpoint::save(&self.dir.last(), &self.model.params, &self.optimizer, &stored)
+    }
+
+    /// Ctrl-C: saves the state; whatever hinders that is the error.
+    fn stop(&self, progress: &mut Progress, log: &RunLog) -> Error {
+        if let Err(error) = self.save(progress, log) {
+            return error;
+        }
+        let run = self.dir.path().display();
+        self.ui.note(&format!("stopped after step {}; go on with: peftk train --out {run} --resume", progress.step));
+        Error::Interrupted
+    }
+
+    /// Numbers that are none any more: what happened, the mend, what is left.
+    fn diverged(&self, what: &str) -> Error {
+        let run = self.dir.path().display();
+        let left = if self.dir.last().exists() {
+            format!("what was trained before is kept in {run}")
+        } else {
+            "nothing was saved before".to_owned()
+        };
+        Error::NonFinite(format!("{what}: start again with a lower --lr, or clip with --grad-clip 1; {left}"))
+    }
+
+    /// Refuses to save over a good state what the last update has spoilt: its own loss was computed before it.
+    fn check_values(&self, step: u64) -> Result<()> {
+        for (_, param) in self.model.params.trainable() {
+            let sum = self.model.params.backend().sum_squares(param.value.buffer())?;
+            if !sum.is_finite() {
+                return Err(self.diverged(&format!("{} is no longer finite after step {step}", param.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of an epoch, its validation, and what follows from it.
+    pub(super) fn epoch(&mut self, progress: &mut Progress, log: &mut RunLog) -> Result<()> {
+        let (epoch, batches) = (progress.epoch, self.train.batches_per_epoch());
+        let bar = self.ui.bar(batches as u64, &format!("epoch {epoch}/{}", self.config.epochs));
+        bar.inc(progress.batches_done as u64);
+        let (mut saved, mut begun) = (Instant::now(), Instant::now());
+        for batch in self.train.epoch(epoch, progress.batches_done) {
+            if interrupt::requested() {
+                return Err(self.stop(progress, log));
+            }
+            let batch = batch?;
+            let count = batch.indices.len();
+            let mut grads = Grads::new(&self.model.params);
+            let seed = step_seed(self.config.seed, progress.step);
+            let loss = forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut grads)?;
+            if !loss.is_finite() {
+                return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
+            }
+            let lr = progress.schedule.lr(progress.step as usize);
+            if let Err(error) = self.optimizer.step(&mut self.model.params, &mut grads, lr) {
+                return Err(match error {
+                    Error::NonFinite(what) => self.diverged(&what),
+                    other => other,
+                });
+            }
+            // From the end of the step before to the end of this one: waiting for data counts.
+            let seconds = begun.elapsed().as_secs_f64();
+            begun = Instant::now();
+            progress.step += 1;
+            progress.batches_done += 1;
+            progress.loss_sum += loss * count as f64;
+            progress.images += count;
+            progress.images_trained += count;
+            progress.train_s += seconds;
+            let images_per_s = count as f64 / seconds.max(1e-9);
+            log.write(&Line::Step(StepLine { step: progress.step, epoch: epoch as u64, loss, lr, images_per_s }))?;
+            bar.inc(1);
+            bar.set_message(format!(
+                "loss {:.4}  {images_per_s:.1} images/s",
+                progress.loss_sum / progress.images as f64
+            ));
+            if saved.elapsed() >= self.save_every && progress.batches_done < batches {
+                self.save(progress, log)?;
+                saved = Instant::now();
+            }
+        }
+        self.check_values(progress.step)?;
+        let train_loss = progress.loss_sum / progress.images.max(1) as f64;
+        let validation = match self.validate(epoch, progress.step, log) {
+            Err(Error::Interrupted) => return Err(self.stop(progress, log)),
+            result => result?,
+        };
+        // Before the schedule hears of the accuracy; the same whether this epoch ran in one piece or not.
+        let lr = progress.schedule.lr(progress.step.saturating_sub(1) as usize);
+        let accuracy = validation.as_ref().map(Evaluation::accuracy);
+        let (mut best, mut stop) = (true, false);
+        if let Some(accuracy) = accuracy {
+            progress.schedule.after_validation(accuracy);
+            let verdict = progress.stopping.update(epoch, accuracy);
+            (best, stop) = (verdict.best, verdict.stop);
+        }
+        let shown = accuracy
+            .map_or(String::new(), |a| format!("  accuracy {:.1} %{}", 100.0 * a, if best { " (best)" } else { "" }));
+        bar.set_message(format!("loss {train_loss:.4}{shown}"));
+        bar.finish();
+        // The result first: a kill between the two writes repeats the epoch and writes the same result again.
+        if best {
+            self.model.save_result(self.dir.path())?;
+        }
+        progress.history.push(EpochRecord {
+            epoch,
+            train_loss,
+            val_loss: validation.as_ref().map(|v| v.loss),
+            val_accuracy: accuracy,
+            lr,
+        });
+        (progress.epoch, progress.batches_done, progress.loss_sum, progress.images) = (epoch + 1, 0, 0.0, 0);
+        progress.finished = stop || epoch >= self.config.epochs;
+        self.save(progress, log)?;
+        log.write_curves()?;
+        if stop {
+            self.ui.note(&format!("stopped early: no better epoch in {}", self.config.patience.unwrap_or(0)));
+        }
+        Ok(())
+    }
+
+    fn validate(&self, epoch: usize, step: u64, log: &mut RunLog) -> Result<Option<Evaluation>> {
+        let Some(loader) = &self.val else { return Ok(None) };
+        let quiet = Ui { quiet: true, ..*self.ui };
+        let bar =
+            if self.ui.is_terminal { self.ui } else { &quiet }.bar(loader.batches_per_epoch() as u64, "validation");
+        // Losses are compared without the smoothing that training may use.
+        let options = StepOptions { label_smoothing: 0.0, ..self.options };
+        let evaluation = evaluate(&self.model, loader, options, &bar)?;
+        if !evaluation.loss.is_finite() {
+            return Err(self.diverged(&format!("the validation loss became {} in epoch {epoch}", evaluation.loss)));
+        }
+        log.write(&Line::Val(ValLine {
+            epoch: epoch as u64,
+            step,
+            loss: evaluation.loss,
+            accuracy: evaluation.accuracy(),
+            more: evaluation.more(),
+        }))?;
+        Ok(Some(evaluation))
+    }
+}
+
+/// The seed of a step's dropout masks: of the run's seed and the step alone, so that a resumed step draws the same.
+fn step_seed(seed: u64, step: u64) -> u64 {
+    (seed ^ 0x5851_f42d_4c95_7f2d).wrapping_add(step.wrapping_mul(0x2545_f491_4f6c_dd1d))
+}
