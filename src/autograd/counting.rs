@@ -126,17 +126,28 @@ impl Backend for Counting {
 
     fn linear_backward(&self, args: LinearBackward<'_, Block>) -> Result<LinearGrads<Block>> {
         let LinearDims { m, k, n } = args.dims;
-        let adapter = |a: &Adapter<'_, Block>| AdapterGrads {
+        // The effective weights that dy is multiplied by: one for all adapters without dropout, the branch of each DoRA with it.
+        let effective = args.need_x.then(|| {
+            let merged = args.adapters.iter().any(|a| a.dropped.is_none()).then(|| self.block(n * k));
+            let is_branch = |a: &&Adapter<'_, Block>| a.dropped.is_some() && a.gain.is_some();
+            let branches = args.adapters.iter().filter(is_branch).map(|a| self.block(a.dims.rows * k));
+            (merged, branches.collect::<Vec<_>>())
+        });
+        let x = args.need_x.then(|| self.block(m * k));
+        let dropped = |a: &Adapter<'_, Block>| (args.need_x && a.dropped.is_some()).then(|| self.block(m * k));
+        let dropped: Vec<_> = args.adapters.iter().map(dropped).collect();
+        drop(effective);
+        let adapter = |(a, dropped): (&Adapter<'_, Block>, Option<Block>)| AdapterGrads {
             a: args.need_adapter.then(|| self.block(a.dims.rank * k)),
             b: args.need_adapter.then(|| self.block(a.dims.rows * a.dims.rank)),
             gain: (args.need_adapter && a.gain.is_some()).then(|| self.block(a.dims.rows)),
-            dropped: (args.need_x && a.dropped.is_some()).then(|| self.block(m * k)),
+            dropped,
         };
         Ok(LinearGrads {
-            x: args.need_x.then(|| self.block(m * k)),
+            x,
             w: args.need_w.then(|| self.block(n * k)),
             bias: args.need_bias.then(|| self.block(n)),
-            adapters: args.adapters.iter().map(adapter).collect(),
+            adapters: args.adapters.iter().zip(dropped).map(adapter).collect(),
         })
     }
 

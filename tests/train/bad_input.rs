@@ -72,7 +72,7 @@ fn broken_backbones_and_settings_are_named() {
         std::fs::write(backbone.join("model.safetensors"), weights).unwrap();
     };
     put(&config.replace("\"hidden_size\": 128", "\"hidden_size\": 192"), &weights);
-    refused(dir, "--data data --backbone backbone", &["backbone", "128", "192"]);
+    refused(dir, "--data data --backbone backbone", &["backbone", "expected", "192"]);
     let mut corrupt = weights.clone();
     corrupt[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     put(&config, &corrupt);

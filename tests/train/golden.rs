@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::{difference, done, logits, losses};
@@ -29,8 +29,12 @@ fn data() -> PathBuf {
 fn tensor(file: &[u8], name: &str) -> Vec<f64> {
     let file = SafeTensors::deserialize(file).unwrap();
     let view = file.tensor(name).unwrap();
-    assert_eq!(view.dtype(), safetensors::Dtype::F64, "{name}");
-    view.data().chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect()
+    let numbers = |size| view.data().chunks_exact(size);
+    match view.dtype() {
+        Dtype::F64 => numbers(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect(),
+        Dtype::F32 => numbers(4).map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap()))).collect(),
+        other => panic!("{name} is {other:?}"),
+    }
 }
 
 /// The program's logits, images in the order of the case.

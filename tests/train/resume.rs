@@ -13,7 +13,7 @@ use crate::{assert_same_bits, command, done, lines, pictures, text};
 
 /// Everything that has a state: dropout, augmentation, shuffling, a plateau that falls, clipping, warm-up, moments.
 const PLATEAU: &str = "train --data data --backbone random:micro --input-size 28 --batch-size 8 --epochs 12 --targets all-linear \
-                       --lora-dropout 0.1 --schedule plateau --lr 1e-2 --grad-clip 1 --warmup-steps 5";
+                       --lora-dropout 0.1 --schedule plateau --lr 5e-2 --grad-clip 1 --warmup-steps 5";
 
 fn start(dir: &Path, line: &str, save_every: &str) -> Child {
     let mut command = command(dir, line);
