@@ -141,7 +141,7 @@ pub enum AdapterInit {
     Gaussian,
     /// Principal singular vectors of W (PiSSA); the rest stays in the frozen weight.
     Pissa,
-    /// A and B from one orthogonal basis, the base weight corrected so that step 0 changes nothing.
+    /// A and B from complementary halves of one orthogonal basis: B A = 0, so that step 0 changes nothing.
     Orthogonal,
 }
 
@@ -274,7 +274,8 @@ pub struct TrainConfig {
     pub balanced: bool,
     /// Head input.
     pub pool: Pool,
-    /// Images that go through the model at once; absent: the whole batch. Gradients are the whole batch's either way.
+    /// Images that go through the model at once; absent: the whole batch. Gradients are the whole batch's either way;
+    /// dropout, where there is any, draws other masks.
     pub micro_batch: Option<usize>,
     /// Recompute each block's activations in the backward pass instead of keeping them.
     pub checkpointing: bool,

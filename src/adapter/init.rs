@@ -122,7 +122,7 @@ fn normal(rng: &mut ChaCha8Rng, len: usize, deviation: f64) -> Vec<f32> {
 
 /// A's rows and B's columns in complementary halves of one orthogonal basis of R^rank: B A = 0 with both non-zero (peft's "orthogonal").
 fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, cols: usize, rank: usize, path: &str) -> Result<(Vec<f32>, Vec<f32>)> {
-    if rank % 2 != 0 {
+    if !rank.is_multiple_of(2) {
         return Err(Error::input(format!("--init orthogonal: rank {rank} of {path} is odd, expected an even one")));
     }
     let half = rank / 2;

@@ -173,7 +173,7 @@ impl<B: Backend> Params<B> {
     /// Replaces a value by another of the same shape.
     pub fn set(&mut self, id: ParamId, values: &[f32]) -> Result<()> {
         let param = &mut self.list[id.0];
-        param.value = Array::upload(&self.backend, values, &param.value.shape().to_vec())?;
+        param.value = Array::upload(&self.backend, values, param.value.shape())?;
         Ok(())
     }
 

@@ -17,9 +17,9 @@ const LINEAR_ROWS: usize = 128;
 pub(super) struct Threads(Option<Arc<rayon::ThreadPool>>);
 
 impl Threads {
-    /// `count` threads, by default one a core.
+    /// `count` threads, by default as many as rayon has: one a core, or RAYON_NUM_THREADS.
     pub(super) fn new(count: Option<usize>) -> Result<Self> {
-        let count = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let count = count.unwrap_or_else(rayon::current_num_threads);
         if count <= 1 {
             return Ok(Self(None));
         }

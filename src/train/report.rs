@@ -41,7 +41,7 @@ pub struct EvalReport {
     pub images: u64,
     /// Mean loss.
     pub loss: f64,
-    /// What training watches: top-1, or for multi-label the share of pairs decided rightly. 0 to 1.
+    /// What training watches: top-1, or for multi-label the mean over labels of average precision. 0 to 1.
     pub accuracy: f64,
     /// The task's other measures, by name.
     #[serde(flatten)]

@@ -47,7 +47,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         inputs::make_paths_absolute(&mut config)?;
     }
     let backend = Cpu::new(None)?;
-    ui.note(&format!("device: CPU, {} threads, f32", rayon::current_num_threads()));
+    ui.note(&format!("device: {}, f32", device_words()));
     let mut splits = inputs::open_data(&config)?;
     ui.note(&format!("data: {}", splits.description));
     let backbone = inputs::load_backbone(config.backbone.as_deref(), ui)?;
@@ -188,7 +188,7 @@ impl<B: Backend> Run<'_, B> {
         Ok(RunLine {
             version: env!("CARGO_PKG_VERSION").into(),
             settings,
-            device: format!("cpu, {} threads", rayon::current_num_threads()),
+            device: device_words(),
             planned_device_bytes: self.plan.total(),
             more: Map::from_iter([
                 ("classes".to_owned(), Value::from(self.model.labels.len())),
@@ -207,4 +207,11 @@ fn save_every() -> Result<Duration> {
     seconds.ok_or_else(|| {
         Error::input(format!("{SAVE_EVERY}={}: expected a number of seconds of at least 0", text.display()))
     })
+}
+
+fn device_words() -> String {
+    match rayon::current_num_threads() {
+        1 => "CPU, 1 thread".to_owned(),
+        threads => format!("CPU, {threads} threads"),
+    }
 }

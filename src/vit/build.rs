@@ -35,7 +35,7 @@ pub fn build<B: Backend>(
     head: &Classifier,
     options: &BuildOptions<'_>,
 ) -> Result<Vit> {
-    if options.input_size == 0 || options.input_size % config.patch != 0 {
+    if options.input_size == 0 || !options.input_size.is_multiple_of(config.patch) {
         return Err(Error::input(format!(
             "--input-size {}: expected a positive multiple of {}, the patch size",
             options.input_size, config.patch
