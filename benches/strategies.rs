@@ -39,7 +39,8 @@ fn strategies(c: &mut Criterion) {
         let adapter = strategy.has_adapter().then(AdapterSettings::default);
         let config = TrainConfig { strategy, adapter, input_size: SIZE, ..TrainConfig::default() };
         let cpu = Cpu::new(None).expect("the CPU");
-        let mut model = Model::for_training(cpu, &config, backbone, &labels, &mut |_| {}).expect("a model");
+        let mut model =
+            Model::for_training(cpu, &config, backbone, &labels, Task::Multiclass, &mut |_| {}).expect("a model");
         let mut optimizer = Optimizer::new(&model.params, Hyper::new(0.05)).expect("an optimiser");
         group.bench_function(strategy.name(), |b| {
             b.iter(|| {

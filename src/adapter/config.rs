@@ -142,6 +142,11 @@ impl AdapterConfig {
         [self.module_name(site, self.family), self.module_name(site, self.family.other())]
     }
 
+    /// Whether a pattern names a site.
+    pub(super) fn pattern_names(&self, pattern: &str, site: Site) -> bool {
+        patterns::first_match(&[(pattern.to_owned(), ())], &self.names(site)).is_some()
+    }
+
     /// The rank of a site: the first `rank_pattern` that matches, else `rank`.
     pub fn rank_of(&self, site: Site) -> usize {
         patterns::first_match(&self.rank_pattern, &self.names(site)).copied().unwrap_or(self.rank)
@@ -190,6 +195,14 @@ impl AdapterConfig {
         for (key, alpha) in alphas.chain(self.alpha_pattern.iter().map(|(k, v)| (k.as_str(), v))) {
             if !alpha.is_finite() {
                 return bad(format!("alpha {alpha} for {} must be a number", crate::io::quoted(key)));
+            }
+        }
+        // peft stores patterns as a JSON object: of two alike only the last would be left.
+        let ranks: Vec<&String> = self.rank_pattern.iter().map(|(key, _)| key).collect();
+        let alphas_by: Vec<&String> = self.alpha_pattern.iter().map(|(key, _)| key).collect();
+        for (name, keys) in [("rank_pattern", ranks), ("alpha_pattern", alphas_by)] {
+            if let Some(key) = keys.iter().enumerate().find_map(|(i, key)| keys[..i].contains(key).then_some(key)) {
+                return bad(format!("{name} names {} twice: give it once", crate::io::quoted(key)));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {

@@ -267,7 +267,11 @@ impl AdapterFile {
 /// [`Error::Io`] where a file cannot be written; a configuration out of range.
 pub fn write(dir: &Path, adapter: &AdapterFile, registers: bool, base_model: Option<&str>) -> Result<()> {
     let prefix = if registers { "dinov2_with_registers" } else { "dinov2" };
-    let config = AdapterConfig { prefix: prefix.into(), ..adapter.config.clone() };
+    let mut config = AdapterConfig { prefix: prefix.into(), ..adapter.config.clone() };
+    if adapter.classifier.is_some() {
+        // Without it peft takes the head's tensors for keys it doesn't know.
+        config.modules_to_save = vec!["classifier".into()];
+    }
     config.check(&dir.display().to_string())?;
     let mut tensors: Vec<(String, &HostTensor)> = Vec::new();
     for module in &adapter.modules {

@@ -86,6 +86,14 @@ fn config_of(settings: &AdapterSettings, dora: bool, vit: &VitConfig) -> Result<
             )));
         }
     }
+    let sites = config.sites(vit);
+    let ranks = settings.rank_pattern.iter().map(|(key, _)| ("--rank-pattern", key));
+    let alphas = settings.alpha_pattern.iter().map(|(key, _)| ("--alpha-pattern", key));
+    for (flag, key) in ranks.chain(alphas) {
+        if !sites.iter().any(|&site| config.pattern_names(key, site)) {
+            return Err(Error::input(format!("{flag}: '{key}' names none of the linears that get an adapter")));
+        }
+    }
     if let Some(layer) = settings.layers.iter().find(|&&layer| layer >= vit.layers) {
         return Err(Error::input(format!(
             "--layers: block {layer} is not there: the backbone has 0 to {}",

@@ -47,6 +47,13 @@ pub fn replace_dir(target: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Re
     swapped
 }
 
+/// Where to read what `target` holds: `target`, or the old folder that stepped aside while a new one takes its place. Changes nothing, so that a
+/// reader never disturbs a run that goes on.
+pub fn readable_dir(target: &Path) -> PathBuf {
+    let aside = beside(target, ".old.tmp");
+    if !target.exists() && aside.exists() { aside } else { target.to_owned() }
+}
+
 /// Mends what a killed [`replace_dir`] left: puts an old folder that had stepped aside back into place and removes half
 /// built ones. Call it before `target` is read.
 ///

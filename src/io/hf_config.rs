@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::{one_line, quoted};
+use crate::config::Task;
 use crate::vit::{Family, VitConfig};
 use crate::{Error, Result};
 
@@ -13,12 +14,27 @@ use crate::{Error, Result};
 /// ignores it.
 const POSITIONS: &str = "peftk_positions";
 
+/// transformers' key for what a classifier's outputs mean.
+pub(super) const PROBLEM_TYPE: &str = "problem_type";
+const SINGLE_LABEL: &str = "single_label_classification";
+const MULTI_LABEL: &str = "multi_label_classification";
+
+/// transformers' word for a task.
+pub(super) fn problem_type(task: Task) -> &'static str {
+    match task {
+        Task::Multiclass => SINGLE_LABEL,
+        Task::Multilabel => MULTI_LABEL,
+    }
+}
+
 /// What config.json says.
 #[derive(Debug)]
 pub(super) struct HfConfig {
     pub config: VitConfig,
     /// Class names in index order, `LABEL_i` included; `None` where none are given.
     pub labels: Option<Vec<String>>,
+    /// What the classifier's outputs mean, by transformers' `problem_type`; `None` where it is not said.
+    pub task: Option<Task>,
     /// Rates of dropout or stochastic depth that are not zero; nothing here applies them.
     pub ignored_dropout: Vec<&'static str>,
 }
@@ -99,6 +115,11 @@ fn parse(map: &Map<String, Value>) -> std::result::Result<HfConfig, String> {
             family: family(map)?,
         },
         labels: labels(map)?,
+        task: match map.get(PROBLEM_TYPE).and_then(Value::as_str) {
+            Some(MULTI_LABEL) => Some(Task::Multilabel),
+            Some(SINGLE_LABEL) => Some(Task::Multiclass),
+            _ => None,
+        },
         ignored_dropout: rates.into_iter().filter(|&key| number(map, key, 0.0).is_ok_and(|rate| rate != 0.0)).collect(),
     })
 }

@@ -44,7 +44,7 @@ pub fn load(spec: &BackboneSpec, progress: &mut dyn FnMut(&str)) -> Result<Backb
 }
 
 fn from_seed(config: VitConfig, seed: u64, source: String) -> Backbone {
-    Backbone { state: random(&config, seed), config, classifier: None, labels: None, source }
+    Backbone { state: random(&config, seed), config, classifier: None, labels: None, task: None, source }
 }
 
 fn from_folder(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Backbone> {
@@ -86,7 +86,7 @@ fn from_tensors(tensors: StateDict, file: &Path, folder: &Path, progress: &mut d
         Naming::Transformers(_) if json.is_file() => Some(hf_config::read(&json)?),
         _ => None,
     };
-    let HfConfig { config, labels, ignored_dropout } = match given {
+    let HfConfig { config, labels, task, ignored_dropout } = match given {
         Some(given) => given,
         None => {
             let config = naming.infer(&tensors, &source)?;
@@ -94,7 +94,7 @@ fn from_tensors(tensors: StateDict, file: &Path, folder: &Path, progress: &mut d
                 "{source}: no config.json of transformers, so the shape is inferred: {}",
                 describe(&config)
             ));
-            HfConfig { config, labels: None, ignored_dropout: Vec::new() }
+            HfConfig { config, labels: None, task: None, ignored_dropout: Vec::new() }
         }
     };
     for key in ignored_dropout {
@@ -102,7 +102,7 @@ fn from_tensors(tensors: StateDict, file: &Path, folder: &Path, progress: &mut d
     }
     let (state, classifier) = naming.canonical(tensors, &config, &source)?;
     let labels = check_labels(labels, classifier.as_ref().map(|c| c.classes()), &json)?;
-    Ok(Backbone { config, state, classifier, labels, source })
+    Ok(Backbone { config, state, classifier, labels, task, source })
 }
 
 /// Labels must be as many as the classifier's rows; placeholders are no labels.

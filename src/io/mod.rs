@@ -24,7 +24,7 @@ pub use load::{EMBEDDED_SEED, RANDOM_SEED, load};
 pub use random::random;
 pub use spec::BackboneSpec;
 pub use state::{Backbone, Classifier, HostTensor, StateDict};
-pub use transformers::save_transformers;
+pub use transformers::{save_task, save_transformers};
 
 /// A name that came out of a file, quoted for an error line: control characters escaped, so that it stays one line, and
 /// cut where it is absurdly long.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::quoted;
+use crate::config::Task;
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
@@ -115,6 +116,8 @@ pub struct Backbone {
     pub classifier: Option<Classifier>,
     /// Class names in index order; `None` where they are absent or only `LABEL_i`.
     pub labels: Option<Vec<String>>,
+    /// What the stored head's outputs mean, where the file says so.
+    pub task: Option<Task>,
     /// Where it came from, for the log.
     pub source: String,
 }

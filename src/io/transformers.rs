@@ -5,6 +5,7 @@ use std::path::Path;
 use super::hf_config;
 use super::state::{Classifier, HostTensor, StateDict, check_tensors};
 use super::{atomic, one_line, tensor_file};
+use crate::config::Task;
 use crate::vit::VitConfig;
 use crate::vit::names::{MASK_TOKEN, expected_tensors};
 use crate::{Error, Result};
@@ -52,4 +53,18 @@ pub fn save_transformers(
     text.push(b'\n');
     atomic::write_file(&dir.join("config.json"), &text)?;
     tensor_file::write(&dir.join("model.safetensors"), tensors)
+}
+
+/// Notes in a saved folder's config.json what its classifier's outputs mean, as transformers' `problem_type`.
+///
+/// # Errors
+/// [`Error::Io`] where the file cannot be read or written.
+pub fn save_task(dir: &Path, task: Task) -> Result<()> {
+    let path = dir.join("config.json");
+    let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    let mut json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| Error::Internal(one_line(e)))?;
+    json[hf_config::PROBLEM_TYPE] = hf_config::problem_type(task).into();
+    let mut text = serde_json::to_vec_pretty(&json).map_err(|e| Error::Internal(one_line(e)))?;
+    text.push(b'\n');
+    atomic::write_file(&path, &text)
 }

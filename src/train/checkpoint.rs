@@ -16,6 +16,8 @@ use crate::{Error, Result};
 /// Where a run is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Progress {
+    /// What the run trains and validates on, in short: another order or other images would not continue this run.
+    pub data: String,
     /// The epoch under way, counted from 1.
     pub epoch: usize,
     /// Its batches that are done.

@@ -9,7 +9,7 @@ use super::run_dir::RunDir;
 use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs};
-use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, TrainConfig};
+use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, Resize, TrainConfig};
 use crate::cpu::Cpu;
 use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
 use crate::io::{BackboneSpec, atomic};
@@ -60,7 +60,13 @@ pub fn merge(config: &MergeConfig, ui: &Ui) -> Result<()> {
     if let Some(parent) = config.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
     }
-    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))
+    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))?;
+    let resize = if loaded.resize == Resize::Crop { "crop" } else { "squash" };
+    ui.note(&format!(
+        "trained on images of {} px, resized by {resize}: use it with --input-size {} --resize {resize}",
+        loaded.model.vit.input_size, loaded.model.vit.input_size
+    ));
+    Ok(())
 }
 
 /// The memory plan of `peftk train` with the same flags; nothing is trained and no weights are read, where a name says enough.

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 impl<B: Backend> Run<'_, B> {
     fn save(&self, progress: &mut Progress, log: &RunLog) -> Result<()> {
+        // Values that are no numbers must never take the place of good ones.
+        self.check_values(progress.step)?;
         log.sync()?;
         progress.log_lines = log.lines();
         let mut stored = progress.clone();

@@ -46,6 +46,26 @@ pub fn counts(splits: &Splits) -> (usize, usize) {
     (splits.train.items.len(), splits.val.as_ref().map_or(0, |set| set.items.len()))
 }
 
+/// What a run trains and validates on, in short: file names, labels and their order, by 64-bit FNV-1a. Folders may be moved.
+pub fn fingerprint(splits: &Splits) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut mix = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for set in std::iter::once(&splits.train).chain(&splits.val) {
+        set.classes.iter().for_each(|class| mix(class));
+        for item in &set.items {
+            let name = item.source.name();
+            mix(name.rsplit(['/', '\\']).next().unwrap_or(&name));
+            mix(&format!("{:?}", item.label.classes()));
+        }
+        mix("");
+    }
+    format!("{hash:016x}")
+}
+
 /// A backbone as `--backbone` names it; none: the embedded one.
 pub fn load_backbone(name: Option<&str>, ui: &Ui) -> Result<Backbone> {
     let spec = name.map_or(Ok(BackboneSpec::Embedded), BackboneSpec::parse)?;

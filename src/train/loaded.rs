@@ -9,7 +9,7 @@ use super::ui::Ui;
 use crate::adapter;
 use crate::autograd::Backend;
 use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize, Task};
-use crate::io::BackboneSpec;
+use crate::io::{BackboneSpec, atomic};
 use crate::{Error, Result};
 
 /// A classifier and how its images are prepared.
@@ -42,7 +42,7 @@ pub fn load<B: Backend>(
             let small = backbone.config.image_size < DEFAULT_INPUT_SIZE;
             let input_size = input_size.unwrap_or(if small { backbone.config.image_size } else { DEFAULT_INPUT_SIZE });
             let model = Model::for_inference(backend, backbone, adapter, None, None, input_size)?;
-            Ok(Loaded { model, task: Task::Multiclass, resize: resize.unwrap_or(Resize::Squash) })
+            Ok(Loaded { task: model.task, model, resize: resize.unwrap_or(Resize::Squash) })
         }
     }
 }
@@ -64,10 +64,11 @@ fn from_run<B: Backend>(
         ))
     };
     let (backbone, adapter) = if config.strategy.has_adapter() {
-        if !run.adapter().is_dir() {
+        let folder = atomic::readable_dir(&run.adapter());
+        if !folder.is_dir() {
             return Err(unfinished());
         }
-        (inputs::load_backbone(config.backbone.as_deref(), ui)?, Some(adapter::read(&run.adapter())?))
+        (inputs::load_backbone(config.backbone.as_deref(), ui)?, Some(adapter::read(&folder)?))
     } else {
         if !path.join("model.safetensors").is_file() {
             return Err(unfinished());
@@ -75,6 +76,6 @@ fn from_run<B: Backend>(
         (crate::io::load(&BackboneSpec::Folder(path.to_owned()), &mut |note| ui.note(note))?, None)
     };
     let input_size = input_size.unwrap_or(config.input_size);
-    let model = Model::for_inference(backend, backbone, adapter, Some(labels.labels), Some(config.pool), input_size)?;
+    let model = Model::for_inference(backend, backbone, adapter, Some(labels.labels), Some(labels.task), input_size)?;
     Ok(Loaded { model, task: labels.task, resize: resize.unwrap_or(config.resize) })
 }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::adapter::{self, AdapterFile};
 use crate::autograd::{Backend, Params};
-use crate::config::{AdapterInit, Pool, Strategy, TrainConfig};
+use crate::config::{AdapterInit, Pool, Strategy, Task, TrainConfig};
 use crate::io::atomic;
 use crate::io::state::{Backbone, Classifier, HostTensor, StateDict};
 use crate::vit::build::{BuildOptions, build};
@@ -22,6 +22,8 @@ pub struct Model<B: Backend> {
     pub params: Params<B>,
     /// Class names by index.
     pub labels: Vec<String>,
+    /// What the outputs mean.
+    pub task: Task,
     /// The adapters' configuration and starting values.
     adapter: Option<AdapterFile>,
     /// Adapters that took a part out of the backbone (PiSSA): written as plain adapters on the untouched one.
@@ -39,6 +41,7 @@ impl<B: Backend> Model<B> {
         config: &TrainConfig,
         mut backbone: Backbone,
         labels: &[String],
+        task: Task,
         note: &mut dyn FnMut(String),
     ) -> Result<Self> {
         let mut adapter = match (&config.init_adapter, &config.adapter) {
@@ -80,7 +83,7 @@ impl<B: Backend> Model<B> {
         let rewrote_base =
             config.init_adapter.is_none() && config.adapter.as_ref().is_some_and(|a| a.init == AdapterInit::Pissa);
         let labels = labels.to_vec();
-        Ok(Self { vit, params, labels, adapter, rewrote_base, original, base_name: backbone.source })
+        Ok(Self { vit, params, labels, task, adapter, rewrote_base, original, base_name: backbone.source })
     }
 
     /// A model that is only run.
@@ -89,7 +92,7 @@ impl<B: Backend> Model<B> {
         backbone: Backbone,
         mut adapter: Option<AdapterFile>,
         labels: Option<Vec<String>>,
-        pool: Option<Pool>,
+        task: Option<Task>,
         input_size: usize,
     ) -> Result<Self> {
         if let Some(file) = &adapter {
@@ -103,7 +106,9 @@ impl<B: Backend> Model<B> {
                 ))
             })?;
         let width = head.weight.shape.get(1).copied().unwrap_or(0);
-        let pool = pool.unwrap_or(if width == backbone.config.hidden { Pool::Cls } else { Pool::ClsMean });
+        // A head that was trained on CLS alone is stored with zeros for the mean: its width tells how it is to be run.
+        let pool = if width == backbone.config.hidden { Pool::Cls } else { Pool::ClsMean };
+        let task = task.or(backbone.task).unwrap_or(Task::Multiclass);
         let classes = head.bias.data.len();
         let labels = labels.or(backbone.labels).unwrap_or_else(|| (0..classes).map(|i| format!("LABEL_{i}")).collect());
         if labels.len() != classes {
@@ -123,7 +128,7 @@ impl<B: Backend> Model<B> {
         let mut params = Params::new(backend);
         let original = backbone.state.clone();
         let vit = build(&mut params, &backbone.config, backbone.state, &head, &options)?;
-        Ok(Self { vit, params, labels, adapter, rewrote_base: false, original, base_name: backbone.source })
+        Ok(Self { vit, params, labels, task, adapter, rewrote_base: false, original, base_name: backbone.source })
     }
 
     /// Numbers that training changes.
@@ -143,6 +148,8 @@ impl<B: Backend> Model<B> {
         if self.rewrote_base {
             file = adapter::as_plain(&file, template)?;
         }
+        // A head on CLS alone is widened by zeros: peft's model has no other form.
+        file.classifier = file.classifier.map(|head| head.with_mean(self.vit.config.hidden));
         let registers = self.vit.config.registers > 0;
         atomic::replace_dir(&run.join("adapter"), |dir| adapter::write(dir, &file, registers, Some(&self.base_name)))
     }
@@ -151,7 +158,8 @@ impl<B: Backend> Model<B> {
     pub fn save_whole(&self, dir: &Path) -> Result<()> {
         let state = export::backbone(&self.vit, &self.params, &self.original)?;
         let head = export::classifier(&self.vit, &self.params)?;
-        crate::io::save_transformers(dir, &self.vit.config, &state, Some(&head), Some(&self.labels))
+        crate::io::save_transformers(dir, &self.vit.config, &state, Some(&head), Some(&self.labels))?;
+        crate::io::save_task(dir, self.task)
     }
 }
 
@@ -170,6 +178,7 @@ fn choose_head(
     note: &mut dyn FnMut(String),
 ) -> Result<Classifier> {
     if let Some(head) = from_adapter {
+        let head = if width == backbone.config.hidden { head.cls_only(width).unwrap_or(head) } else { head };
         if head.weight.shape != [classes, width] {
             return Err(Error::input(format!(
                 "--init-adapter: its classifier is {:?}, the data and --pool need [{classes}, {width}]",

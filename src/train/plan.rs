@@ -27,14 +27,15 @@ pub fn plan(
     // Zeros are not touched until someone writes to them: even giant costs no memory here.
     let state =
         expected_tensors(vit).into_iter().map(|(name, shape)| (name, HostTensor::filled(&shape, 0.0))).collect();
-    let backbone = Backbone { config: vit.clone(), state, classifier: None, labels: None, source: String::new() };
+    let backbone =
+        Backbone { config: vit.clone(), state, classifier: None, labels: None, task: None, source: String::new() };
     let mut config = config.clone();
     if let Some(adapter) = &mut config.adapter {
         // The same shapes without a decomposition of every weight.
         adapter.init = AdapterInit::Default;
     }
     let labels: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
-    let mut model = Model::for_training(backend.clone(), &config, backbone, &labels, &mut |_| {})?;
+    let mut model = Model::for_training(backend.clone(), &config, backbone, &labels, task, &mut |_| {})?;
     let held = backend.live_bytes();
     let trained = model.trainable() * size_of::<f32>();
 

@@ -1,5 +1,6 @@
 //! A training run from its settings to its folder.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs, interrupt};
 use crate::autograd::Backend;
-use crate::config::{Augment, ScheduleKind, TrainConfig};
+use crate::config::{Augment, ScheduleKind, Task, TrainConfig};
 use crate::cpu::Cpu;
 use crate::data::{Dataset, ImageCache, Loader, LoaderOptions};
 use crate::{Error, Result};
@@ -55,7 +56,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     init_adapter::settle(&mut config, &backbone.config)?;
     let (vit, task, labels) = (backbone.config.clone(), splits.train.task, splits.train.classes.clone());
     let mut notes = Vec::new();
-    let model = Model::for_training(backend.clone(), &config, backbone, &labels, &mut |note| notes.push(note))?;
+    let model = Model::for_training(backend.clone(), &config, backbone, &labels, task, &mut |note| notes.push(note))?;
     notes.iter().for_each(|note| ui.note(note));
     let plan = plan(&config, &vit, labels.len(), task, inputs::counts(&splits))?;
     ui.note(&format!(
@@ -67,14 +68,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     ));
     let cache = Arc::new(ImageCache::default());
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
-    // From here on there is something to save.
-    interrupt::defer();
-    let dir = match dir {
-        Some(dir) => dir,
-        None => RunDir::create(&config)?,
-    };
-    dir.write_labels(&Labels { task, labels })?;
-
+    let data = inputs::fingerprint(&splits);
     let loader = |set: Dataset, training: bool| {
         let options = LoaderOptions {
             batch_size: config.batch_size,
@@ -94,6 +88,22 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
             "--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data",
         ));
     }
+    if task == Task::Multilabel && config.label_smoothing > 0.0 {
+        return Err(Error::input("--label-smoothing: the data is multi-label, smoothing is for one class an image"));
+    }
+    let steps = config.epochs * train.batches_per_epoch();
+    if config.warmup_steps >= steps {
+        ui.note(&format!("note: --warmup-steps {} never ends: the run has {steps} steps", config.warmup_steps));
+    }
+    // From here on there is something to save.
+    interrupt::defer();
+    let dir = match dir {
+        Some(dir) => dir,
+        None => RunDir::create(&config)?,
+    };
+    let lock = dir.lock()?;
+    dir.recover()?;
+
     let options = StepOptions {
         task,
         label_smoothing: config.label_smoothing,
@@ -106,13 +116,18 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         ..Hyper::new(config.weight_decay)
     };
     let optimizer = Optimizer::new(&model.params, hyper)?;
-    Run { config, dir, model, optimizer, train, val, options, plan, save_every, ui, start }.go(backend)
+    Run { config, dir, _lock: lock, data, model, optimizer, train, val, options, plan, save_every, ui, start }
+        .go(backend)
 }
 
 /// A run under way.
 pub(super) struct Run<'a, B: Backend> {
     pub(super) config: TrainConfig,
     pub(super) dir: RunDir,
+    /// Held for as long as the run trains.
+    _lock: File,
+    /// What the data is, in short.
+    data: String,
     pub(super) model: Model<B>,
     pub(super) optimizer: Optimizer<B>,
     pub(super) train: Loader,
@@ -129,11 +144,18 @@ impl<B: Backend> Run<'_, B> {
         let last = self.dir.last();
         let (mut progress, mut log) = if last.exists() {
             let progress = checkpoint::progress(&last)?;
+            if progress.data != self.data {
+                return Err(Error::input(format!(
+                    "--resume {}: its images or classes are not those that the run began with: put them back, or start a new run",
+                    self.dir.path().display()
+                )));
+            }
             checkpoint::load(&last, &mut self.model.params, &mut self.optimizer, &progress)?;
             self.ui.note(&format!("resumed after step {} in epoch {}", progress.step, progress.epoch));
             let log = RunLog::resume(&self.dir, progress.log_lines)?;
             (progress, log)
         } else {
+            self.dir.write_labels(&Labels { task: self.options.task, labels: self.model.labels.clone() })?;
             let mut log = RunLog::start(&self.dir)?;
             log.write(&Line::Run(self.run_line()?))?;
             (self.fresh_progress(), log)
@@ -167,6 +189,7 @@ impl<B: Backend> Run<'_, B> {
     fn fresh_progress(&self) -> Progress {
         let total = self.config.epochs * self.train.batches_per_epoch();
         Progress {
+            data: self.data.clone(),
             epoch: 1,
             batches_done: 0,
             step: 0,

@@ -1,5 +1,6 @@
 //! The folder of a training run: what lies where, and when it may be written.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// The run in `path`, mended where a kill left a folder half replaced. `flag` is named where there is none.
+    /// The run in `path`, for reading: nothing is changed in it. `flag` is named where there is none.
     ///
     /// # Errors
     /// [`Error::Input`] where `path` is no run.
@@ -46,9 +47,33 @@ impl RunDir {
             let missing = if path.is_dir() { "config.toml is missing in it" } else { "no such folder" };
             return Err(Error::input(format!("{flag} {}: expected the folder of a run, {missing}", path.display())));
         }
-        atomic::recover_dir(&run.adapter())?;
-        atomic::recover_dir(&run.last())?;
         Ok(run)
+    }
+
+    /// Mends what a kill left half replaced. Only the training that holds the lock may.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the folder.
+    pub fn recover(&self) -> Result<()> {
+        atomic::recover_dir(&self.adapter())?;
+        atomic::recover_dir(&self.last())
+    }
+
+    /// Takes the run for this process until the file is dropped: two trainings in one folder would undo each other.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where another process trains in it, [`Error::Io`] where it cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.path.join(".lock");
+        let file = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+                "--out {}: another peftk is training in this folder; wait for it, or name another folder",
+                self.path.display()
+            ))),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", &path, e)),
+        }
     }
 
     /// Refuses a folder that holds something. What a kill before `config.toml` was whole leaves does not count.
@@ -201,7 +226,7 @@ mod tests {
         let run = RunDir::create(&TrainConfig { out: dir.path().join("r"), ..TrainConfig::default() }).unwrap();
         std::fs::create_dir(run.path().join("last.old.tmp")).unwrap();
         std::fs::create_dir(run.path().join("adapter.new.tmp")).unwrap();
-        RunDir::open(run.path(), "--out").unwrap();
+        RunDir::open(run.path(), "--out").unwrap().recover().unwrap();
         assert!(run.last().is_dir());
         assert!(!run.path().join("adapter.new.tmp").exists());
     }

@@ -30,7 +30,7 @@ fn doctor_tells_what_is_there_and_what_to_do() {
         String::from_utf8(output.stdout).unwrap()
     };
     let bare = look();
-    for part in ["CPU threads", "NVIDIA driver", "kernels", "hub cache", "what to do", "dinov2-small downloads"] {
+    for part in ["CPU threads", "CUDA driver", "kernels", "hub cache", "what to do", "dinov2-small downloads"] {
         assert!(bare.contains(part), "{part} is missing in\n{bare}");
     }
     std::fs::create_dir_all(dir.path().join(".cache/huggingface/hub/models--facebook--dinov2-small")).unwrap();

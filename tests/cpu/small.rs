@@ -5,7 +5,7 @@ use peftk::autograd::{AdamW, AdapterDims, Backend, TokenDims, dropout_keeps};
 use peftk::cpu::Cpu;
 use peftk::reference::Reference;
 
-use crate::{Case, Random, check};
+use crate::{Case, Random, check, check_over};
 
 /// Names results by their order.
 fn numbered<T>(results: impl IntoIterator<Item = T>) -> Vec<(String, T)> {
@@ -131,7 +131,8 @@ fn gelu_swiglu_and_layer_scale() {
             let x = random.normal(rows * width, 3.0);
             let (h, gamma) = (random.normal(rows * 2 * width, 3.0), random.normal(width, 1.0));
             let case = Mlp { rows, width, h, x, gamma, dy: random.normal(rows * width, 1.0), need };
-            check(&format!("{rows}x{width}, need {need:?}"), 2e-6, &case);
+            // A single number may lie in GELU's left tail, where 1 + erf leaves f32 only the digits of 1: inputs of about 1 set the scale.
+            check_over(&format!("{rows}x{width}, need {need:?}"), 2e-6, 1.0, &case);
         }
     }
 }

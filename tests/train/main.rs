@@ -8,8 +8,10 @@ mod defaults;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod golden;
+mod heads;
 mod learns;
 mod memory;
+mod neighbours;
 #[cfg(unix)]
 mod resume;
 mod same_bits;
