@@ -103,7 +103,7 @@ fn compile_all(nvcc: &Path, release: &str, out: &Path) -> Result<String, String>
     let mut rows: Vec<(usize, Result<String, String>)> = thread::scope(|scope| {
         let work = |worker: usize| {
             let share = kernels.iter().enumerate().skip(worker).step_by(workers);
-            share.map(|(index, kernel)| (index, compile(nvcc, kernel, out))).collect::<Vec<_>>()
+            share.map(|(index, kernel)| (index, compile(nvcc, release, kernel, out))).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("compiling does not panic")).collect()
@@ -120,19 +120,15 @@ fn compile_all(nvcc: &Path, release: &str, out: &Path) -> Result<String, String>
     Ok(table)
 }
 
-/// Compiles one kernel file for every architecture and returns its row of the table.
-fn compile(nvcc: &Path, kernel: &Path, out: &Path) -> Result<String, String> {
+/// Compiles one kernel file for every architecture and returns its row of the table. Files named `sm90_` use what Hopper alone has.
+fn compile(nvcc: &Path, release: &str, kernel: &Path, out: &Path) -> Result<String, String> {
     let name = kernel.file_stem().and_then(|stem| stem.to_str()).ok_or("a kernel's file name is not UTF-8")?;
     let mut row = format!("    KernelInfo {{\n        name: {name:?},\n        images: &[\n");
-    for (arch, variant) in ARCHS {
+    let mut sources = format!("{release}\n");
+    read_sources(kernel, &mut Vec::new(), &mut sources)?;
+    for (arch, variant) in ARCHS.into_iter().filter(|(arch, _)| *arch == "90a" || !name.starts_with("sm90_")) {
         let ptx = out.join(format!("{name}.sm_{arch}.ptx"));
-        let mut command = Command::new(nvcc);
-        command.args(["-ptx", "-std=c++17", "-Ikernels", &format!("-arch=compute_{arch}"), "-o"]).arg(&ptx).arg(kernel);
-        run(&mut command, kernel)?;
-        // Assembling that same text shows that it assembles, and what it takes.
-        let mut command = Command::new(nvcc);
-        command.args(["-cubin", "-Xptxas=-v", &format!("-arch=sm_{arch}"), "-o"]);
-        let report = run(command.arg(out.join(format!("{name}.sm_{arch}.cubin"))).arg(&ptx), kernel)?;
+        let report = report(nvcc, kernel, arch, &sources, &ptx)?;
         let entries = entries(&report);
         if entries.is_empty() {
             return Err(format!("{}: no extern \"C\" __global__ function in it (sm_{arch})", kernel.display()));
@@ -151,6 +147,47 @@ fn compile(nvcc: &Path, kernel: &Path, out: &Path) -> Result<String, String> {
     }
     row.push_str("        ],\n    },\n");
     Ok(row)
+}
+
+/// Writes a kernel file's PTX and returns what ptxas says of it. Where the last build compiled the same sources, its result stands.
+fn report(nvcc: &Path, kernel: &Path, arch: &str, sources: &str, ptx: &Path) -> Result<String, String> {
+    let (key, said) = (ptx.with_extension("key"), ptx.with_extension("report"));
+    if ptx.is_file()
+        && fs::read_to_string(&key).is_ok_and(|last| last == sources)
+        && let Ok(report) = fs::read_to_string(&said)
+    {
+        return Ok(report);
+    }
+    let _ = fs::remove_file(&key);
+    let mut command = Command::new(nvcc);
+    command.args(["-ptx", "-std=c++17", "-Ikernels", &format!("-arch=compute_{arch}"), "-o"]).arg(ptx).arg(kernel);
+    run(&mut command, kernel)?;
+    // Assembling that same text shows that it assembles, and what it takes.
+    let mut command = Command::new(nvcc);
+    command.args(["-cubin", "-Xptxas=-v", &format!("-arch=sm_{arch}"), "-o"]);
+    let report = run(command.arg(ptx.with_extension("cubin")).arg(ptx), kernel)?;
+    let write = |path: &Path, text: &str| fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()));
+    write(&said, &report)?;
+    // Last, so that it stands for a finished compilation.
+    write(&key, sources)?;
+    Ok(report)
+}
+
+/// Appends the text of a kernel file and of all that it includes from kernels/, each once.
+fn read_sources(path: &Path, seen: &mut Vec<PathBuf>, text: &mut String) -> Result<(), String> {
+    if seen.iter().any(|other| other == path) {
+        return Ok(());
+    }
+    seen.push(path.to_owned());
+    let source = fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    for line in source.lines().filter_map(|line| line.trim_start().strip_prefix("#include \"")) {
+        let name = line.split('"').next().unwrap_or_default();
+        let beside = path.with_file_name(name);
+        let found = if beside.is_file() { beside } else { Path::new("kernels").join(name) };
+        read_sources(&found, seen, text)?;
+    }
+    text.push_str(&source);
+    Ok(())
 }
 
 /// Runs nvcc and returns what it said on stderr; a failure is an error that holds all of it.

@@ -8,8 +8,10 @@ pub mod autograd;
 pub mod cli;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 pub mod data;
 pub mod error;
+pub mod geometry;
 #[allow(unsafe_code)]
 pub mod gpu;
 pub mod io;

@@ -1,22 +1,68 @@
-//! One GPU and the stream all of this crate's work on it goes through.
+//! One GPU, its memory, and the stream that all of this crate's work on it goes through.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, CudaStream, sys};
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
-use super::module::Arch;
+use super::arena::Arena;
+use super::module::{Arch, Function};
 use super::{DeviceInfo, error, probe};
 use crate::{Error, Result};
 
-/// An open GPU: its context, one stream, and which build of the kernels it runs.
+/// An open GPU: its context, one stream, its memory, and which build of the kernels it runs. A clone is the same device.
 ///
-/// All work is queued on the one stream, so it happens in the order of the calls. A clone is the same device.
+/// All work is queued on the one stream, so it happens in the order of the calls. A dry device ([`Device::dry`]) has no GPU behind it:
+/// it counts memory and launches nothing, which is how a run's memory is planned.
 #[derive(Debug, Clone)]
-pub struct Device {
+pub struct Device(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
     info: DeviceInfo,
     arch: Arch,
+    multiprocessors: u32,
+    pub(super) real: Option<Real>,
+    pub(super) memory: Mutex<Memory>,
+    functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
+}
+
+/// What a GPU has that a dry device lacks.
+#[derive(Debug, Clone)]
+pub(super) struct Real {
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
+    /// What copies to the device may still be reading.
+    staged: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// A copy to the device of more bytes than this is waited for; the bytes of a smaller one are kept until the next wait.
+const LARGE_COPY: usize = 1 << 20;
+
+/// Where blocks come from.
+#[derive(Debug)]
+pub(super) enum Memory {
+    /// An allocation a block: nothing is planned, and a sanitizer sees each block's ends.
+    Single(Usage),
+    /// One allocation, made once. What does not fit it is allocated singly: a plan that is off costs time and shows in the peak, it ends no
+    /// run.
+    Arena { base: u64, arena: Arena, outside: Usage },
+}
+
+/// How much device memory was used, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// By blocks that are alive.
+    pub in_use: u64,
+    /// At most so far; in an arena the end of the highest block, gaps included.
+    pub peak: u64,
+}
+
+impl Usage {
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.in_use += bytes;
+        self.peak = self.peak.max(self.in_use);
+    }
 }
 
 impl Device {
@@ -76,17 +122,129 @@ impl Device {
         // left on, they would cost two event objects an allocation. It must be off before the first allocation.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(|e| error::device("make a stream", e))?;
-        Ok(Self { info, arch, context, stream })
+        keep_freed_memory(&context)?;
+        Self::assemble(info, arch, context, stream)
+    }
+
+    /// A program's own context and stream: launches are queued there, behind and before its own work. Blocks are allocated from the stream's
+    /// pool, and [`super::Buf::borrowed`] wraps the program's memory.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn on_stream(stream: &Arc<CudaStream>) -> Result<Self> {
+        let context = stream.context();
+        let failed = |e| error::device("ask the device for its capability", e);
+        let (major, minor) = context.compute_capability().map_err(failed)?;
+        let info = DeviceInfo {
+            name: context.name().map_err(failed)?,
+            capability: (major.unsigned_abs(), minor.unsigned_abs()),
+            memory_bytes: context.total_mem().map_err(failed)? as u64,
+        };
+        let arch = Arch::for_capability(info.capability).ok_or_else(|| {
+            Error::input(format!("{} has compute capability {major}.{minor}, the kernels need 8.0 or later", info.name))
+        })?;
+        Self::assemble(info, arch, context.clone(), stream.clone())
+    }
+
+    fn assemble(info: DeviceInfo, arch: Arch, context: Arc<CudaContext>, stream: Arc<CudaStream>) -> Result<Self> {
+        let multiprocessors = context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(|e| error::device("count the multiprocessors", e))?
+            .unsigned_abs();
+        Ok(Self(Arc::new(Inner {
+            info,
+            arch,
+            multiprocessors,
+            real: Some(Real { context, stream, staged: Arc::default() }),
+            memory: Mutex::new(Memory::Single(Usage::default())),
+            functions: Mutex::default(),
+        })))
+    }
+
+    /// A device that is not there: blocks have a place in an endless arena and no content, launches do nothing.
+    pub fn dry(arch: Arch) -> Self {
+        let info = DeviceInfo {
+            name: format!("no GPU, planned as for one with kernels for {arch}"),
+            capability: (0, 0),
+            memory_bytes: u64::MAX,
+        };
+        Self(Arc::new(Inner {
+            info,
+            arch,
+            // An H100's; it decides how a launch is cut, never how much memory it takes.
+            multiprocessors: 132,
+            real: None,
+            memory: Mutex::new(Memory::Arena { base: 0, arena: Arena::new(1 << 62), outside: Usage::default() }),
+            functions: Mutex::default(),
+        }))
+    }
+
+    /// From here on all blocks lie in one allocation of `bytes`. No block may be alive.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the GPU has not that much memory left.
+    pub fn reserve(&self, bytes: u64) -> Result<()> {
+        let Some(real) = &self.0.real else { return Ok(()) };
+        let mut memory = self.memory();
+        let Memory::Single(Usage { in_use: 0, .. }) = *memory else {
+            return Err(Error::Internal("the arena is made before the first block".into()));
+        };
+        real.bind()?;
+        let bytes = bytes.max(1 << 20);
+        // SAFETY: the context is current.
+        let base = unsafe { result::malloc_sync(bytes as usize) }.map_err(|e| {
+            let free = result::mem_get_info().map_or(0, |(free, _)| free);
+            error::device(format_args!("reserve {} MiB ({} MiB are free)", bytes >> 20, free >> 20), e)
+        })?;
+        *memory = Memory::Arena { base, arena: Arena::new(bytes), outside: Usage::default() };
+        Ok(())
+    }
+
+    /// What is used of the device's memory by blocks.
+    pub fn usage(&self) -> Usage {
+        match &*self.memory() {
+            Memory::Single(usage) => *usage,
+            Memory::Arena { arena, outside, .. } => {
+                // Outside, the peak counts the arena's part as it was then.
+                Usage { in_use: arena.in_use() + outside.in_use, peak: arena.high_water().max(outside.peak) }
+            }
+        }
+    }
+
+    /// (free, total) bytes of the GPU, as the driver says; nothing on a dry device.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn driver_memory(&self) -> Result<Option<(u64, u64)>> {
+        let Some(real) = &self.0.real else { return Ok(None) };
+        real.bind()?;
+        let (free, total) = result::mem_get_info().map_err(|e| error::device("ask for the free memory", e))?;
+        Ok(Some((free as u64, total as u64)))
     }
 
     /// What the driver says of this device.
     pub fn info(&self) -> &DeviceInfo {
-        &self.info
+        &self.0.info
     }
 
     /// The build of the kernels that this device was opened for.
     pub fn arch(&self) -> Arch {
-        self.arch
+        self.0.arch
+    }
+
+    /// How many multiprocessors it has.
+    pub fn multiprocessors(&self) -> u32 {
+        self.0.multiprocessors
+    }
+
+    /// Whether there is no GPU behind it.
+    pub fn is_dry(&self) -> bool {
+        self.0.real.is_none()
+    }
+
+    /// Whether both are one open device: opened twice, a GPU has two streams, and nothing orders one after the other.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Waits until all queued work is done.
@@ -94,7 +252,8 @@ impl Device {
     /// # Errors
     /// What went wrong in that work: a launch reports nothing by itself.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().map_err(|e| error::device("finish the queued work", e))
+        let Some(real) = &self.0.real else { return Ok(()) };
+        real.wait()
     }
 
     /// Runs `work` and returns the microseconds that the GPU spent on what it queued, after waiting for it.
@@ -102,11 +261,89 @@ impl Device {
     /// # Errors
     /// Those of `work`, and a device fault.
     pub fn time(&self, work: impl FnOnce() -> Result<()>) -> Result<f32> {
+        let Some(real) = &self.0.real else { return work().map(|()| 0.0) };
         let failed = |e| error::device("time the queued work", e);
-        let mark = || self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
+        let mark = || real.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
         let start = mark()?;
         work()?;
         let end = mark()?;
         Ok(start.elapsed_ms(&end).map_err(failed)? * 1000.0)
+    }
+
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        // A panic elsewhere cannot leave the bookkeeping half done.
+        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of that name, loaded by `load` when it is asked for the first time.
+    pub(crate) fn cached_function(
+        &self,
+        key: (&'static str, &'static str),
+        load: impl FnOnce() -> Result<Function>,
+    ) -> Result<Function> {
+        let mut functions = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(&key) {
+            return Ok(function.clone());
+        }
+        let function = load()?;
+        functions.insert(key, function.clone());
+        Ok(function)
+    }
+}
+
+/// The pool that single blocks come from gives everything back at each wait unless it is told not to.
+fn keep_freed_memory(context: &CudaContext) -> Result<()> {
+    let failed = |e| error::device("set up the memory pool", e);
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the device is the context's; the call writes one handle.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result().map_err(failed)?;
+    let mut threshold = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: this attribute is a 64-bit number, which the call copies.
+    let set = unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) };
+    set.result().map_err(failed)
+}
+
+impl Real {
+    /// Makes the context current on this thread, as the driver's plain calls ask.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|e| error::device("use the device on this thread", e))
+    }
+}
+
+impl Real {
+    /// Queues a copy to the device. A driver may read pageable memory after the call has returned, so the bytes are kept, or waited for.
+    pub(super) fn copy_in(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.bind()?;
+        let failed = |e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e);
+        if bytes.len() > LARGE_COPY {
+            // SAFETY: the caller says where the bytes fit; they are read before this returns.
+            unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) }.map_err(failed)?;
+            return self.wait();
+        }
+        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        staged.push(bytes.to_vec());
+        let kept = staged.last().map_or(&[][..], |kept| kept);
+        // SAFETY: the caller says where the bytes fit; the copy of them stays where it is until the next wait.
+        unsafe { result::memcpy_htod_async(address, kept, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    /// Waits for all queued work.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|e| error::device("finish the queued work", e))?;
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let memory = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(real), Memory::Arena { base, .. }) = (&self.real, memory)
+            && real.bind().is_ok()
+        {
+            // SAFETY: `base` came from malloc_sync, and no block holds this device any more. An error has no one left to hear it.
+            let _ = unsafe { result::free_sync(*base) };
+        }
     }
 }

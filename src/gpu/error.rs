@@ -22,7 +22,7 @@ pub(super) fn describe(error: DriverError) -> String {
 pub(super) fn device(doing: impl std::fmt::Display, error: DriverError) -> Error {
     if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
         return Error::input(format!(
-            "cannot {doing}: the GPU's memory is full; free it, or lower --batch-size or --memory-budget"
+            "cannot {doing}: the GPU's memory is full; free some, train with --memory lean or a smaller --batch-size, or use --device cpu"
         ));
     }
     Error::Internal(format!("cannot {doing}: {}", describe(error)))

@@ -3,13 +3,19 @@
 //! libcuda is opened when it is first asked for, so a program on a machine without a driver runs and can say what is missing.
 //! Nothing above this module names cudarc; `unsafe` stays here and in the launchers of `kernels`, each with its reason.
 
+mod arena;
 mod buffer;
 mod context;
+mod dtype;
 mod error;
 mod module;
 mod probe;
+pub mod profile;
+mod tensor_map;
 
-pub use buffer::Buffer;
-pub use context::Device;
+pub use buffer::Buf;
+pub use context::{Device, Usage};
+pub use dtype::DType;
 pub use module::{Arch, Function, Grid, Module};
 pub use probe::{DeviceInfo, Probe, probe};
+pub use tensor_map::{MatrixMap, TensorMapWords};

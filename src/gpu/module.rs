@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::Pod;
-use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
+use cudarc::driver::sys::{CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
 use super::buffer::Plain;
@@ -66,7 +67,8 @@ impl FromStr for Arch {
 #[derive(Debug)]
 pub struct Module {
     name: &'static str,
-    module: Arc<CudaModule>,
+    /// None on a dry device.
+    module: Option<Arc<CudaModule>>,
     device: Device,
 }
 
@@ -76,12 +78,15 @@ impl Module {
     /// # Errors
     /// [`Error::Input`] when the driver is too old for the PTX.
     pub fn load(device: &Device, name: &'static str, ptx: &str) -> Result<Self> {
-        let module = device.context.load_module(Ptx::from_src(ptx)).map_err(|e| match e.0 {
-            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Error::input(format!(
-                "kernel {name}: the driver is older than its PTX; install NVIDIA's driver 580 or later, or use --device cpu"
-            )),
-            _ => error::device(format_args!("load kernel {name} for {}", device.arch()), e),
-        })?;
+        let load = |real: &super::context::Real| {
+            real.context.load_module(Ptx::from_src(ptx)).map_err(|e| match e.0 {
+                CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Error::input(format!(
+                    "kernel {name}: the driver is older than its PTX; install NVIDIA's driver 580 or later, or use --device cpu"
+                )),
+                _ => error::device(format_args!("load kernel {name} for {}", device.arch()), e),
+            })
+        };
+        let module = device.0.real.as_ref().map(load).transpose()?;
         Ok(Self { name, module, device: device.clone() })
     }
 
@@ -90,11 +95,14 @@ impl Module {
     /// # Errors
     /// [`Error::Internal`] when it has no such entry.
     pub fn function(&self, entry: &'static str) -> Result<Function> {
-        let function = self
-            .module
+        let (Some(module), Some(real)) = (&self.module, &self.device.0.real) else {
+            return Ok(Function { entry, real: None });
+        };
+        let function = module
             .load_function(entry)
             .map_err(|e| error::device(format_args!("find entry {entry} in kernel {}", self.name), e))?;
-        Ok(Function { entry, function, device: self.device.clone() })
+        let shared_limit = Arc::new(AtomicU32::new(DEFAULT_SHARED_BYTES));
+        Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit }) })
     }
 }
 
@@ -109,23 +117,30 @@ pub struct Grid {
     pub shared_bytes: u32,
 }
 
+/// Dynamic shared memory that an entry may use without asking, in bytes.
+const DEFAULT_SHARED_BYTES: u32 = 48 * 1024;
+
 /// A kernel's entry, ready to launch.
 #[derive(Debug, Clone)]
 pub struct Function {
     entry: &'static str,
+    /// None on a dry device: launches do nothing.
+    real: Option<Loaded>,
+}
+
+// No Device: the device keeps its functions, and a circle would never be freed.
+#[derive(Debug, Clone)]
+struct Loaded {
     function: CudaFunction,
-    device: Device,
+    stream: Arc<CudaStream>,
+    /// The most dynamic shared memory that was asked for so far.
+    shared_limit: Arc<AtomicU32>,
 }
 
 impl Function {
     /// The entry's name.
     pub fn entry(&self) -> &'static str {
         self.entry
-    }
-
-    /// The device it was loaded on.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// Queues one launch on the device's stream and returns at once; `params` is copied.
@@ -136,20 +151,27 @@ impl Function {
     /// # Safety
     /// `P` must be the struct that the entry takes as its only argument. Every address in it must be device memory of this
     /// device, of the type and at least of the extent that the entry reads and writes for these sizes; it must stay allocated
-    /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch.
-    /// `grid` must be one that the entry was written for.
+    /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch, but
+    /// where the entry says so. `grid` must be one that the entry was written for.
     pub unsafe fn launch<P: Pod>(&self, grid: Grid, params: &P) -> Result<()> {
+        let Some(real) = &self.real else { return Ok(()) };
+        let failed = |e| error::device(format_args!("launch {} with {grid:?}", self.entry), e);
+        if grid.shared_bytes > real.shared_limit.load(Ordering::Relaxed) {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            real.function.set_attribute(attribute, grid.shared_bytes.cast_signed()).map_err(failed)?;
+            real.shared_limit.store(grid.shared_bytes, Ordering::Relaxed);
+        }
         let config = LaunchConfig {
             grid_dim: grid.blocks,
             block_dim: (grid.threads, 1, 1),
             shared_mem_bytes: grid.shared_bytes,
         };
         let params = Plain(*params);
-        let mut builder = self.device.stream.launch_builder(&self.function);
+        let mut builder = real.stream.launch_builder(&real.function);
         builder.arg(&params);
         // SAFETY: the driver copies the parameters before it returns; the rest is the caller's promise.
         let launched = unsafe { builder.launch(config) };
-        launched.map(drop).map_err(|e| error::device(format_args!("launch {} with {grid:?}", self.entry), e))
+        launched.map(drop).map_err(failed)
     }
 }
 
