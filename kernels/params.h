@@ -9,24 +9,17 @@
 
 #include <stdint.h>
 
-/** The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps. */
-struct PeftkDoraNormParams {
-    /** W, `[rows, cols]` f32, read. */
-    uint64_t w;
-    /** A, `[rank, cols]` f32, read. */
-    uint64_t a;
-    /** B, `[rows, rank]` f32, read. */
-    uint64_t b;
-    /** The norms, `[rows]` f32, written. */
-    uint64_t norm;
-    /** What B A is multiplied by: alpha / rank, or alpha / sqrt(rank). */
-    float scale;
-    /** Output features of the linear. */
-    uint32_t rows;
-    /** Input features of the linear. */
-    uint32_t cols;
-    /** The adapter's rank, 1 to 256. */
-    uint32_t rank;
-};
+#include "params/gemm.h"
+#include "params/sm90_gemm.h"
+#include "params/attention.h"
+#include "params/norm.h"
+#include "params/pointwise.h"
+#include "params/tokens.h"
+#include "params/loss.h"
+#include "params/optimizer.h"
+#include "params/adapter.h"
+#include "params/dora.h"
+#include "params/dropout.h"
+#include "params/augment.h"
 
 #endif

@@ -1,16 +1,17 @@
-//! Launches kernels/dora_norm.cu: the norm of every row of W + scale B A.
+//! Launches kernels/dora_norm.cu: the norm of every row of W + scale B A, for one adapter or for many at once.
 
-use super::load;
-use super::params::PeftkDoraNormParams;
-use crate::gpu::{Buffer, Device, Function, Grid};
+use super::check::{dimension, length};
+use super::params::{PeftkDoraNormBatchParams, PeftkDoraNormItem, PeftkDoraNormParams};
+use super::{function, load};
+use crate::gpu::{Buf, DType, Device, Function, Grid};
 use crate::{Error, Result};
 
 /// The largest rank the kernel takes: its rows of B stay in shared memory.
 pub const MAX_RANK: usize = 256;
 
-// As in kernels/dora_norm.cu.
+// As in kernels/dora_norm.cu and common/adapted_rows.cuh.
 const THREADS: u32 = 128;
-const ROWS_PER_BLOCK: usize = 4;
+pub(super) const ROWS_PER_BLOCK: u32 = 8;
 
 /// The sizes of one linear with its adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +24,42 @@ pub struct DoraNormShape {
     pub rank: usize,
 }
 
+/// An adapter on some rows of a weight `[n, cols]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdapterRows {
+    /// First row of W.
+    pub first_row: usize,
+    /// Rows of W and of B.
+    pub rows: usize,
+    /// Columns of W and of A.
+    pub cols: usize,
+    /// Rows of A, columns of B; 1 to 256.
+    pub rank: usize,
+    /// s.
+    pub scale: f32,
+}
+
+impl AdapterRows {
+    /// Checks the sizes and W, A and B, all f32, and returns the address of W's first row.
+    pub(super) fn check(&self, op: &str, device: &Device, w: &Buf, a: &Buf, b: &Buf) -> Result<u64> {
+        let Self { first_row, rows, cols, rank, .. } = *self;
+        if rank > MAX_RANK {
+            return Err(Error::shape(format!("{op} rank"), format!("1 to {MAX_RANK}"), rank));
+        }
+        for (name, size) in [("rows", rows), ("cols", cols), ("rank", rank)] {
+            dimension(op, name, size)?;
+        }
+        length(op, "W", w, device, DType::F32, (first_row + rows) * cols)?;
+        length(op, "A", a, device, DType::F32, rank * cols)?;
+        length(op, "B", b, device, DType::F32, rows * rank)?;
+        Ok(w.address() + (first_row * cols * 4) as u64)
+    }
+}
+
 /// The kernel, loaded on one device.
 #[derive(Debug, Clone)]
 pub struct DoraNorm {
+    device: Device,
     function: Function,
 }
 
@@ -35,7 +69,7 @@ impl DoraNorm {
     /// # Errors
     /// [`Error::Input`] when this executable carries no kernels or the driver is too old for them.
     pub fn new(device: &Device) -> Result<Self> {
-        Ok(Self { function: load(device, "dora_norm")?.function("dora_norm_f32")? })
+        Ok(Self { device: device.clone(), function: load(device, "dora_norm")?.function("dora_norm_f32")? })
     }
 
     /// Queues `norm[j] = ||W[j] + scale (B A)[j]||` for every row j.
@@ -45,53 +79,121 @@ impl DoraNorm {
     ///
     /// # Errors
     /// [`Error::Shape`] for a size of 0, a rank above [`MAX_RANK`], sizes beyond 32 bits or a buffer that is too short.
-    pub fn launch(
-        &self,
-        shape: DoraNormShape,
-        scale: f32,
-        w: &Buffer<f32>,
-        a: &Buffer<f32>,
-        b: &Buffer<f32>,
-        norm: &mut Buffer<f32>,
-    ) -> Result<()> {
+    pub fn launch(&self, shape: DoraNormShape, scale: f32, w: &Buf, a: &Buf, b: &Buf, norm: &mut Buf) -> Result<()> {
         let DoraNormShape { rows, cols, rank } = shape;
-        let dimension = |name: &str, size: usize, most: usize| match u32::try_from(size) {
-            Ok(small) if size >= 1 && size <= most => Ok(small),
-            _ => Err(Error::Shape {
-                op: format!("dora_norm {name}"),
-                expected: format!("1 to {most}"),
-                found: size.to_string(),
-            }),
-        };
-        // Blocks along x are 31 bits, and the kernel steps through columns in 32 bits.
-        let most = i32::MAX as usize;
-        let params = PeftkDoraNormParams {
-            w: w.address(),
-            a: a.address(),
-            b: b.address(),
-            norm: norm.address(),
-            scale,
-            rows: dimension("rows", rows, most)?,
-            cols: dimension("cols", cols, most)?,
-            rank: dimension("rank", rank, MAX_RANK)?,
-        };
-        let extents = [("W", w, rows * cols), ("A", a, rank * cols), ("B", b, rows * rank), ("norm", &*norm, rows)];
-        for (name, buffer, needed) in extents {
-            if buffer.len() < needed {
-                return Err(Error::Shape {
-                    op: format!("dora_norm {name} for {shape:?}"),
-                    expected: format!("{needed} values"),
-                    found: buffer.len().to_string(),
-                });
-            }
-            if !buffer.is_on(self.function.device()) {
-                return Err(Error::Internal(format!("dora_norm {name}: the buffer belongs to another open device")));
-            }
+        launch_one(&self.device, &self.function, AdapterRows { first_row: 0, rows, cols, rank, scale }, w, a, b, norm)
+    }
+}
+
+/// Queues `norm[j] = ||W[first_row + j] + scale (B A)[j]||` for the adapter's rows: `w` `[n, cols]`, `a` `[rank, cols]`, `b` `[rows, rank]`,
+/// `norm` `[rows]`, all f32.
+///
+/// # Errors
+/// As [`DoraNorm::launch`].
+pub fn dora_norm(device: &Device, adapter: AdapterRows, w: &Buf, a: &Buf, b: &Buf, norm: &mut Buf) -> Result<()> {
+    launch_one(device, &function(device, "dora_norm", "dora_norm_f32")?, adapter, w, a, b, norm)
+}
+
+fn launch_one(
+    device: &Device,
+    function: &Function,
+    adapter: AdapterRows,
+    w: &Buf,
+    a: &Buf,
+    b: &Buf,
+    norm: &mut Buf,
+) -> Result<()> {
+    let op = "dora_norm";
+    let w = adapter.check(op, device, w, a, b)?;
+    length(op, "norm", norm, device, DType::F32, adapter.rows)?;
+    let params = PeftkDoraNormParams {
+        w,
+        a: a.address(),
+        b: b.address(),
+        norm: norm.address(),
+        scale: adapter.scale,
+        rows: adapter.rows as u32,
+        cols: adapter.cols as u32,
+        rank: adapter.rank as u32,
+    };
+    let grid = Grid { blocks: (params.rows.div_ceil(ROWS_PER_BLOCK), 1, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: dora_norm_f32 takes a PeftkDoraNormParams; the buffers are on its device and as long as it reads and writes,
+    // `norm` is borrowed mutably and so is none of the others; the grid covers every row.
+    unsafe { function.launch(grid, &params) }
+}
+
+/// One adapter of a batch: all f32, as [`dora_norm`] takes them.
+#[derive(Debug)]
+pub struct DoraNormItem<'a> {
+    /// Its place and sizes.
+    pub adapter: AdapterRows,
+    /// W `[n, cols]`.
+    pub w: &'a Buf,
+    /// A `[rank, cols]`.
+    pub a: &'a Buf,
+    /// B `[rows, rank]`.
+    pub b: &'a Buf,
+    /// The norms `[rows]`, written.
+    pub norm: &'a mut Buf,
+    /// The magnitude `[rows]`, and where magnitude / norm goes.
+    pub gain: Option<(&'a Buf, &'a mut Buf)>,
+}
+
+/// Queues the norms of many adapters, and their gains where asked for, in one launch.
+///
+/// # Errors
+/// As [`DoraNorm::launch`]; [`Error::Shape`] for no item.
+pub fn dora_norm_batched(device: &Device, items: &mut [DoraNormItem<'_>]) -> Result<()> {
+    let op = "dora_norm_batched";
+    let mut first_block = 0;
+    let mut table = Vec::with_capacity(items.len());
+    for item in items.iter() {
+        let AdapterRows { rows, cols, rank, scale, .. } = item.adapter;
+        let w = item.adapter.check(op, device, item.w, item.a, item.b)?;
+        length(op, "norm", item.norm, device, DType::F32, rows)?;
+        let (mut magnitude, mut gain) = (0, 0);
+        if let Some((from, to)) = &item.gain {
+            length(op, "magnitude", from, device, DType::F32, rows)?;
+            length(op, "gain", to, device, DType::F32, rows)?;
+            (magnitude, gain) = (from.address(), to.address());
         }
-        let blocks = params.rows.div_ceil(ROWS_PER_BLOCK as u32);
-        let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
-        // SAFETY: dora_norm_f32 takes a PeftkDoraNormParams; the buffers are on its device and as long as it reads and writes,
-        // `norm` is borrowed mutably and so is none of the others; the grid covers every row.
-        unsafe { self.function.launch(grid, &params) }
+        let (a, b, norm) = (item.a.address(), item.b.address(), item.norm.address());
+        let (rows, cols, rank) = (rows as u32, cols as u32, rank as u32);
+        table.push(PeftkDoraNormItem {
+            w,
+            a,
+            b,
+            norm,
+            magnitude,
+            gain,
+            scale,
+            rows,
+            cols,
+            rank,
+            first_block,
+            padding: 0,
+        });
+        first_block = next_block(op, first_block, rows)?;
+    }
+    if table.is_empty() {
+        return Err(Error::shape(op, "at least one item", 0));
+    }
+    let count = table.len() as u32;
+    let table = Buf::from_slice(device, bytemuck::cast_slice::<_, u8>(&table), DType::U8)?;
+    let grid = Grid { blocks: (first_block, 1, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: the entry takes a PeftkDoraNormBatchParams whose table has `count` items with all of the grid's blocks; each was checked as for one, and what is written is
+    // borrowed mutably. The table is freed in stream order, so after the launch.
+    unsafe {
+        function(device, "dora_norm", "dora_norm_batched_f32")?
+            .launch(grid, &PeftkDoraNormBatchParams { items: table.address(), count, padding: 0 })
+    }
+}
+
+/// The block after those of an item with `rows` rows; a grid's x takes 2^31 - 1.
+pub(super) fn next_block(op: &str, first: u32, rows: u32) -> Result<u32> {
+    let next = u64::from(first) + u64::from(rows.div_ceil(ROWS_PER_BLOCK));
+    match i32::try_from(next) {
+        Ok(next) => Ok(next.unsigned_abs()),
+        Err(_) => Err(Error::shape(op, "fewer rows in all", next)),
     }
 }

@@ -3,14 +3,33 @@
 //! [`table`] is what the build embedded: nothing when it found no nvcc (`make setup` installs one). Every kernel has a plain-loop
 //! counterpart in `reference`, tests in tests/kernels/ and a row in [`self_test`].
 
-mod dora_norm;
+pub mod adamw;
+pub mod adapter_pack;
+pub mod attention;
+pub mod augment;
+pub(crate) mod check;
+pub mod column_sum;
+pub mod dora_dropout;
+pub mod dora_norm;
+pub mod dora_norm_backward;
+mod entry;
+pub mod layer_norm;
+pub mod layer_scale;
+pub mod lora_gradients;
+pub mod loss;
+pub mod magnitude_rescale;
+pub mod matmul;
+pub mod merge;
 pub mod params;
+pub mod pointwise;
 mod self_test;
+mod sm90_matmul;
+pub mod tokens;
 
 pub use dora_norm::{DoraNorm, DoraNormShape, MAX_RANK};
 pub use self_test::{SelfTest, self_test};
 
-use crate::gpu::{Arch, Device, Module};
+use crate::gpu::{Arch, Device, Function, Module};
 use crate::{Error, Result};
 
 /// One file of kernels/, as the build compiled it.
@@ -71,6 +90,21 @@ pub fn require() -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Entry `entry` of kernel file `file` on a device; loaded when it is first asked for, then kept.
+///
+/// # Errors
+/// [`Error::Input`] when this executable carries no kernels; as [`Module::load`].
+pub fn function(device: &Device, file: &'static str, entry: &'static str) -> Result<Function> {
+    device.cached_function((file, entry), || {
+        // A dry run needs no kernels: it is how a build without nvcc plans memory.
+        if device.is_dry() {
+            Module::load(device, file, "")?.function(entry)
+        } else {
+            load(device, file)?.function(entry)
+        }
+    })
 }
 
 /// Loads kernel file `name` on a device, in the build that the device was opened for.

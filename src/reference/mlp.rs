@@ -2,9 +2,9 @@
 
 use super::real::Real;
 
-/// The standard normal's distribution function, (1 + erf(x / sqrt 2)) / 2.
+/// The standard normal's distribution function, (1 + erf(x / sqrt 2)) / 2, as erfc(-x / sqrt 2) / 2: exact far down on the left, too.
 fn normal_cdf<T: Real>(x: T) -> T {
-    T::from_f64(0.5) * (T::ONE + (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf())
+    T::from_f64(0.5) * (x * T::from_f64(-std::f64::consts::FRAC_1_SQRT_2)).erfc()
 }
 
 /// 1 / (1 + exp(-x)).

@@ -2,10 +2,12 @@
 //! tested against. In f64 it also carries the finite-difference checks.
 
 mod attention;
+pub mod augment;
 mod dora;
 pub mod dora_norm;
 mod linear;
 mod loss;
+mod loss_asymmetric;
 mod mlp;
 mod norm;
 mod optimizer;
@@ -14,6 +16,7 @@ mod tokens;
 
 use std::marker::PhantomData;
 
+pub use loss_asymmetric::asymmetric_loss;
 pub use real::Real;
 
 use crate::Result;
@@ -55,8 +58,8 @@ impl<T: Real> Backend for Reference<T> {
     fn len(&self, buffer: &Vec<T>) -> usize {
         buffer.len()
     }
-    fn element_bytes(&self) -> usize {
-        size_of::<T>()
+    fn bytes(&self, buffer: &Vec<T>) -> usize {
+        size_of_val(&buffer[..])
     }
     fn copy(&self, buffer: &Vec<T>) -> Result<Vec<T>> {
         Ok(buffer.clone())

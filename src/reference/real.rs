@@ -39,8 +39,8 @@ pub trait Real:
     fn ln(self) -> Self;
     /// ln(1 + x), exact for small x.
     fn ln_1p(self) -> Self;
-    /// The error function.
-    fn erf(self) -> Self;
+    /// The complementary error function, 1 - erf.
+    fn erfc(self) -> Self;
     /// The larger of two numbers.
     fn max(self, other: Self) -> Self;
     /// The magnitude.
@@ -48,7 +48,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident, $erf:path) => {
+    ($t:ident, $erfc:path) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -70,8 +70,8 @@ macro_rules! real {
             fn ln_1p(self) -> Self {
                 $t::ln_1p(self)
             }
-            fn erf(self) -> Self {
-                $erf(self)
+            fn erfc(self) -> Self {
+                $erfc(self)
             }
             fn max(self, other: Self) -> Self {
                 $t::max(self, other)
@@ -83,8 +83,8 @@ macro_rules! real {
     };
 }
 
-real!(f32, libm::erff);
-real!(f64, libm::erf);
+real!(f32, libm::erfcf);
+real!(f64, libm::erfc);
 
 /// The inner product of two rows.
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {

@@ -1,7 +1,10 @@
 //! Opening a device, where there is one and where there is none.
 
+use std::collections::BTreeSet;
+
 use peftk::Error;
 use peftk::gpu::{Arch, Device, probe};
+use peftk::kernels::SelfTest;
 
 use crate::harness::{Needs, Test};
 
@@ -9,6 +12,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "device::a_missing_device_is_the_users_to_mend", needs: Needs::Nothing, run: missing_device },
     Test { name: "device::a_foreign_build_is_refused", needs: Needs::Gpu, run: foreign_build },
     Test { name: "device::self_test_passes", needs: Needs::Gpu, run: self_test },
+    Test { name: "device::self_test_runs_every_kernel_file", needs: Needs::Nothing, run: self_test_of_everything },
 ];
 
 fn missing_device() {
@@ -35,11 +39,39 @@ fn foreign_build() {
 fn self_test() {
     let device = Device::open(0).unwrap();
     let rows = peftk::kernels::self_test(&device);
-    let entries = peftk::kernels::table().iter().map(|kernel| kernel.images[0].entries.len()).sum::<usize>();
-    assert_eq!(rows.len(), entries, "one row an entry");
-    for row in rows {
+    for row in &rows {
         println!("    {row:?}");
-        assert!(row.passed(), "{row:?}");
-        assert!(row.micros > 0.0, "{row:?}");
     }
+    let timed = |row: &SelfTest| row.micros > 0.0;
+    let failed: Vec<&SelfTest> = rows.iter().filter(|row| !row.passed() || !timed(row)).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let built = peftk::kernels::table().iter();
+    let built = built.filter(|kernel| kernel.images.iter().any(|image| image.arch == device.arch()));
+    let built: BTreeSet<String> = built.map(|kernel| kernel.name.to_owned()).collect();
+    assert_eq!(files(&rows), built, "{}", device.arch());
+}
+
+/// Every kernel file is run by a check, and a check names no other. Without a GPU nothing is computed, but every launch is checked: its
+/// sizes and its buffers.
+fn self_test_of_everything() {
+    let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels")).unwrap();
+    let sources: BTreeSet<String> = sources
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".cu")?.to_owned()))
+        .collect();
+    assert!(!sources.is_empty());
+    for arch in Arch::ALL {
+        let rows = peftk::kernels::self_test(&Device::dry(arch));
+        for row in &rows {
+            assert_eq!((row.arch, &row.problem), (arch, &None), "{row:?}");
+        }
+        let mut expected = sources.clone();
+        expected.retain(|file| arch == Arch::Sm90a || !file.starts_with("sm90_"));
+        assert_eq!(files(&rows), expected, "{arch}");
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.kernel.as_str()).collect();
+        assert_eq!(names.len(), rows.len(), "two checks have one name");
+    }
+}
+
+fn files(rows: &[SelfTest]) -> BTreeSet<String> {
+    rows.iter().map(|row| row.file.to_owned()).collect()
 }

@@ -1,6 +1,7 @@
 //! kernels/dora_norm.cu against the plain loops in f64.
 
-use peftk::gpu::{Buffer, Device};
+use peftk::gpu::{Buf, DType, Device};
+use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use peftk::kernels::{DoraNorm, DoraNormShape, MAX_RANK};
 use peftk::reference;
 use rand::{Rng, RngExt, SeedableRng};
@@ -14,6 +15,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "dora_norm::odd_shapes", needs: Needs::Gpu, run: odd_shapes },
     Test { name: "dora_norm::an_adapter_that_opposes_w", needs: Needs::Gpu, run: opposing_adapter },
     Test { name: "dora_norm::zero_and_extreme_rows", needs: Needs::Gpu, run: zero_and_extreme_rows },
+    Test { name: "dora_norm::a_batch_gives_the_bits_of_one", needs: Needs::Gpu, run: batched },
+    Test { name: "dora_norm::rows_within_a_weight", needs: Needs::Gpu, run: rows_within },
     Test { name: "dora_norm::equal_inputs_give_equal_bits", needs: Needs::Gpu, run: repeatable },
     Test { name: "dora_norm::wrong_shapes_are_refused", needs: Needs::Gpu, run: wrong_shapes },
 ];
@@ -44,12 +47,12 @@ impl Case {
     fn launch(&self, device: &Device) -> Vec<f32> {
         let guarded = |values: &[f32]| {
             let poison = std::iter::repeat_n(f32::from_bits(POISON), GUARD);
-            Buffer::from_slice(device, &values.iter().copied().chain(poison).collect::<Vec<_>>()).unwrap()
+            Buf::from_f32(device, &values.iter().copied().chain(poison).collect::<Vec<_>>(), DType::F32).unwrap()
         };
         let (w, a, b) = (guarded(&self.w), guarded(&self.a), guarded(&self.b));
         let mut norm = guarded(&vec![f32::from_bits(POISON); self.shape.rows]);
         DoraNorm::new(device).unwrap().launch(self.shape, self.scale, &w, &a, &b, &mut norm).unwrap();
-        let mut norm = norm.to_vec().unwrap();
+        let mut norm = norm.to_vec::<f32>().unwrap();
         let guard = norm.split_off(self.shape.rows);
         assert!(guard.iter().all(|value| value.to_bits() == POISON), "{:?}: wrote beyond the end", self.shape);
         norm
@@ -132,8 +135,8 @@ fn dinov2_shapes() {
 
 /// Microseconds of one launch, the median of several, each on its own.
 fn micros(device: &Device, case: &Case) -> f32 {
-    let [w, a, b] = [&case.w, &case.a, &case.b].map(|values| Buffer::from_slice(device, values).unwrap());
-    let mut norm = Buffer::from_slice(device, &vec![0.0; case.shape.rows]).unwrap();
+    let [w, a, b] = [&case.w, &case.a, &case.b].map(|values| Buf::from_f32(device, values, DType::F32).unwrap());
+    let mut norm = Buf::zeros(device, DType::F32, case.shape.rows).unwrap();
     let kernel = DoraNorm::new(device).unwrap();
     let mut once = || device.time(|| kernel.launch(case.shape, case.scale, &w, &a, &b, &mut norm)).unwrap();
     let mut times: Vec<f32> = (0..21).map(|_| once()).collect();
@@ -143,7 +146,7 @@ fn micros(device: &Device, case: &Case) -> f32 {
 
 fn odd_shapes() {
     let mut random = fresh();
-    // Around every boundary there is: 4 rows a block, 128 threads over columns, 8 ranks an unrolled step, 256 ranks.
+    // Around every boundary there is: 8 rows a block, 128 threads over columns or fours of them, 4 ranks an unrolled step, 256 ranks.
     let shapes = [
         (1, 1, 1),
         (1, 1, 256),
@@ -167,6 +170,9 @@ fn odd_shapes() {
         (129, 385, 127),
         (1000, 10, 1),
         (1001, 589, 24),
+        (15, 508, 4),
+        (16, 512, 5),
+        (17, 516, 6),
         (3, 10_007, 17),
         (10_007, 3, 128),
     ];
@@ -224,6 +230,71 @@ fn zero_and_extreme_rows() {
     });
 }
 
+/// Many adapters of many sizes in one launch, half of them with a gain.
+fn batched() {
+    let mut random = fresh();
+    let shapes = [(384, 384, 8), (1, 1, 1), (1536, 384, 16), (7, 131, 3), (8, 4, 256), (65, 1000, 5)];
+    let cases: Vec<Case> =
+        shapes.iter().map(|&(rows, cols, rank)| Case::random(rows, cols, rank, &mut random)).collect();
+    on_every_arch(|device| {
+        let upload = |values: &[f32]| Buf::from_f32(device, values, DType::F32).unwrap();
+        let inputs: Vec<[Buf; 3]> = cases.iter().map(|case| [&case.w, &case.a, &case.b].map(|v| upload(v))).collect();
+        let room = |case: &Case| upload(&vec![f32::from_bits(POISON); case.shape.rows]);
+        let mut norms: Vec<Buf> = cases.iter().map(room).collect();
+        let mut gains: Vec<Buf> = cases.iter().map(room).collect();
+        let magnitudes: Vec<Vec<f32>> =
+            cases.iter().map(|case| case.b[..case.shape.rows.min(case.b.len())].to_vec()).collect();
+        let uploaded: Vec<Buf> = magnitudes.iter().map(|v| upload(v)).collect();
+        let mut items = Vec::new();
+        for (i, ((case, [w, a, b]), (norm, gain))) in
+            cases.iter().zip(&inputs).zip(norms.iter_mut().zip(&mut gains)).enumerate()
+        {
+            let DoraNormShape { rows, cols, rank } = case.shape;
+            let adapter = AdapterRows { first_row: 0, rows, cols, rank, scale: case.scale };
+            let gain = (i % 2 == 0).then_some((&uploaded[i], gain));
+            items.push(DoraNormItem { adapter, w, a, b, norm, gain });
+        }
+        dora_norm_batched(device, &mut items).unwrap();
+        drop(items);
+        for (i, case) in cases.iter().enumerate() {
+            let (ours, alone) = (norms[i].to_vec::<f32>().unwrap(), case.launch(device));
+            assert!(ours == alone, "{:?}: {ours:?} against {alone:?}", case.shape);
+            let gain = gains[i].to_vec::<f32>().unwrap();
+            for (j, gain) in gain.iter().enumerate() {
+                if i % 2 == 0 {
+                    assert_eq!(*gain, magnitudes[i][j] / ours[j], "{:?} row {j}", case.shape);
+                } else {
+                    assert_eq!(gain.to_bits(), POISON, "{:?} row {j}", case.shape);
+                }
+            }
+        }
+        dora_norm_batched(device, &mut []).expect_err("nothing to do");
+    });
+}
+
+/// An adapter on rows of a larger weight, where the first row lies off every boundary.
+fn rows_within() {
+    let mut random = fresh();
+    for (n, first_row, rows, cols, rank) in
+        [(1152, 768, 384, 384, 8), (10, 3, 5, 7, 2), (9, 8, 1, 33, 1), (6, 1, 5, 4, 3)]
+    {
+        let case = Case::random(rows, cols, rank, &mut random);
+        let before = vec![f32::NAN; first_row * cols];
+        let behind = vec![f32::NAN; (n - first_row - rows) * cols];
+        let weight: Vec<f32> = before.iter().chain(&case.w).chain(&behind).copied().collect();
+        on_every_arch(|device| {
+            let [w, a, b] = [&weight, &case.a, &case.b].map(|v| Buf::from_f32(device, v, DType::F32).unwrap());
+            let mut norm = Buf::from_f32(device, &vec![f32::NAN; rows], DType::F32).unwrap();
+            let adapter = AdapterRows { first_row, rows, cols, rank, scale: case.scale };
+            dora_norm(device, adapter, &w, &a, &b, &mut norm).unwrap();
+            for (j, (ours, truth)) in norm.to_vec::<f32>().unwrap().iter().zip(case.truth()).enumerate() {
+                // B and W are of one size, so that little cancels.
+                assert!((f64::from(*ours) - truth).abs() <= 1e-5 * truth, "{adapter:?} row {j}: {ours}, truth {truth}");
+            }
+        });
+    }
+}
+
 fn repeatable() {
     let case = Case::random(250, 777, 20, &mut fresh());
     on_every_arch(|device| {
@@ -238,7 +309,7 @@ fn repeatable() {
 fn wrong_shapes() {
     on_every_arch(|device| {
         let kernel = DoraNorm::new(device).unwrap();
-        let buffer = |n: usize| Buffer::from_slice(device, &vec![0.0_f32; n]).unwrap();
+        let buffer = |n: usize| Buf::zeros(device, DType::F32, n).unwrap();
         let (w, a, b, mut norm) = (buffer(6), buffer(3), buffer(2), buffer(2));
         let mut launch =
             |rows, cols, rank| kernel.launch(DoraNormShape { rows, cols, rank }, 1.0, &w, &a, &b, &mut norm);
@@ -250,7 +321,7 @@ fn wrong_shapes() {
             assert!(error.to_string().starts_with("dora_norm "), "{rows}x{cols} r{rank}: {error}");
         }
         let other = Device::open_with(0, Some(device.arch())).unwrap();
-        let foreign = Buffer::from_slice(&other, &[0.0_f32; 6]).unwrap();
+        let foreign = Buf::zeros(&other, DType::F32, 6).unwrap();
         let shape = DoraNormShape { rows: 2, cols: 3, rank: 1 };
         let error = kernel.launch(shape, 1.0, &foreign, &a, &b, &mut norm).expect_err("nothing orders two streams");
         assert!(error.to_string().contains("another open device"), "{error}");

@@ -29,6 +29,8 @@ pub enum Needs {
     Libclang,
     /// Kernels and a GPU.
     Gpu,
+    /// The same, and the weights of a full-size model.
+    GpuAndWeights,
 }
 
 impl Needs {
@@ -39,7 +41,12 @@ impl Needs {
             Self::Nothing => None,
             Self::Kernels => kernels(),
             Self::Libclang => super::bindgen::missing().map(|missing| (missing, "PEFTK_REQUIRE_NVCC")),
-            Self::Gpu => {
+            Self::GpuAndWeights if Self::Gpu.missing().is_none() => {
+                let dir = weights();
+                let missing = || format!("no weights in {}: run tools/fetch-weights.sh", dir.display());
+                (!dir.join("model.safetensors").is_file()).then(|| (missing(), "PEFTK_REQUIRE_WEIGHTS"))
+            }
+            Self::Gpu | Self::GpuAndWeights => {
                 // A build without kernels is a GPU not tested, too.
                 let missing = kernels().map(|(missing, _)| missing).or_else(|| peftk::gpu::probe().problem);
                 missing.map(|missing| (missing, "PEFTK_REQUIRE_GPU"))
@@ -53,8 +60,15 @@ impl Needs {
             Self::Kernels => "embedded kernel",
             Self::Libclang => "libclang",
             Self::Gpu => "GPU",
+            Self::GpuAndWeights => "full-size GPU",
         }
     }
+}
+
+/// The folder of a full-size model's weights: PEFTK_VITS14, or where tools/fetch-weights.sh puts them.
+pub fn weights() -> std::path::PathBuf {
+    let dir = std::env::var_os("PEFTK_VITS14").map(std::path::PathBuf::from);
+    dir.unwrap_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vits14"))
 }
 
 /// Runs what the command line selects; libtest's arguments are understood as far as they make sense here.

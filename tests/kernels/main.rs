@@ -4,12 +4,52 @@
 //! PEFTK_REQUIRE_NVCC=1 and PEFTK_REQUIRE_GPU=1 make that a failure. Names that start with `sanitize_` are small enough for
 //! compute-sanitizer. PEFTK_TEST_SEED repeats a run's random data.
 
+mod adamw;
+mod adapter_pack;
+mod attention;
+mod augment;
 mod bindgen;
 mod device;
+mod dora_dropout;
 mod dora_norm;
+mod dora_norm_backward;
+mod entries;
+// Shared with tests/gpu, which needs other things.
+#[allow(dead_code)]
 mod harness;
+mod layer_norm;
+mod layer_scale;
+mod lora_gradients;
+mod lora_matmul;
+mod loss;
+mod magnitude_rescale;
 mod manifest;
+mod matmul;
+mod merge;
+mod pointwise;
+mod tokens;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[device::TESTS, manifest::TESTS, bindgen::TESTS, dora_norm::TESTS])
+    harness::run(&[
+        device::TESTS,
+        manifest::TESTS,
+        bindgen::TESTS,
+        matmul::TESTS,
+        lora_matmul::TESTS,
+        lora_gradients::TESTS,
+        adapter_pack::TESTS,
+        dora_norm::TESTS,
+        dora_norm_backward::TESTS,
+        dora_dropout::TESTS,
+        magnitude_rescale::TESTS,
+        merge::TESTS,
+        attention::TESTS,
+        layer_norm::TESTS,
+        layer_scale::TESTS,
+        pointwise::TESTS,
+        tokens::TESTS,
+        loss::TESTS,
+        adamw::TESTS,
+        augment::TESTS,
+    ])
 }

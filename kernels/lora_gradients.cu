@@ -1,0 +1,383 @@
+// The gradients of low-rank adapters in bf16, without the dense dW. For an adapter on columns j of dy, with t = x A^T saved:
+//
+//     Q  = dy (s g B)              [m, rank], bf16: dA's factor here, and dx's second product (dx += Q A) later
+//     dA = Q^T x                   [rank, k]
+//     dB = s g dy^T t              [rows, rank]
+//
+// Shapes    x [m, k], dy [m, ld] from column first_row on, t [m, rank_padded], s g B [rows, rank_padded], Q [m, ld_q]: bf16; any m, k,
+//           rows from 1; ranks padded to multiples of 16 with zeros, cut into slices of 16. Partial sums, dA and dB: f32.
+// Numbers   products accumulate in f32; Q is rounded once. dA and dB are summed per granule of tokens, granules in order: how many
+//           tokens a granule has depends on m alone, so the bits do not depend on the GPU.
+// Traffic   dy, t once and Q written (output kernels: a slice more reads dy again, from L2, as its block runs next to the other's);
+//           x and Q once (input kernels: up to 48 ranks of all adapters together); partial sums twice. m 65792, k = rows = 384: 101
+//           MB, 34 us at 2.96 TB/s. Above 1536 rows dy is read twice: lora_gradients_project, then lora_gradients_outer_output.
+// Work      6 m rank_padded (rows + k) FLOP: far below the tensor cores' share.
+// Launch    output: grid (slices * granules), 256 or 512 threads; project: the same, 256; input: grid (granules, ceil(k / 384),
+//           groups of ranks), 256; reduce: grid (ceil(most outputs / 32), 2 * adapters), 256.
+//           Shared memory: below.
+
+#include "common/lora_tiles.cuh"
+#include "params.h"
+
+namespace {
+
+using bf16 = __nv_bfloat16;
+using namespace lora;
+
+constexpr unsigned kRanks = 16;          // ranks a slice: one mma's rows
+constexpr unsigned kBlockColumns = 384;  // columns a block of the input and project kernels: 8 warps of 3 tiles of 16
+constexpr unsigned kThreads = 256;
+constexpr unsigned kPiece = 256;         // columns a step of the project kernel
+constexpr unsigned kProjectStages = 2;
+
+__host__ __device__ constexpr unsigned ceil_to(unsigned n, unsigned unit) { return (n + unit - 1) / unit * unit; }
+// Row stride of the warps' shares of Q^T in shared memory, for tiles of `tokens`.
+__host__ __device__ constexpr unsigned share_stride(unsigned tokens) { return tokens + 4; }
+
+// Dynamic shared memory, in bytes:
+//   output   kStages * tokens * 2 * (ceil_to(rows, 16) + 8 + 24) + warps * 16 * (tokens + 4) * 4; tokens 32, 8 warps up to 384 rows (96
+//            KB at most), then 16 tokens, 16 warps (171 KB at most)
+//   project  2 * 2 * (32 * 264 + 256 * 24) + 8 * 16 * 36 * 4 = 76800
+//   input    kStages * 32 * 2 * (392 + ranks + 8), 86016 at most; outer_output: ranks 16
+
+// The adapter and its first rank of slice `slice`, counted over all adapters.
+struct Slice {
+    unsigned adapter, rank;
+};
+__device__ __forceinline__ Slice find_slice(const PeftkLoraGradientsParams& p, unsigned slice) {
+    unsigned rank = slice * kRanks, adapter = 0;
+    while (adapter + 1 < p.count && rank >= p.adapters[adapter].rank_padded) rank -= p.adapters[adapter++].rank_padded;
+    return {adapter, rank};
+}
+
+// A warp's Q^T [16, kTile tokens] += (s g B)^T dy^T over 16 columns of the tile.
+template <unsigned kTile>
+__device__ __forceinline__ void project_columns(float (&q)[kTile / 8][4], const uint32_t (&weight)[4], const bf16* tile, unsigned stride,
+                                                unsigned lane) {
+#pragma unroll
+    for (unsigned part = 0; part < kTile / 16; ++part) {
+        uint32_t b[4];
+        transposed_operand_b(b, tile + part * 16 * stride, stride, lane);
+        multiply(q[2 * part], weight, b[0], b[1]);
+        multiply(q[2 * part + 1], weight, b[2], b[3]);
+    }
+}
+
+// acc [16, 16 columns] += factor^T [16, kTile tokens] tile [kTile tokens, 16 columns].
+template <unsigned kTile>
+__device__ __forceinline__ void outer_columns(float (&acc)[2][4], const uint32_t (&factor)[kTile / 16][4], const bf16* tile,
+                                              unsigned stride, unsigned lane) {
+#pragma unroll
+    for (unsigned part = 0; part < kTile / 16; ++part) {
+        uint32_t b[4];
+        operand_b(b, tile + part * 16 * stride, stride, lane);
+        multiply(acc[0], factor[part], b[0], b[1]);
+        multiply(acc[1], factor[part], b[2], b[3]);
+    }
+}
+
+template <unsigned kTile>
+__device__ __forceinline__ void store_share(float* share, const float (&q)[kTile / 8][4], unsigned lane) {
+    constexpr unsigned kStride = share_stride(kTile);
+    const unsigned rank = lane / 4, token = lane % 4 * 2;
+#pragma unroll
+    for (unsigned n = 0; n < kTile / 8; ++n) {
+        *reinterpret_cast<float2*>(share + rank * kStride + n * 8 + token) = make_float2(q[n][0], q[n][1]);
+        *reinterpret_cast<float2*>(share + (rank + 8) * kStride + n * 8 + token) = make_float2(q[n][2], q[n][3]);
+    }
+}
+
+// Adds the warps' shares in order and writes kTile tokens of one slice of Q.
+template <unsigned kTile, unsigned kWarps>
+__device__ __forceinline__ void write_q(bf16* q, unsigned ld, const float* shares, unsigned valid) {
+    constexpr unsigned kStride = share_stride(kTile);
+    if (threadIdx.x >= kTile * kRanks / 2) return;
+    const unsigned token = threadIdx.x / 8, rank = threadIdx.x % 8 * 2;
+    float low = 0.0f, high = 0.0f;
+#pragma unroll
+    for (unsigned w = 0; w < kWarps; ++w) {
+        low += shares[(w * kRanks + rank) * kStride + token];
+        high += shares[(w * kRanks + rank + 1) * kStride + token];
+    }
+    if (token < valid) *reinterpret_cast<__nv_bfloat162*>(q + size_t(token) * ld + rank) = __floats2bfloat162_rn(low, high);
+}
+
+// A warp's [16, 16 columns] of partial sums, rows `ld` apart.
+__device__ __forceinline__ void write_partial(float* partial, size_t ld, unsigned column, unsigned cols, const float (&acc)[2][4],
+                                              unsigned lane) {
+#pragma unroll
+    for (unsigned n = 0; n < 2; ++n) {
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) {
+            const unsigned c = column + n * 8 + lane % 4 * 2 + i % 2;
+            if (c < cols) partial[(lane / 4 + i / 2 * 8) * ld + c] = acc[n][i];
+        }
+    }
+}
+
+// Q and dB's partial sums of one granule and one slice of ranks; a warp owns kTiles tiles of 16 columns of dy, with their rows of
+// s g B in registers.
+template <unsigned kTile, unsigned kWarps, unsigned kTiles>
+__device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams& p) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    const unsigned granule = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Slice slice = find_slice(p, blockIdx.x % p.slices);
+    const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
+    const unsigned rows = adapter.rows, padded = ceil_to(rows, 16), stride = tile_stride(padded);
+    const unsigned first = granule * p.granule, tokens = min(p.granule, p.m - first), tiles = (tokens + kTile - 1) / kTile;
+
+    auto* const dy_tiles = reinterpret_cast<bf16*>(memory);
+    bf16* const t_tiles = dy_tiles + kStages * kTile * stride;
+    auto* const shares = reinterpret_cast<float*>(t_tiles + kStages * kTile * tile_stride(kRanks));
+    const bf16* const dy = reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row;
+    const bf16* const t = reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded + slice.rank;
+    bf16* const q = reinterpret_cast<bf16*>(p.q) + size_t(first) * p.ld_q + adapter.q_column + slice.rank;
+    const bool vectors = in_vectors(dy, p.ld_dy, rows);
+
+    auto load = [&](unsigned tile) {
+        if (tile < tiles) {
+            const unsigned stage = tile % kStages, start = tile * kTile;
+            load_tile<kWarps * 32>(dy_tiles + stage * kTile * stride, dy + size_t(start) * p.ld_dy, p.ld_dy, kTile, tokens - start,
+                                   rows, padded, vectors);
+            load_tile<kWarps * 32>(t_tiles + stage * kTile * tile_stride(kRanks), t + size_t(start) * adapter.rank_padded,
+                                   adapter.rank_padded, kTile, tokens - start, kRanks, kRanks, true);
+        }
+        copy_commit();
+    };
+#pragma unroll
+    for (unsigned stage = 0; stage + 1 < kStages; ++stage) load(stage);
+
+    uint32_t weight[kTiles][4];
+    float acc[kTiles][2][4] = {};
+    const auto* const bg = reinterpret_cast<const unsigned short*>(adapter.bg) + slice.rank;
+#pragma unroll
+    for (unsigned i = 0; i < kTiles; ++i) {
+#pragma unroll
+        for (unsigned r = 0; r < 4; ++r) {
+            const unsigned rank = lane / 4 + r % 2 * 8, row = (warp + i * kWarps) * 16 + lane % 4 * 2 + r / 2 * 8;
+            const uint32_t low = row < rows ? bg[size_t(row) * adapter.rank_padded + rank] : 0;
+            const uint32_t high = row + 1 < rows ? bg[size_t(row + 1) * adapter.rank_padded + rank] : 0;
+            weight[i][r] = high << 16 | low;
+        }
+    }
+
+    for (unsigned tile = 0; tile < tiles; ++tile) {
+        copy_wait<kStages - 2>();
+        __syncthreads();  // this tile is there, and nobody reads the one before, whose place the next load takes
+        load(tile + kStages - 1);
+        const bf16* const dy_tile = dy_tiles + tile % kStages * kTile * stride;
+        const bf16* const t_tile = t_tiles + tile % kStages * kTile * tile_stride(kRanks);
+        uint32_t factor[kTile / 16][4];
+#pragma unroll
+        for (unsigned part = 0; part < kTile / 16; ++part) {
+            transposed_operand_a(factor[part], t_tile + part * 16 * tile_stride(kRanks), tile_stride(kRanks), lane);
+        }
+        float share[kTile / 8][4] = {};
+#pragma unroll
+        for (unsigned i = 0; i < kTiles; ++i) {
+            const unsigned column = (warp + i * kWarps) * 16;
+            if (column < padded) {
+                project_columns<kTile>(share, weight[i], dy_tile + column, stride, lane);
+                outer_columns<kTile>(acc[i], factor, dy_tile + column, stride, lane);
+            }
+        }
+        store_share<kTile>(shares + warp * kRanks * share_stride(kTile), share, lane);
+        __syncthreads();
+        write_q<kTile, kWarps>(q + size_t(tile) * kTile * p.ld_q, p.ld_q, shares, tokens - tile * kTile);
+    }
+    copy_wait<0>();
+
+    float* const partial =
+        reinterpret_cast<float*>(adapter.partial_b) + (size_t(granule) * adapter.rank_padded + slice.rank) * rows;
+#pragma unroll
+    for (unsigned i = 0; i < kTiles; ++i) write_partial(partial, rows, (warp + i * kWarps) * 16, rows, acc[i], lane);
+}
+
+// Partial sums of factor^T input, kSlices * 16 ranks by kBlockColumns columns, over one granule. The pointers are at its first token.
+template <unsigned kSlices>
+__device__ __forceinline__ void outer_products(const bf16* factor, unsigned ld_factor, unsigned ranks, const bf16* input,
+                                               unsigned ld_input, unsigned cols, unsigned tokens, float* partial) {
+    constexpr unsigned kTiles = kBlockColumns / 128, kStride = tile_stride(kBlockColumns), kFactorStride = tile_stride(kSlices * kRanks);
+    extern __shared__ __align__(16) unsigned char memory[];
+    auto* const tiles_of_input = reinterpret_cast<bf16*>(memory);
+    bf16* const tiles_of_factor = tiles_of_input + kStages * kTokens * kStride;
+    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (tokens + kTokens - 1) / kTokens;
+    const unsigned start_column = blockIdx.y * kBlockColumns, width = min(kBlockColumns, cols - start_column);
+    const bool vectors = in_vectors(input, ld_input, cols), factor_vectors = in_vectors(factor, ld_factor, ranks);
+
+    auto load = [&](unsigned tile) {
+        if (tile < tiles) {
+            const unsigned stage = tile % kStages, start = tile * kTokens;
+            load_tile<kThreads>(tiles_of_input + stage * kTokens * kStride, input + size_t(start) * ld_input + start_column, ld_input,
+                                kTokens, tokens - start, width, kBlockColumns, vectors);
+            load_tile<kThreads>(tiles_of_factor + stage * kTokens * kFactorStride, factor + size_t(start) * ld_factor, ld_factor,
+                                kTokens, tokens - start, ranks, kSlices * kRanks, factor_vectors);
+        }
+        copy_commit();
+    };
+#pragma unroll
+    for (unsigned stage = 0; stage + 1 < kStages; ++stage) load(stage);
+
+    float acc[kSlices][kTiles][2][4] = {};
+    for (unsigned tile = 0; tile < tiles; ++tile) {
+        copy_wait<kStages - 2>();
+        __syncthreads();
+        load(tile + kStages - 1);
+        const bf16* const input_tile = tiles_of_input + tile % kStages * kTokens * kStride;
+        const bf16* const factor_tile = tiles_of_factor + tile % kStages * kTokens * kFactorStride;
+#pragma unroll
+        for (unsigned s = 0; s < kSlices; ++s) {
+            uint32_t a[2][4];
+            transposed_operand_a(a[0], factor_tile + s * kRanks, kFactorStride, lane);
+            transposed_operand_a(a[1], factor_tile + s * kRanks + 16 * kFactorStride, kFactorStride, lane);
+#pragma unroll
+            for (unsigned i = 0; i < kTiles; ++i) outer_columns<kTokens>(acc[s][i], a, input_tile + (warp + i * 8) * 16, kStride, lane);
+        }
+    }
+    copy_wait<0>();
+#pragma unroll
+    for (unsigned s = 0; s < kSlices; ++s) {
+        if (s * kRanks >= ranks) continue;
+#pragma unroll
+        for (unsigned i = 0; i < kTiles; ++i) {
+            write_partial(partial + size_t(s) * kRanks * cols, cols, start_column + (warp + i * 8) * 16, cols, acc[s][i], lane);
+        }
+    }
+}
+
+// dA's partial sums: Q^T x for kSlices slices of the granule's Q.
+template <unsigned kSlices>
+__device__ __forceinline__ void input_gradients(const PeftkLoraGradientsParams& p) {
+    const unsigned granule = blockIdx.x, first = granule * p.granule, column = blockIdx.z * kSlices * kRanks;
+    outer_products<kSlices>(reinterpret_cast<const bf16*>(p.q) + size_t(first) * p.ld_q + p.q_first + column, p.ld_q,
+                            min(kSlices * kRanks, p.q_columns - column), reinterpret_cast<const bf16*>(p.x) + size_t(first) * p.k, p.k,
+                            p.k, min(p.granule, p.m - first),
+                            reinterpret_cast<float*>(p.partial_a) + (size_t(granule) * p.q_columns + column) * p.k);
+}
+
+}  // namespace
+
+// Q and dB's partial sums, up to 384 rows.
+extern "C" __global__ void __launch_bounds__(256, 2) lora_gradients_output_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    output_gradients<32, 8, 3>(p);
+}
+
+// The same, up to 1536 rows.
+extern "C" __global__ void __launch_bounds__(512, 1) lora_gradients_output_1536_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    output_gradients<16, 16, 6>(p);
+}
+
+// Q alone, any number of rows: pieces of kPiece columns, with their rows of s g B in shared memory.
+extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    constexpr unsigned kStride = tile_stride(kPiece), kWeightStride = tile_stride(kRanks);
+    const unsigned granule = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Slice slice = find_slice(p, blockIdx.x % p.slices);
+    const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
+    const unsigned first = granule * p.granule, tokens = min(p.granule, p.m - first), tiles = (tokens + kTokens - 1) / kTokens;
+    const unsigned pieces = (adapter.rows + kPiece - 1) / kPiece;
+
+    auto* const dy_tiles = reinterpret_cast<bf16*>(memory);
+    bf16* const weight_tiles = dy_tiles + kProjectStages * kTokens * kStride;
+    auto* const shares = reinterpret_cast<float*>(weight_tiles + kProjectStages * kPiece * kWeightStride);
+    const bf16* const dy = reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row;
+    const bf16* const bg = reinterpret_cast<const bf16*>(adapter.bg) + slice.rank;
+    bf16* const q = reinterpret_cast<bf16*>(p.q) + size_t(first) * p.ld_q + adapter.q_column + slice.rank;
+    const bool vectors = in_vectors(dy, p.ld_dy, adapter.rows);
+
+    auto load = [&](unsigned step) {
+        if (step < tiles * pieces) {
+            const unsigned stage = step % kProjectStages, start = step / pieces * kTokens, column = step % pieces * kPiece;
+            const unsigned width = min(kPiece, adapter.rows - column);
+            load_tile<kThreads>(dy_tiles + stage * kTokens * kStride, dy + size_t(start) * p.ld_dy + column, p.ld_dy, kTokens,
+                                tokens - start, width, kPiece, vectors);
+            load_tile<kThreads>(weight_tiles + stage * kPiece * kWeightStride, bg + size_t(column) * adapter.rank_padded,
+                                adapter.rank_padded, kPiece, width, kRanks, kRanks, true);
+        }
+        copy_commit();
+    };
+#pragma unroll
+    for (unsigned stage = 0; stage + 1 < kProjectStages; ++stage) load(stage);
+
+    for (unsigned tile = 0, step = 0; tile < tiles; ++tile) {
+        float share[4][4] = {};
+        for (unsigned piece = 0; piece < pieces; ++piece, ++step) {
+            copy_wait<kProjectStages - 2>();
+            __syncthreads();
+            load(step + kProjectStages - 1);
+            const bf16* const dy_tile = dy_tiles + step % kProjectStages * kTokens * kStride;
+            const bf16* const weight_tile = weight_tiles + step % kProjectStages * kPiece * kWeightStride;
+#pragma unroll
+            for (unsigned i = 0; i < kPiece / 128; ++i) {
+                const unsigned column = (warp + i * 8) * 16;
+                uint32_t weight[4];
+                transposed_operand_a(weight, weight_tile + column * kWeightStride, kWeightStride, lane);
+                project_columns<kTokens>(share, weight, dy_tile + column, kStride, lane);
+            }
+        }
+        store_share<kTokens>(shares + warp * kRanks * share_stride(kTokens), share, lane);
+        __syncthreads();
+        write_q<kTokens, 8>(q + size_t(tile) * kTokens * p.ld_q, p.ld_q, shares, tokens - tile * kTokens);
+    }
+    copy_wait<0>();
+}
+
+// dB's partial sums where lora_gradients_project made Q: grid (granules, ceil(most rows / 384), slices).
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    lora_gradients_outer_output_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    const Slice slice = find_slice(p, blockIdx.z);
+    const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
+    const unsigned granule = blockIdx.x, first = granule * p.granule;
+    if (blockIdx.y * kBlockColumns >= adapter.rows) return;
+    outer_products<1>(reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded + slice.rank, adapter.rank_padded,
+                      kRanks, reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row, p.ld_dy, adapter.rows,
+                      min(p.granule, p.m - first),
+                      reinterpret_cast<float*>(adapter.partial_b) + (size_t(granule) * adapter.rank_padded + slice.rank) * adapter.rows);
+}
+
+// dA's partial sums for 16, 32 and 48 columns of Q a block.
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_16_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    input_gradients<1>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_32_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    input_gradients<2>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_48_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    input_gradients<3>(p);
+}
+
+// Adds the granules in order, 8 runs of them at a time: dA as it is, dB times s g and transposed. grid.y is 2 * adapter + (dA: 0, dB: 1).
+extern "C" __global__ void __launch_bounds__(256) lora_gradients_reduce(const __grid_constant__ PeftkLoraGradientsParams p) {
+    __shared__ float runs[8][33];
+    const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 2];
+    const bool is_b = blockIdx.y % 2;
+    if (!is_b && adapter.da == 0) return;
+    const unsigned width = is_b ? adapter.rows : p.k;
+    const size_t count = size_t(adapter.rank) * width;
+    const size_t stride = size_t(is_b ? adapter.rank_padded : p.q_columns) * width;
+    const float* const partial = is_b ? reinterpret_cast<const float*>(adapter.partial_b)
+                                      : reinterpret_cast<const float*>(p.partial_a) + size_t(adapter.q_column - p.q_first) * width;
+    const unsigned lane = threadIdx.x % 32, run = threadIdx.x / 32, length = (p.granules + 7) / 8;
+    const size_t element = size_t(blockIdx.x) * 32 + lane;
+    if (size_t(blockIdx.x) * 32 >= count) return;
+
+    float sum = 0.0f;
+    if (element < count) {
+        const unsigned last = min((run + 1) * length, p.granules);
+#pragma unroll 8
+        for (unsigned g = run * length; g < last; ++g) sum += partial[g * stride + element];
+    }
+    runs[run][lane] = sum;
+    __syncthreads();
+    if (run != 0 || element >= count) return;
+    sum = runs[0][lane];
+#pragma unroll
+    for (unsigned i = 1; i < 8; ++i) sum += runs[i][lane];
+    if (!is_b) {
+        reinterpret_cast<float*>(adapter.da)[element] = sum;
+        return;
+    }
+    const unsigned rank = element / width, row = element % width;
+    const float gain = adapter.gain ? reinterpret_cast<const float*>(adapter.gain)[row] : 1.0f;
+    reinterpret_cast<float*>(adapter.db)[size_t(row) * adapter.rank + rank] = adapter.scale * gain * sum;
+}

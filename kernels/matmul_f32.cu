@@ -1,0 +1,60 @@
+// Matrix products in f32, and the sum of a product's parts.
+//
+//     nt   C = A B^T    A [m, k], B [n, k]        nn   C = A B    A [m, k], B [k, n]        tn   C = A^T B    A [k, m], B [k, n]
+//     matmul_reduce_f32                           C = sum over parts of A [splits, m, n], in their order
+//
+// Shapes    as in matmul_bf16.cu: row strides lda and ldb, a second product of depth k2 for nt and nn, splits of k for tn.
+// Numbers   fused multiply-adds in f32, no tf32: the error is that of a plain f32 loop. v = acc + bias;
+//               matmul_nt_f32, matmul_nn_f32        C = v
+//               matmul_nt_f32_gelu                  aux = v, C = gelu(v)
+//               matmul_nt_f32_scale_residual        C = residual + gamma v
+//               matmul_nn_f32_gelu_backward         C = v gelu'(aux)
+//           The order of every sum depends on the sizes alone.
+// Traffic   A once for every tile's columns of C, B once for every tile's rows, mostly from L2; C once. The reduction reads
+//           4 splits m n bytes and writes 4 m n.
+// Work      2 m n k FLOP: bound by the multiply-adds (67 TFLOP/s on an H100).
+// Launch    tiles of 128 x 128, in the entries named _small of 32 x 32: grid (ceil(n / tile), ceil(m / tile), splits or 1), block
+//           (256). matmul_reduce_f32: grid (ceil(m n / 1024)), block (256). No dynamic shared memory.
+
+#include "common/gemm_f32.cuh"
+
+// BLOCKS: how many should fit on a multiprocessor, which is 128 registers a thread for 2.
+#define PEFTK_MATMUL(NAME, BLOCKS, TILE, A_ACROSS, B_ACROSS, EPILOGUE)                                                         \
+    extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads, BLOCKS) NAME(const __grid_constant__ PeftkGemmParams p) { \
+        gemm_f32::product_f32<TILE, TILE, A_ACROSS, B_ACROSS, false, gemm_f32::Epilogue::EPILOGUE>(p);                         \
+    }
+
+PEFTK_MATMUL(matmul_nt_f32, 2, 128, false, false, kPlain)
+PEFTK_MATMUL(matmul_nt_f32_gelu, 2, 128, false, false, kGelu)
+PEFTK_MATMUL(matmul_nt_f32_scale_residual, 2, 128, false, false, kScaleResidual)
+PEFTK_MATMUL(matmul_nn_f32, 2, 128, false, true, kPlain)
+PEFTK_MATMUL(matmul_nn_f32_gelu_backward, 1, 128, false, true, kGeluBackward)
+PEFTK_MATMUL(matmul_tn_f32, 2, 128, true, true, kPartial)
+PEFTK_MATMUL(matmul_nt_f32_small, 4, 32, false, false, kPlain)
+PEFTK_MATMUL(matmul_nn_f32_small, 4, 32, false, true, kPlain)
+PEFTK_MATMUL(matmul_tn_f32_small, 4, 32, true, true, kPartial)
+
+#undef PEFTK_MATMUL
+
+extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads) matmul_reduce_f32(const __grid_constant__ PeftkGemmParams p) {
+    const size_t size = static_cast<size_t>(p.m) * p.n;
+    const size_t first = (static_cast<size_t>(blockIdx.x) * gemm_f32::kThreads + threadIdx.x) * 4;
+    if (first >= size) return;
+    const float* const from = reinterpret_cast<const float*>(p.a) + first;
+    float* const to = reinterpret_cast<float*>(p.c) + first;
+    if (size % 4 == 0) {
+        float4 sum = *reinterpret_cast<const float4*>(from);
+#pragma unroll 4
+        for (unsigned part = 1; part < p.splits; ++part) {
+            const float4 next = *reinterpret_cast<const float4*>(from + part * size);
+            sum.x += next.x, sum.y += next.y, sum.z += next.z, sum.w += next.w;
+        }
+        *reinterpret_cast<float4*>(to) = sum;
+    } else {
+        for (unsigned i = 0; i < 4 && first + i < size; ++i) {
+            float sum = from[i];
+            for (unsigned part = 1; part < p.splits; ++part) sum += from[part * size + i];
+            to[i] = sum;
+        }
+    }
+}

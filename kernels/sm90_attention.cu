@@ -1,0 +1,26 @@
+// Attention on bf16 for heads of 64 columns on Hopper, by wgmma, where a head's k and v fit in shared memory.
+//
+//     out = softmax(scale q k^T) v,   lse = log sum exp(scale q k^T) of each row
+//     P = exp(scale q k^T - lse),  D = rowsum(dout * out),  dS = P * (dout v^T - D)
+//     dq = scale dS k,  dv = P^T dout,  dk = scale dS^T q
+//
+// Shapes    qkv, dqkv [batch * tokens, 3 * heads * 64], out, dout [batch * tokens, heads * 64], lse f32 [batch, heads, tokens]; any
+//           tokens from 1 that shared memory holds, any heads.
+// Numbers   Products in f32 accumulators; scores, softmax, lse and D in f32; P and dS are rounded to bf16 where they enter the next
+//           product. Every sum has one owner and a fixed order: equal inputs give equal bits.
+// Traffic   Forward reads qkv once and writes out and lse. Backward reads qkv, dout and out once from device memory (q, k, v and
+//           dout again, from L2) and writes dqkv. At 256 images of 257 tokens and 6 heads 202 and 404 MB.
+// Work      4 * 64 T^2 FLOP a head forward, 14 * 64 T^2 backward (scores and dout v^T are formed twice): with rows rounded up to
+//           64 and columns to 16, 33 and 117 GFLOP at that size.
+// Launch    grid (batch * heads), block 128; with groups = ceil(tokens / 16) dynamic shared memory of 4096 groups bytes forward,
+//           (4096 + 128) groups backward.
+
+#include "common/attention_sm90.cuh"
+
+extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
+    attention::forward_sm90<1>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
+    attention::backward_sm90<1, 2, 1>(p);
+}

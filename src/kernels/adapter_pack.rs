@@ -1,0 +1,158 @@
+//! Launches kernels/adapter_pack.cu: an adapter's operands from its f32 masters, and a weight with its rows under a gain rescaled.
+
+use super::check::{dimension, length};
+use super::function;
+use super::params::{PeftkAdapterPackItem, PeftkAdapterPackParams, PeftkWeightRescaleItem, PeftkWeightRescaleParams};
+use crate::gpu::{Buf, DType, Device, Grid};
+use crate::{Error, Result};
+
+const THREADS: u32 = 256;
+/// The most adapters of one linear: q, k and v.
+const MOST_ADAPTERS: usize = 3;
+
+/// `rank` as the products take it: rounded up to a multiple of 16, the added ranks being zeros.
+pub fn padded_rank(rank: usize) -> usize {
+    rank.next_multiple_of(16)
+}
+
+/// One adapter's masters and where its operands go; what is None is not written. All outputs have one dtype.
+#[derive(Debug)]
+pub struct AdapterPack<'a> {
+    /// Rows of B.
+    pub rows: usize,
+    /// Rank.
+    pub rank: usize,
+    /// s.
+    pub scale: f32,
+    /// A `[rank, k]`, f32.
+    pub a: &'a Buf,
+    /// B `[rows, rank]`, f32.
+    pub b: &'a Buf,
+    /// DoRA's g `[rows]`, f32.
+    pub gain: Option<&'a Buf>,
+    /// A `[padded_rank, k]`.
+    pub a_packed: Option<&'a mut Buf>,
+    /// B `[rows, padded_rank]`.
+    pub b_packed: Option<&'a mut Buf>,
+    /// s g B `[rows, padded_rank]`, for the backward pass.
+    pub bg_packed: Option<&'a mut Buf>,
+}
+
+/// Queues the packing of up to 3 adapters of one linear of `k` input features to `dtype`. `joined`, where wanted, takes all their A's one
+/// below the other: `[sum of padded ranks, k]`.
+///
+/// # Errors
+/// [`Error::Shape`] for a size of 0, more than 3 adapters, a dtype that is neither f32 nor bf16, a buffer that is too short.
+pub fn adapter_pack(
+    device: &Device,
+    dtype: DType,
+    k: usize,
+    adapters: &mut [AdapterPack<'_>],
+    joined: Option<&mut Buf>,
+) -> Result<()> {
+    let op = "adapter_pack";
+    let entry = match dtype {
+        DType::F32 => "adapter_pack_f32",
+        DType::Bf16 => "adapter_pack_bf16",
+        other => return Err(Error::shape("adapter_pack's outputs", "f32 or bf16", other)),
+    };
+    if adapters.is_empty() || adapters.len() > MOST_ADAPTERS {
+        return Err(Error::shape("adapter_pack", format!("1 to {MOST_ADAPTERS} adapters"), adapters.len()));
+    }
+    let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
+    let (mut ranks, mut most) = (0, 0);
+    for (to, adapter) in params.adapters.iter_mut().zip(adapters.iter()) {
+        let AdapterPack { rows, rank, .. } = *adapter;
+        let padded = padded_rank(rank);
+        length(op, "A", adapter.a, device, DType::F32, rank * k)?;
+        length(op, "B", adapter.b, device, DType::F32, rows * rank)?;
+        if let Some(gain) = adapter.gain {
+            length(op, "gain", gain, device, DType::F32, rows)?;
+        }
+        let output = |name, buf: &Option<&mut Buf>, needed| match buf {
+            Some(buf) => length(op, name, buf, device, dtype, needed).map(|()| buf.address()),
+            None => Ok(0),
+        };
+        *to = PeftkAdapterPackItem {
+            a: adapter.a.address(),
+            b: adapter.b.address(),
+            gain: adapter.gain.map_or(0, Buf::address),
+            a_packed: output("packed A", &adapter.a_packed, padded * k)?,
+            a_joined: joined.as_ref().map_or(0, |buf| buf.address() + (ranks * k * dtype.bytes()) as u64),
+            b_packed: output("packed B", &adapter.b_packed, rows * padded)?,
+            bg_packed: output("packed s g B", &adapter.bg_packed, rows * padded)?,
+            scale: adapter.scale,
+            rows: dimension(op, "rows", rows)?,
+            k: dimension(op, "k", k)?,
+            rank: dimension(op, "rank", rank)?,
+            rank_padded: dimension(op, "padded rank", padded)?,
+            padding: 0,
+        };
+        ranks += padded;
+        most = most.max(padded * (k + rows));
+    }
+    if let Some(joined) = &joined {
+        length(op, "joined A", joined, device, dtype, ranks * k)?;
+    }
+    // The kernel strides over the elements: more blocks than this would not make it faster.
+    let blocks = most.div_ceil(THREADS as usize).min(1024) as u32;
+    let grid = Grid { blocks: (blocks, adapters.len() as u32, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: the entries take a PeftkAdapterPackParams with `items` 0, so its first grid.y adapters; every length, dtype and device was
+    // checked; what is written is borrowed mutably and so apart from everything else.
+    unsafe { function(device, "adapter_pack", entry)?.launch(grid, &params) }
+}
+
+/// A gain on rows `first_row .. first_row + rows` of a weight.
+#[derive(Clone, Copy, Debug)]
+pub struct RowGain<'a> {
+    /// First row.
+    pub first_row: usize,
+    /// Rows.
+    pub rows: usize,
+    /// g `[rows]`, f32.
+    pub gain: &'a Buf,
+}
+
+/// Queues `out_j = g_j w_j` on the rows under a gain, `w_j` on the others. `w` and `out` are `[n, k]`: f32 and f32, f32 and bf16, or bf16 and
+/// bf16; one rounding.
+///
+/// # Errors
+/// [`Error::Shape`] for a size of 0, more than 3 gains, rows beyond n, other dtypes, a buffer that is too short.
+pub fn weight_rescale(
+    device: &Device,
+    n: usize,
+    k: usize,
+    w: &Buf,
+    gains: &[RowGain<'_>],
+    out: &mut Buf,
+) -> Result<()> {
+    let op = "weight_rescale";
+    let entry = match (w.dtype(), out.dtype()) {
+        (DType::F32, DType::F32) => "weight_rescale_f32",
+        (DType::F32, DType::Bf16) => "weight_rescale_f32_bf16",
+        (DType::Bf16, DType::Bf16) => "weight_rescale_bf16",
+        (_, other) => return Err(Error::shape("weight_rescale's output", "f32 from f32, or bf16", other)),
+    };
+    if gains.len() > MOST_ADAPTERS {
+        return Err(Error::shape("weight_rescale", format!("at most {MOST_ADAPTERS} gains"), gains.len()));
+    }
+    length(op, "W", w, device, w.dtype(), n * k)?;
+    length(op, "output", out, device, out.dtype(), n * k)?;
+    let (mut gain, mut first_row, mut rows) = ([0; MOST_ADAPTERS], [0; MOST_ADAPTERS], [0; MOST_ADAPTERS]);
+    for (i, range) in gains.iter().enumerate() {
+        if range.first_row + range.rows > n {
+            let found = format!("{} .. {}", range.first_row, range.first_row + range.rows);
+            return Err(Error::shape("weight_rescale's rows", format!("within 0 .. {n}"), found));
+        }
+        length(op, "gain", range.gain, device, DType::F32, range.rows)?;
+        gain[i] = range.gain.address();
+        rows[i] = dimension(op, "rows", range.rows)?;
+        first_row[i] = range.first_row as u32;
+    }
+    let (n, k) = (dimension(op, "n", n)?, dimension(op, "k", k)?);
+    let item = PeftkWeightRescaleItem { w: w.address(), out: out.address(), gain, first_row, rows, n, k };
+    let grid = Grid { blocks: (n.div_ceil(THREADS / 32), 1, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: the entries take a PeftkWeightRescaleParams with `items` 0, so `item`; lengths, dtypes and devices were checked; `out` is
+    // borrowed mutably and so none of the inputs.
+    unsafe { function(device, "adapter_pack", entry)?.launch(grid, &PeftkWeightRescaleParams { item, items: 0 }) }
+}

@@ -1,0 +1,277 @@
+//! Launches kernels/lora_gradients.cu and lora_gradients_f32.cu: the gradients of low-rank adapters.
+
+use super::adapter_pack::padded_rank;
+use super::check::{dimension, length};
+use super::function;
+use super::params::{PeftkLoraAdapter, PeftkLoraGradientsParams};
+use crate::gpu::{Arch, Buf, DType, Device, Grid};
+use crate::{Error, Result};
+
+/// The most adapters of one linear: q, k and v.
+const MOST_ADAPTERS: usize = 3;
+
+// As in the kernels.
+const THREADS: u32 = 256;
+const TILE_TOKENS: usize = 32;
+const SLICE: u32 = 16;
+const BLOCK_COLUMNS: u32 = 384;
+const MOST_FUSED_ROWS: u32 = 1536;
+const STAGES: u32 = 3;
+const PROJECT_BYTES: u32 = 76_800;
+const F32_COLUMNS: u32 = 64;
+const F32_RANKS: u32 = 32;
+/// Granules that the tokens are cut into, about. Sizes alone decide, never the GPU, so that the sums are the same on all.
+const GRANULES: usize = 132;
+
+/// Tokens whose products are summed on their own, for `m` of them: a multiple of 32.
+pub(super) fn granule(m: usize) -> usize {
+    m.div_ceil(GRANULES).next_multiple_of(TILE_TOKENS)
+}
+
+/// One adapter's inputs, and where its gradients go.
+#[derive(Debug)]
+pub struct AdapterGradients<'a> {
+    /// First column of dy.
+    pub first_row: usize,
+    /// Columns of dy: the rows of W that it changes.
+    pub rows: usize,
+    /// Rank.
+    pub rank: usize,
+    /// s.
+    pub scale: f32,
+    /// t = x A^T `[m, padded rank]`.
+    pub t: &'a Buf,
+    /// s g B `[rows, padded rank]`, as [`super::adapter_pack`] makes it.
+    pub bg: &'a Buf,
+    /// DoRA's g `[rows]`, f32.
+    pub gain: Option<&'a Buf>,
+    /// dA `[rank, k]`, f32.
+    pub da: &'a mut Buf,
+    /// dB `[rows, rank]`, f32.
+    pub db: &'a mut Buf,
+}
+
+/// Adapters of one linear that read the same x. x, dy, t, s g B and Q have one dtype, f32 or bf16.
+#[derive(Debug)]
+pub struct LoraGradients<'a> {
+    /// Tokens.
+    pub m: usize,
+    /// Width of x.
+    pub k: usize,
+    /// Width of dy.
+    pub n: usize,
+    /// x `[m, k]`.
+    pub x: &'a Buf,
+    /// dy `[m, n]`.
+    pub dy: &'a Buf,
+    /// 1 to 3 adapters.
+    pub adapters: Vec<AdapterGradients<'a>>,
+}
+
+impl LoraGradients<'_> {
+    /// Columns of Q: the sum of the padded ranks.
+    pub fn q_columns(&self) -> usize {
+        self.adapters.iter().map(|adapter| padded_rank(adapter.rank)).sum()
+    }
+}
+
+/// Queues, for every adapter, Q = dy (s g B), dA = Q^T x and dB = s g dy^T t. `q` takes all Q side by side, `[m, q_columns]`: with the
+/// adapters' A one below the other it is the second product of dx. A workspace of partial sums is taken while this is queued.
+///
+/// # Errors
+/// [`Error::Shape`] for a size of 0, too many adapters, columns beyond n, a dtype or a buffer that does not fit; [`Error::Input`] when the
+/// device's memory is full.
+pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf) -> Result<()> {
+    let Prepared { mut params, dtype } = prepare(device, args, q)?;
+    let granules = params.granules as usize;
+    let partial_a = Buf::uninit(device, DType::F32, granules * args.q_columns() * args.k)?;
+    params.partial_a = partial_a.address();
+    let mut partials = Vec::new();
+    for (to, adapter) in params.adapters.iter_mut().zip(&args.adapters) {
+        let partial = Buf::uninit(device, DType::F32, granules * padded_rank(adapter.rank) * adapter.rows)?;
+        to.partial_b = partial.address();
+        partials.push(partial);
+    }
+    for launch in launches(device.arch(), dtype, &params, true) {
+        // SAFETY: every entry takes a PeftkLoraGradientsParams. `prepare` has compared every buffer's dtype, length and device with the
+        // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da and db are
+        // borrowed mutably and so apart from all else; `launches` covers every granule, column and rank.
+        unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
+    }
+    Ok(())
+}
+
+/// Queues Q = dy (s g B) alone: what dx needs where no adapter is trained. `da`, `db` and x are not touched.
+///
+/// # Errors
+/// As [`lora_gradients`].
+pub fn lora_project(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf) -> Result<()> {
+    let Prepared { params, dtype } = prepare(device, args, q)?;
+    for launch in launches(device.arch(), dtype, &params, false) {
+        // SAFETY: as in `lora_gradients`; the project entries use no workspace.
+        unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
+    }
+    Ok(())
+}
+
+struct Prepared {
+    params: PeftkLoraGradientsParams,
+    dtype: DType,
+}
+
+/// Checks everything; the workspaces are still missing.
+fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepared> {
+    let op = "lora_gradients";
+    let LoraGradients { m, k, n, .. } = *args;
+    let dtype = args.dy.dtype();
+    if !matches!(dtype, DType::F32 | DType::Bf16) {
+        return Err(Error::shape("lora_gradients dy", "f32 or bf16", dtype));
+    }
+    if args.adapters.is_empty() || args.adapters.len() > MOST_ADAPTERS {
+        return Err(Error::shape(op, format!("1 to {MOST_ADAPTERS} adapters"), args.adapters.len()));
+    }
+    let tokens = dimension(op, "m", m)?;
+    let columns = args.q_columns();
+    length(op, "x", args.x, device, dtype, m * k)?;
+    length(op, "dy", args.dy, device, dtype, m * n)?;
+    length(op, "Q", q, device, dtype, m * columns)?;
+    let mut params = <PeftkLoraGradientsParams as bytemuck::Zeroable>::zeroed();
+    let mut column = 0;
+    for (to, adapter) in params.adapters.iter_mut().zip(&args.adapters) {
+        let AdapterGradients { first_row, rows, rank, .. } = *adapter;
+        if first_row + rows > n {
+            let found = format!("{first_row} .. {}", first_row + rows);
+            return Err(Error::shape("lora_gradients' columns", format!("within 0 .. {n}"), found));
+        }
+        let padded = padded_rank(rank);
+        length(op, "t", adapter.t, device, dtype, m * padded)?;
+        length(op, "s g B", adapter.bg, device, dtype, rows * padded)?;
+        length(op, "dA", adapter.da, device, DType::F32, rank * k)?;
+        length(op, "dB", adapter.db, device, DType::F32, rows * rank)?;
+        if let Some(gain) = adapter.gain {
+            length(op, "gain", gain, device, DType::F32, rows)?;
+        }
+        *to = PeftkLoraAdapter {
+            t: adapter.t.address(),
+            bg: adapter.bg.address(),
+            gain: adapter.gain.map_or(0, Buf::address),
+            partial_b: 0,
+            da: adapter.da.address(),
+            db: adapter.db.address(),
+            scale: adapter.scale,
+            first_row: first_row as u32,
+            rows: dimension(op, "rows", rows)?,
+            rank: dimension(op, "rank", rank)?,
+            rank_padded: dimension(op, "padded rank", padded)?,
+            q_column: column as u32,
+        };
+        column += padded;
+    }
+    let granule = granule(m);
+    params.x = args.x.address();
+    params.dy = args.dy.address();
+    params.q = q.address();
+    params.m = tokens;
+    params.k = dimension(op, "k", k)?;
+    params.ld_dy = dimension(op, "n", n)?;
+    params.ld_q = dimension(op, "ranks", columns)?;
+    params.q_columns = params.ld_q;
+    params.granule = dimension(op, "granule", granule)?;
+    params.granules = m.div_ceil(granule) as u32;
+    params.count = args.adapters.len() as u32;
+    params.slices = params.q_columns / SLICE;
+    Ok(Prepared { params, dtype })
+}
+
+#[derive(Debug)]
+struct Launch {
+    file: &'static str,
+    entry: &'static str,
+    grid: Grid,
+}
+
+/// Shared memory of the output kernels, in bytes, and what a block may have: 227 KB on Hopper, on every other GPU at least 99 KB.
+fn output_bytes(rows: u32) -> u32 {
+    let (tokens, warps) = if rows <= BLOCK_COLUMNS { (32, 8) } else { (16, 16) };
+    STAGES * tokens * 2 * (rows.next_multiple_of(16) + 8 + SLICE + 8) + warps * SLICE * (tokens + 4) * 4
+}
+fn most_shared_bytes(arch: Arch) -> u32 {
+    match arch {
+        Arch::Sm80 => 99 << 10,
+        Arch::Sm90a => 227 << 10,
+    }
+}
+
+/// The launches that make Q and, when `gradients`, dA and dB.
+fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: bool) -> Vec<Launch> {
+    let adapters = || p.adapters.iter().take(p.count as usize);
+    let rows = adapters().map(|adapter| adapter.rows).max().unwrap_or(1);
+    let rank = adapters().map(|adapter| adapter.rank).max().unwrap_or(1);
+    let padded = adapters().map(|adapter| adapter.rank_padded).max().unwrap_or(SLICE);
+    let mut list = Vec::new();
+    let mut add = |file, entry, blocks, threads, shared_bytes| {
+        list.push(Launch { file, entry, grid: Grid { blocks, threads, shared_bytes } });
+    };
+    if dtype == DType::F32 {
+        let file = "lora_gradients_f32";
+        let groups = padded.div_ceil(F32_RANKS);
+        add(file, "lora_gradients_project_f32", (p.m.div_ceil(F32_COLUMNS), groups, p.count), THREADS, 0);
+        if gradients {
+            let blocks = (p.granules, rows.div_ceil(F32_COLUMNS), p.count * groups);
+            add(file, "lora_gradients_outer_output_f32", blocks, THREADS, 0);
+            let blocks = (p.granules, p.k.div_ceil(F32_COLUMNS), p.q_columns.div_ceil(F32_RANKS));
+            add(file, "lora_gradients_input_f32", blocks, THREADS, 0);
+        }
+    } else {
+        let file = "lora_gradients";
+        let blocks = (p.slices * p.granules, 1, 1);
+        let shared = output_bytes(rows);
+        let outer_bytes = |ranks: u32| STAGES * 32 * 2 * (BLOCK_COLUMNS + 8 + ranks + 8);
+        if gradients && rows <= BLOCK_COLUMNS {
+            add(file, "lora_gradients_output_384_bf16", blocks, THREADS, shared);
+        } else if gradients && rows <= MOST_FUSED_ROWS && shared <= most_shared_bytes(arch) {
+            add(file, "lora_gradients_output_1536_bf16", blocks, 2 * THREADS, shared);
+        } else {
+            add(file, "lora_gradients_project_bf16", blocks, THREADS, PROJECT_BYTES);
+            if gradients {
+                let blocks = (p.granules, rows.div_ceil(BLOCK_COLUMNS), p.slices);
+                add(file, "lora_gradients_outer_output_bf16", blocks, THREADS, outer_bytes(SLICE));
+            }
+        }
+        if gradients {
+            let (slices, entry) = match p.slices {
+                1 => (1, "lora_gradients_input_16_bf16"),
+                2 | 4 => (2, "lora_gradients_input_32_bf16"),
+                _ => (3, "lora_gradients_input_48_bf16"),
+            };
+            let blocks = (p.granules, p.k.div_ceil(BLOCK_COLUMNS), p.slices.div_ceil(slices));
+            add(file, entry, blocks, THREADS, outer_bytes(slices * SLICE));
+        }
+    }
+    if gradients {
+        let most = u64::from(rank) * u64::from(p.k.max(rows));
+        add("lora_gradients", "lora_gradients_reduce", (most.div_ceil(32) as u32, 2 * p.count, 1), THREADS, 0);
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn granules_cover_the_tokens() {
+        for m in [1, 31, 32, 33, 257, 4224, 4225, 16_448, 65_792, 1_000_003] {
+            let granule = granule(m);
+            assert!(granule.is_multiple_of(32) && m.div_ceil(granule) <= GRANULES, "{m}: {granule}");
+        }
+        assert_eq!((granule(65_792), granule(257)), (512, 32));
+    }
+
+    #[test]
+    fn shared_memory_fits() {
+        assert_eq!(output_bytes(384), 98_304);
+        assert!(output_bytes(384) <= most_shared_bytes(Arch::Sm80));
+        assert!(output_bytes(MOST_FUSED_ROWS) <= most_shared_bytes(Arch::Sm90a));
+    }
+}
