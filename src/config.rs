@@ -8,9 +8,11 @@ use crate::{Error, Result};
 
 mod commands;
 mod device;
+mod precision;
 
 pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
 pub use device::Device;
+pub use precision::Precision;
 
 /// Epochs of a run that gives none.
 pub const DEFAULT_EPOCHS: usize = 30;
@@ -282,6 +284,9 @@ pub struct TrainConfig {
     /// Where it runs.
     #[serde(default)]
     pub device: Device,
+    /// In which numbers; absent: bf16 on a GPU, f32 on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Run folder; not written to `config.toml`, so that a run can be moved and its settings used for another.
     #[serde(default, skip_serializing)]
     pub out: PathBuf,
@@ -325,6 +330,7 @@ impl Default for TrainConfig {
             micro_batch: None,
             checkpointing: false,
             device: Device::Auto,
+            precision: None,
             out: PathBuf::new(),
             given: Given::default(),
         }

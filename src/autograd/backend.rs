@@ -159,6 +159,69 @@ pub struct AdamW {
     pub step: u64,
 }
 
+/// The asymmetric loss's constants (Ridnik et al. 2021).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asymmetric {
+    /// Focusing of positives, gamma+.
+    pub gamma_positive: f64,
+    /// Focusing of negatives, gamma-.
+    pub gamma_negative: f64,
+    /// How far the probabilities of negatives are shifted down: easier ones count for nothing.
+    pub clip: f64,
+    /// Weight k of the positives.
+    pub positive_weight: f64,
+}
+
+/// One trained value in a step of AdamW.
+pub struct AdamWItem<'a, T> {
+    /// The value, updated.
+    pub value: &'a mut T,
+    /// Its gradient.
+    pub grad: &'a T,
+    /// First moment, updated.
+    pub m: &'a mut T,
+    /// Second moment, updated.
+    pub v: &'a mut T,
+    /// Decoupled weight decay of this value.
+    pub weight_decay: f64,
+}
+
+/// A part of an image that becomes a square: cropped, resized (bicubic, antialiased, as Pillow), perhaps mirrored.
+#[derive(Clone, Copy, Debug)]
+pub struct Crop<'a> {
+    /// RGB, \[height, width, 3\].
+    pub pixels: &'a [u8],
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// (left, top, width, height) of the part, in pixels; edges may lie between them.
+    pub part: (f64, f64, f64, f64),
+    /// Mirrored left to right.
+    pub flip: bool,
+}
+
+/// Images on their way into a model.
+#[derive(Clone, Debug)]
+pub enum Images<'a> {
+    /// u8 \[batch, size, size, 3\].
+    Squares(&'a [u8]),
+    /// What a device makes squares of by itself.
+    Crops(Vec<Crop<'a>>),
+}
+
+impl<'a> From<&'a [u8]> for Images<'a> {
+    fn from(squares: &'a [u8]) -> Self {
+        Self::Squares(squares)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Images<'a> {
+    fn from(squares: &'a Vec<u8>) -> Self {
+        Self::Squares(squares)
+    }
+}
+
 /// The mean of ImageNet's red, green and blue, of 1: what DINOv2's inputs are normalised by.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Their standard deviations.
@@ -173,14 +236,31 @@ pub trait Backend: Clone + 'static {
     fn upload(&self, values: &[f32]) -> Result<Self::Buffer>;
     /// Copies values back.
     fn download(&self, buffer: &Self::Buffer) -> Result<Vec<f32>>;
+    /// The largest rank of a DoRA adapter.
+    fn max_dora_rank(&self) -> usize {
+        usize::MAX
+    }
+    /// Overwrites a value with another of its length.
+    fn write(&self, buffer: &mut Self::Buffer, values: &[f32]) -> Result<()> {
+        *buffer = self.upload(values)?;
+        Ok(())
+    }
+    /// Told of each weight \[rows, _\] that products will read, once, before the first pass: a backend may make copies now instead of then.
+    fn prepare_weight(&self, _w: &Self::Buffer, _rows: usize) -> Result<()> {
+        Ok(())
+    }
     /// Length in numbers.
     fn len(&self, buffer: &Self::Buffer) -> usize;
-    /// Size of one number in bytes.
-    fn element_bytes(&self) -> usize;
+    /// Size of a block in bytes.
+    fn bytes(&self, buffer: &Self::Buffer) -> usize;
     /// A copy on the device.
     fn copy(&self, buffer: &Self::Buffer) -> Result<Self::Buffer>;
     /// The most bytes that buffers held at once so far; 0 where the backend does not count.
     fn peak_bytes(&self) -> u64 {
+        0
+    }
+    /// The bytes that buffers hold now; 0 where the backend does not count.
+    fn live_bytes(&self) -> u64 {
         0
     }
     /// acc += x.
@@ -189,10 +269,22 @@ pub trait Backend: Clone + 'static {
     fn scale_assign(&self, x: &mut Self::Buffer, factor: f64) -> Result<()>;
     /// The sum of squares, for clipping by the global norm.
     fn sum_squares(&self, x: &Self::Buffer) -> Result<f64>;
+    /// The sum of squares over several buffers.
+    fn sum_squares_all(&self, list: &[&Self::Buffer]) -> Result<f64> {
+        list.iter().map(|x| self.sum_squares(x)).sum()
+    }
 
     /// Normalised patches \[batch * (size / patch)^2, 3 * patch^2\] of u8 images \[batch, size, size, 3\]: (u8 / 255 - mean) / std,
     /// ImageNet's, columns ordered channel, row, column as a convolution's weight is.
     fn patches(&self, images: &[u8], batch: usize, size: usize, patch: usize) -> Result<Self::Buffer>;
+    /// Whether [`Backend::crop_patches`] is there.
+    fn crops(&self) -> bool {
+        false
+    }
+    /// [`Backend::patches`] of squares that the device makes from crops.
+    fn crop_patches(&self, crops: &[Crop<'_>], _size: usize, _patch: usize) -> Result<Self::Buffer> {
+        Err(crate::Error::Internal(format!("{} crops for a device that takes finished squares", crops.len())))
+    }
 
     /// y = x W^T + bias, adapters included: on an adapter's rows, with xd = drop(x),
     /// y = x W^T + bias + (g - 1) xd W^T + g s (xd A^T) B^T, which without dropout is g (x W^T + s (x A^T) B^T) + bias.
@@ -207,6 +299,47 @@ pub trait Backend: Clone + 'static {
     ) -> Result<LinearOutput<Self::Buffer>>;
     /// The gradients of [`Backend::linear`]; none of them ever forms the dense dW of an adapter.
     fn linear_backward(&self, args: LinearBackward<'_, Self::Buffer>) -> Result<LinearGrads<Self::Buffer>>;
+    /// [`Backend::linear`], then GELU: (pre-activation and the rest, gelu of it).
+    fn linear_gelu(
+        &self,
+        dims: LinearDims,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        adapters: &[Adapter<'_, Self::Buffer>],
+    ) -> Result<(LinearOutput<Self::Buffer>, Self::Buffer)> {
+        let made = self.linear(dims, x, w, bias, adapters)?;
+        let activated = self.gelu(&made.y)?;
+        Ok((made, activated))
+    }
+    /// [`Backend::linear`] behind LayerScale on a residual: y becomes residual + gamma * y. residual \[m, n\], gamma \[n\].
+    #[allow(clippy::too_many_arguments)]
+    fn linear_residual(
+        &self,
+        dims: LinearDims,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        adapters: &[Adapter<'_, Self::Buffer>],
+        residual: &Self::Buffer,
+        gamma: &Self::Buffer,
+    ) -> Result<LinearOutput<Self::Buffer>> {
+        let made = self.linear(dims, x, w, bias, adapters)?;
+        let y = self.layer_scale(dims.m, dims.n, residual, &made.y, gamma)?;
+        Ok(LinearOutput { y, ..made })
+    }
+    /// [`Backend::linear_backward`] of a linear whose input was gelu(h): its dx is dL/dh.
+    fn linear_backward_gelu(
+        &self,
+        args: LinearBackward<'_, Self::Buffer>,
+        h: &Self::Buffer,
+    ) -> Result<LinearGrads<Self::Buffer>> {
+        let mut grads = self.linear_backward(args)?;
+        if let Some(dx) = grads.x.take() {
+            grads.x = Some(self.gelu_backward(h, &dx)?);
+        }
+        Ok(grads)
+    }
 
     /// Row norms n_j = || W_j + s (B A)_j ||_2 of rows `first_row ..` of W \[n, k\] (DoRA, Liu et al. 2024, equation 5).
     fn dora_norm(
@@ -386,6 +519,14 @@ pub trait Backend: Clone + 'static {
         m: &mut Self::Buffer,
         v: &mut Self::Buffer,
     ) -> Result<()>;
+    /// One AdamW step of several values; `step`'s weight decay gives way to each item's own.
+    fn adamw_all(&self, step: AdamW, items: &mut [AdamWItem<'_, Self::Buffer>]) -> Result<()> {
+        for item in items {
+            let step = AdamW { weight_decay: item.weight_decay, ..step };
+            self.adamw(step, item.value, item.grad, item.m, item.v)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether dropout with probability `p` keeps element `index`: a hash of (seed, index) against p, so that the backward pass and any other

@@ -42,16 +42,6 @@ impl Counting {
         Self::default()
     }
 
-    /// Bytes alive now.
-    pub fn live_bytes(&self) -> usize {
-        self.ledger.live.get()
-    }
-
-    /// The most bytes that were alive at once.
-    pub fn peak_bytes(&self) -> usize {
-        self.ledger.peak.get()
-    }
-
     /// A block of `len` numbers, counted.
     pub fn block(&self, len: usize) -> Block {
         let live = self.ledger.live.get() + len * size_of::<f32>();
@@ -81,8 +71,16 @@ impl Backend for Counting {
         buffer.len
     }
 
-    fn element_bytes(&self) -> usize {
-        size_of::<f32>()
+    fn bytes(&self, buffer: &Block) -> usize {
+        buffer.len * size_of::<f32>()
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.ledger.peak.get() as u64
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.ledger.live.get() as u64
     }
 
     fn copy(&self, buffer: &Block) -> Result<Block> {

@@ -11,6 +11,6 @@ mod tensor;
 
 pub use backend::*;
 pub use counting::{Block as CountedBlock, Counting};
-pub use ops::AdapterInput;
+pub use ops::{Activated, AdapterInput, LinearInput};
 pub use tape::{BackwardFn, InputGrads, Tape, Tensor};
 pub use tensor::{Array, Grads, Param, ParamId, Params};

@@ -203,11 +203,10 @@ impl<'m, B: Backend> Tape<'m, B> {
     /// once, the model's own values not at all.
     pub fn saved_by_op(&self) -> Vec<(&'static str, usize)> {
         let mut seen: HashSet<*const ()> = self.params.iter().map(|(_, param)| param.value.identity()).collect();
-        let size = self.backend().element_bytes();
         let nodes = self.nodes.borrow();
         let mut list = Vec::new();
         for node in nodes.iter() {
-            let bytes = node.saved.iter().filter(|a| seen.insert(a.identity())).map(|a| a.elements() * size).sum();
+            let bytes = node.saved.iter().filter(|a| seen.insert(a.identity())).map(|a| a.bytes(self.backend())).sum();
             list.push((node.op, bytes));
         }
         list

@@ -55,6 +55,11 @@ impl<B: Backend> Array<B> {
         self.shape.iter().product()
     }
 
+    /// Its size on the device in bytes.
+    pub fn bytes(&self, backend: &B) -> usize {
+        backend.bytes(&self.buffer)
+    }
+
     /// The device's block.
     pub fn buffer(&self) -> &B::Buffer {
         &self.buffer
@@ -155,6 +160,11 @@ impl<B: Backend> Params<B> {
         self.list.iter().enumerate().map(|(index, param)| (ParamId(index), param))
     }
 
+    /// All, for the optimiser.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut Param<B>)> {
+        self.list.iter_mut().enumerate().map(|(index, param)| (ParamId(index), param))
+    }
+
     /// Those that training changes.
     pub fn trainable(&self) -> impl Iterator<Item = (ParamId, &Param<B>)> {
         self.iter().filter(|(_, param)| param.trainable)
@@ -173,7 +183,12 @@ impl<B: Backend> Params<B> {
     /// Replaces a value by another of the same shape.
     pub fn set(&mut self, id: ParamId, values: &[f32]) -> Result<()> {
         let param = &mut self.list[id.0];
-        param.value = Array::upload(&self.backend, values, param.value.shape())?;
+        let shape = param.value.shape().to_vec();
+        match param.value.buffer_mut() {
+            // In place where it can be: on a device whose memory is planned there is no room for a second one.
+            Some(buffer) if values.len() == shape.iter().product::<usize>() => self.backend.write(buffer, values)?,
+            _ => param.value = Array::upload(&self.backend, values, &shape)?,
+        }
         Ok(())
     }
 
@@ -223,10 +238,8 @@ impl<B: Backend> Grads<B> {
 
     /// The global L2 norm.
     pub fn norm(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for (_, grad) in self.iter() {
-            sum += self.backend.sum_squares(grad.buffer())?;
-        }
+        let list: Vec<_> = self.iter().map(|(_, grad)| grad.buffer()).collect();
+        let sum = self.backend.sum_squares_all(&list)?;
         Ok(sum.sqrt())
     }
 

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use super::table;
+use crate::kernels::{self, SelfTest};
 use crate::train::Ui;
-use crate::{Result, gpu, kernels};
+use crate::{Result, gpu};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -18,17 +19,23 @@ struct Fact {
 }
 
 pub fn main(_args: &Args) -> Result<()> {
+    let (gpu, tests) = gpu_facts();
     let mut facts = vec![
         fact("peftk", env!("CARGO_PKG_VERSION").to_owned()),
         fact("CPU threads", format!("{} of {}", rayon::current_num_threads(), available())),
         fact("CPU features", cpu_features()),
     ];
-    facts.extend(gpu_facts());
+    facts.extend(gpu);
     facts.push(hub_fact());
     let rows: Vec<(&str, String)> = facts.iter().map(|fact| (fact.name, fact.found.clone())).collect();
     let mut text = table::aligned(&rows);
-    let mends: Vec<String> =
+    text.push_str(&self_test_table(&tests));
+    let mut mends: Vec<String> =
         facts.iter().filter_map(|fact| Some(format!("  {}: {}\n", fact.name, fact.mend.as_ref()?))).collect();
+    for test in tests.iter().filter(|test| !test.passed()) {
+        let wrong = "its results are wrong on this GPU: use --device cpu, and report it with this output";
+        mends.push(format!("  {}: {}\n", test.kernel, test.problem.as_deref().unwrap_or(wrong)));
+    }
     text.push_str(if mends.is_empty() { "\nnothing is missing" } else { "\nwhat to do\n" });
     text.extend(mends);
     Ui::new(true).result(text.trim_end())
@@ -59,7 +66,7 @@ fn cpu_features() -> String {
 }
 
 /// Driver, devices and kernels; on a GPU each kernel is run against its plain-loop counterpart.
-fn gpu_facts() -> Vec<Fact> {
+fn gpu_facts() -> (Vec<Fact>, Vec<SelfTest>) {
     let probe = gpu::probe();
     let mut facts = vec![Fact {
         name: "CUDA driver",
@@ -72,38 +79,60 @@ fn gpu_facts() -> Vec<Fact> {
         facts.push(fact("GPU", format!("{index}: {}, capability {major}.{minor}, {memory}", device.name)));
     }
     let built = match kernels::nvcc_release() {
-        Some(release) => format!("{} built by nvcc {release}; training runs on the CPU so far", kernels::table().len()),
+        Some(release) => format!("{} files built by nvcc {release}", kernels::table().len()),
         None => "none".to_owned(),
     };
     facts.push(Fact { name: "kernels", found: built, mend: kernels::require().err().map(|e| e.to_string()) });
-    if probe.problem.is_none() && kernels::require().is_ok() {
-        facts.extend(self_tests());
+    if probe.problem.is_some() || kernels::require().is_err() {
+        return (facts, Vec::new());
     }
-    facts
+    match gpu::Device::open(0) {
+        Ok(device) => {
+            let tests = kernels::self_test(&device);
+            let right = tests.iter().filter(|test| test.passed()).count();
+            facts.push(fact("self-test", format!("{right} of {} right on GPU 0", tests.len())));
+            (facts, tests)
+        }
+        Err(error) => {
+            let mend = Some(error.to_string());
+            facts.push(Fact { name: "self-test", found: "not run".to_owned(), mend });
+            (facts, Vec::new())
+        }
+    }
 }
 
-fn self_tests() -> Vec<Fact> {
-    let device = match gpu::Device::open(0) {
-        Ok(device) => device,
-        Err(error) => {
-            return vec![Fact { name: "self-test", found: "not run".to_owned(), mend: Some(error.to_string()) }];
-        }
+/// One line a kernel, columns aligned; nothing when none ran.
+fn self_test_table(tests: &[SelfTest]) -> String {
+    if tests.is_empty() {
+        return String::new();
+    }
+    let head = ["kernel", "arch", "max error", "allowed", "time", ""].map(str::to_owned);
+    let row = |test: &SelfTest| {
+        let verdict = match (&test.problem, test.passed()) {
+            (Some(_), _) => "not run",
+            (None, false) => "WRONG",
+            (None, true) => "",
+        };
+        [
+            test.kernel.clone(),
+            test.arch.to_string(),
+            format!("{:.1e}", test.max_error),
+            format!("{:.0e}", test.tolerance),
+            format!("{:.1} us", test.micros),
+            verdict.to_owned(),
+        ]
     };
-    kernels::self_test(&device)
-        .into_iter()
-        .map(|test| {
-            let found = format!(
-                "{} {}: {}, error {:.1e} of {:.0e}, {:.1} us",
-                test.kernel,
-                test.arch,
-                if test.passed() { "right" } else { "WRONG" },
-                test.max_error,
-                test.tolerance,
-                test.micros
-            );
-            Fact { name: "self-test", found, mend: test.problem }
-        })
-        .collect()
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(tests.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let [kernel, arch, error, allowed, time] = [0, 1, 2, 3, 4].map(width);
+    let mut text = "\n".to_owned();
+    for [name, build, found, most, micros, verdict] in &rows {
+        let line =
+            format!("{name:kernel$}  {build:arch$}  {found:>error$}  {most:>allowed$}  {micros:>time$}  {verdict}");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// Where backbones by name are looked for, and which are there.
@@ -135,4 +164,35 @@ fn hub_cache() -> Option<PathBuf> {
         .or_else(|| Some(variable("HF_HOME")?.join("hub")))
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
         .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_kernel() {
+        let right = SelfTest {
+            kernel: "gelu_forward bf16".to_owned(),
+            file: "gelu",
+            arch: gpu::Arch::Sm90a,
+            max_error: 1.24e-3,
+            tolerance: 1e-2,
+            micros: 3.25,
+            problem: None,
+        };
+        let wrong = SelfTest { max_error: f64::NAN, ..right.clone() };
+        let absent = SelfTest { micros: f32::NAN, problem: Some("no room".to_owned()), ..wrong.clone() };
+        let arch = gpu::Arch::Sm90a.to_string();
+        let expected = format!(
+            "\nkernel             {:w$}  max error  allowed    time\n\
+             gelu_forward bf16  {arch}     1.2e-3     1e-2  3.2 us\n\
+             gelu_forward bf16  {arch}        NaN     1e-2  3.2 us  WRONG\n\
+             gelu_forward bf16  {arch}        NaN     1e-2  NaN us  not run\n",
+            "arch",
+            w = arch.len()
+        );
+        assert_eq!(self_test_table(&[right, wrong, absent]), expected);
+        assert_eq!(self_test_table(&[]), "");
+    }
 }

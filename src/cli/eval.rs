@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{check_device, table};
-use crate::config::{Device, EvalConfig};
+use super::{check_precision, table, words as flag_words};
+use crate::config::{Device, EvalConfig, Precision};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, EvalReport, Ui};
 use crate::{Error, Result};
@@ -24,15 +24,24 @@ pub struct Args {
     /// Where it runs: auto, cpu or cuda[:N]
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
+    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_name = "TYPE", value_parser = flag_words::word::<Precision>)]
+    precision: Option<Precision>,
     /// Nothing on stderr but errors
     #[arg(long)]
     quiet: bool,
 }
 
 pub fn main(args: Args) -> Result<()> {
-    check_device(args.device)?;
+    check_precision(args.device, args.precision)?;
     RunDir::open(&args.model, "--model")?;
-    let config = EvalConfig { model: args.model, data: args.data, json: args.json, device: args.device };
+    let config = EvalConfig {
+        model: args.model,
+        data: args.data,
+        json: args.json,
+        device: args.device,
+        precision: args.precision,
+    };
     let ui = Ui::new(args.quiet);
     let report = train::eval(&config, &ui)?;
     let text = if args.json {

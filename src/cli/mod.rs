@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::error::ErrorKind as FlagError;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::Device;
+use crate::config::{Device, Precision};
 use crate::train::{interrupt, ui};
 use crate::{Error, Result};
 
@@ -121,16 +121,16 @@ fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
     format!("{message}; see peftk {command}{space}--help")
 }
 
-/// Refuses a device that this build cannot use.
+/// Refuses numbers that a device does not compute in.
 ///
 /// # Errors
-/// [`Error::Input`] naming `--device`.
-fn check_device(device: Device) -> Result<()> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(()),
-        Device::Cuda(_) => Err(Error::input(
-            "--device cuda: training runs on the CPU so far, the GPU backend is not complete; use --device cpu",
-        )),
+/// [`Error::Input`] naming `--precision`.
+fn check_precision(device: Device, precision: Option<Precision>) -> Result<()> {
+    match (device, precision) {
+        (Device::Cpu, Some(Precision::Bf16)) => {
+            Err(Error::input("--precision bf16: the CPU computes in f32; leave it out or use --precision f32"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{check_device, check_input_size, words};
-use crate::config::{Device, ModelSource, PredictConfig, Resize};
+use super::{check_input_size, check_precision, words};
+use crate::config::{Device, ModelSource, Precision, PredictConfig, Resize};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, PredictedLabel, Prediction, Ui};
 use crate::{Error, Result};
@@ -21,6 +21,9 @@ pub struct Args {
     /// Where it runs: auto, cpu or cuda[:N]
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
+    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>)]
+    precision: Option<Precision>,
     /// One JSON object an image on stdout
     #[arg(long)]
     json: bool,
@@ -61,13 +64,14 @@ impl SourceFlags {
 }
 
 pub fn main(args: Args) -> Result<()> {
-    check_device(args.device)?;
+    check_precision(args.device, args.precision)?;
     let config = PredictConfig {
         input_size: args.input_size.map(check_input_size).transpose()?,
         model: args.source.source()?,
         resize: args.resize,
         json: args.json,
         device: args.device,
+        precision: args.precision,
         paths: args.paths,
     };
     let ui = Ui::new(args.quiet);

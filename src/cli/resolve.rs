@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::settings::{AdapterFlags, Memory, Settings, TaskWord};
-use super::{check_device, check_input_size, words};
+use super::{check_input_size, check_precision, words};
 use crate::config::*;
 use crate::{Error, Result};
 
@@ -64,6 +64,7 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         micro_batch: micro_batch.map(|n| count("--micro-batch", n)).transpose()?,
         checkpointing,
         device: s.device.unwrap_or_default(),
+        precision: s.precision,
         out: Default::default(),
         given,
     };
@@ -159,7 +160,7 @@ fn first_adapter_flag(a: &AdapterFlags) -> Option<&'static str> {
 
 /// Settings that are right alone and wrong together.
 fn check_pairs(config: &TrainConfig) -> Result<()> {
-    check_device(config.device)?;
+    check_precision(config.device, config.precision)?;
     if config.schedule == ScheduleKind::Plateau && !config.validates() {
         return Err(wrong(
             "--schedule plateau",

@@ -125,7 +125,7 @@ fn wrong_values_name_their_flag() {
         ("--shots", |s| s.shots = Some(0)),
         ("--patience", |s| s.patience = Some(0)),
         ("--seed", |s| s.seed = Some(u64::MAX)),
-        ("--device", |s| s.device = Some(Device::Cuda(0))),
+        ("--precision", |s| (s.device, s.precision) = (Some(Device::Cpu), Some(Precision::Bf16))),
         ("--schedule", |s| (s.schedule, s.val_fraction) = (Some(ScheduleKind::Plateau), Some(0.0))),
         ("--balanced", |s| (s.balanced, s.no_shuffle) = (Some(true), Some(true))),
     ];

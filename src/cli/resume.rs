@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::resolve::resolve;
 use super::settings::Settings;
-use crate::config::TrainConfig;
+use crate::config::{Device, Precision, TrainConfig};
 use crate::train::run_dir::RunDir;
 use crate::{Error, Result};
 
@@ -15,6 +15,11 @@ use crate::{Error, Result};
 pub fn resume(out: &Path, flags: &Settings, file: &Settings) -> Result<TrainConfig> {
     let run = RunDir::open(out, "--resume --out")?;
     let own = run.read_config()?;
+    if flags.device == Some(Device::Cpu) && own.precision == Some(Precision::Bf16) {
+        return Err(Error::input(
+            "--resume --device cpu: the run computes in bf16, which the CPU does not; leave --device out, or start a new run",
+        ));
+    }
     let asked = resolve(&flags.clone().over(file.clone()), &Settings::read(&run.config())?)?;
     let (own_table, asked_table) = (table(&own)?, table(&asked)?);
     // The strategy first: where it differs, so does the adapter, and the strategy is what to say.
@@ -28,7 +33,7 @@ pub fn resume(out: &Path, flags: &Settings, file: &Settings) -> Result<TrainConf
             describe(&asked_table, &name),
         )));
     }
-    // Where it runs is this call's affair.
+    // Where it runs is this call's affair; without a word of it, where it ran before.
     Ok(TrainConfig { device: asked.device, ..own })
 }
 
@@ -75,7 +80,7 @@ fn describe(table: &toml::Table, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Device, Strategy};
+    use crate::config::Strategy;
 
     #[test]
     fn the_same_flags_again_agree() {

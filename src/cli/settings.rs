@@ -6,7 +6,9 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::words;
-use crate::config::{AdapterInit, Augment, Device, Format, Pool, Resize, ScheduleKind, Strategy, Task, toml_error};
+use crate::config::{
+    AdapterInit, Augment, Device, Format, Pool, Precision, Resize, ScheduleKind, Strategy, Task, toml_error,
+};
 use crate::{Error, Result};
 
 /// `--task`: a task, or found from the data.
@@ -132,6 +134,9 @@ pub struct Settings {
     /// Where it runs: auto, cpu or cuda[:N] [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<Device>,
+    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>, help_heading = "Machine")]
+    pub precision: Option<Precision>,
     /// fast; balanced: 16 images at once; lean: 8 at once and activations recomputed [default: fast]
     #[arg(long, value_name = "HOW", value_parser = words::word::<Memory>, help_heading = "Machine")]
     pub memory: Option<Memory>,
@@ -198,7 +203,7 @@ impl Settings {
         over! {
             data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
             strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
-            grad_clip label_smoothing seed device memory micro_batch checkpointing
+            grad_clip label_smoothing seed device precision memory micro_batch checkpointing
         }
     }
 }

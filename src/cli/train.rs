@@ -34,26 +34,14 @@ pub struct Args {
 pub struct SettingFlags {
     #[command(flatten)]
     settings: Settings,
-    /// f32; bf16 needs a GPU [default: f32 on the CPU]
-    #[arg(long, value_name = "TYPE", help_heading = "Machine")]
-    precision: Option<String>,
     /// Settings from a file, such as a run's config.toml; flags go before it
     #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
     config: Option<PathBuf>,
 }
 
 impl SettingFlags {
-    /// The file's settings, empty without one, after a check of what is no setting.
+    /// The file's settings, empty without one.
     fn file(&self) -> Result<Settings> {
-        match self.precision.as_deref() {
-            None | Some("f32") => {}
-            Some("bf16") => {
-                return Err(Error::input(
-                    "--precision bf16: the CPU computes in f32; leave it out or use --precision f32",
-                ));
-            }
-            Some(other) => return Err(Error::input(format!("--precision {other}: expected bf16 or f32"))),
-        }
         self.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)
     }
 

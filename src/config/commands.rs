@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Device, Resize};
+use super::{Device, Precision, Resize};
 
 /// Where a trained classifier comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct EvalConfig {
     pub json: bool,
     /// Where it runs.
     pub device: Device,
+    /// In which numbers; absent: bf16 on a GPU, f32 on the CPU.
+    pub precision: Option<Precision>,
 }
 
 /// `peftk predict`.
@@ -44,6 +46,8 @@ pub struct PredictConfig {
     pub json: bool,
     /// Where it runs.
     pub device: Device,
+    /// In which numbers; absent: bf16 on a GPU, f32 on the CPU.
+    pub precision: Option<Precision>,
     /// Images and folders, as given.
     pub paths: Vec<PathBuf>,
 }

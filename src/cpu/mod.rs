@@ -50,8 +50,8 @@ impl Backend for Cpu {
     fn len(&self, buffer: &Buffer) -> usize {
         (**buffer).len()
     }
-    fn element_bytes(&self) -> usize {
-        size_of::<f32>()
+    fn bytes(&self, buffer: &Buffer) -> usize {
+        size_of_val(&**buffer)
     }
     fn peak_bytes(&self) -> u64 {
         self.pool.peak_bytes()

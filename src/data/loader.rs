@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::sampler::{self, Draw};
-use super::{Dataset, ImageCache, Label, transform};
+use super::sources::{MAX_SOURCE_BYTES, MAX_SOURCE_SIDE};
+use super::transform::{self, CropBox};
+use super::{Dataset, ImageCache, Label, RgbImage, Sources};
 use crate::config::{Augment, Resize, Task};
 use crate::{Error, Result};
 
@@ -33,13 +35,17 @@ pub struct LoaderOptions {
     pub balanced: bool,
     /// Seed of order and augmentation.
     pub seed: u64,
+    /// Batches with [`Sources`] for a device that crops, resizes and flips by itself; the random draws are the same.
+    pub on_device: bool,
 }
 
 /// B images and their labels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// `[B, S, S, 3]`, u8, before normalisation.
+    /// `[B, S, S, 3]`, u8, before normalisation; empty while there are `sources`.
     pub images: Vec<u8>,
+    /// The images before their transform, when the loader leaves that to the device.
+    pub sources: Option<Sources>,
     /// B.
     pub size: usize,
     /// Class indices `[B]`; empty for multi-label.
@@ -146,26 +152,16 @@ impl Shared {
 
     /// One batch; `None` if told to stop on the way.
     fn batch(&self, epoch: usize, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Batch>> {
-        let bytes = self.options.input_size * self.options.input_size * 3;
-        let mut images = vec![0; draws.len() * bytes];
-        // The first failure in the batch's order, whichever thread meets one first.
-        let failure = self.pool.install(|| {
-            images
-                .par_chunks_exact_mut(bytes)
-                .zip(draws)
-                .map(
-                    |(out, draw)| if stop.load(Ordering::Relaxed) { None } else { self.image(epoch, *draw, out).err() },
-                )
-                .collect::<Vec<_>>()
-        });
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        if let Some(error) = failure.into_iter().flatten().next() {
-            return Err(error);
-        }
+        let (images, sources) = if self.options.on_device {
+            let Some(sources) = self.sources(epoch, draws, stop)? else { return Ok(None) };
+            (Vec::new(), Some(sources))
+        } else {
+            let Some(images) = self.squares(epoch, draws, stop)? else { return Ok(None) };
+            (images, None)
+        };
         let mut batch = Batch {
             images,
+            sources,
             size: draws.len(),
             labels: Vec::new(),
             targets: Vec::new(),
@@ -180,15 +176,75 @@ impl Shared {
         Ok(Some(batch))
     }
 
-    fn image(&self, epoch: usize, draw: Draw, out: &mut [u8]) -> Result<()> {
+    /// Finished squares.
+    fn squares(&self, epoch: usize, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Vec<u8>>> {
+        let size = self.options.input_size;
+        let bytes = size * size * 3;
+        let mut images = vec![0; draws.len() * bytes];
+        let one = |(out, draw): (&mut [u8], &Draw)| {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let (image, part, flip) = self.image(epoch, *draw)?;
+            transform::crop_resize_flip(&image, part, flip, size, out)
+        };
+        // The first failure in the batch's order, whichever thread meets one first.
+        let made: Vec<Result<()>> =
+            self.pool.install(|| images.par_chunks_exact_mut(bytes).zip(draws).map(one).collect());
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        made.into_iter().collect::<Result<()>>()?;
+        Ok(Some(images))
+    }
+
+    /// The images and what to make of each.
+    fn sources(&self, epoch: usize, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Sources>> {
+        let one = |draw: &Draw| {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            self.source(epoch, *draw).map(Some)
+        };
+        // The first failure in the batch's order, whichever thread meets one first.
+        let read: Vec<Result<_>> = self.pool.install(|| draws.par_iter().map(one).collect());
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut sources = Sources { images: Vec::new(), boxes: Vec::new(), flips: Vec::new() };
+        for (image, part, flip) in read.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+            sources.images.push(image);
+            sources.boxes.push(part);
+            sources.flips.push(flip);
+        }
+        Ok(Some(sources))
+    }
+
+    /// One image for the device; one that is too long or large for it is done here, and the device copies it.
+    fn source(&self, epoch: usize, draw: Draw) -> Result<(Arc<RgbImage>, CropBox, bool)> {
+        let (image, part, flip) = self.image(epoch, draw)?;
+        if image.width.max(image.height) <= MAX_SOURCE_SIDE && image.pixels.len() <= MAX_SOURCE_BYTES {
+            return Ok((image, part, flip));
+        }
+        let size = self.options.input_size;
+        let mut pixels = vec![0; size * size * 3];
+        transform::crop_resize_flip(&image, part, flip, size, &mut pixels)?;
+        let square = RgbImage { width: size, height: size, pixels };
+        Ok((Arc::new(square), CropBox::whole(size, size), false))
+    }
+
+    /// One image, the part of it that is wanted, and whether to flip that.
+    fn image(&self, epoch: usize, draw: Draw) -> Result<(Arc<RgbImage>, CropBox, bool)> {
         let LoaderOptions { input_size, resize, augment, seed, .. } = self.options;
         let image = self.cache.get(&self.dataset.items[draw.index].source)?;
-        match augment {
-            Augment::None => transform::eval(&image, input_size, resize, out),
+        let (part, flip) = match augment {
+            Augment::None => (transform::eval_crop(image.width, image.height, input_size, resize), false),
             Augment::Standard => {
-                transform::train(&image, input_size, &mut sampler::augment_rng(seed, epoch, draw), out)
+                let mut rng = sampler::augment_rng(seed, epoch, draw);
+                transform::train_crop(image.width, image.height, &mut rng)
             }
-        }
+        };
+        Ok((image, part, flip))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Data: from a folder (or the embedded set) to batches of square u8 images.
+//! Data: from a folder (or the embedded set) to batches of square u8 images, or of what a device needs to make them.
 //!
 //! [`open`] finds the images and their labels, [`verify`] decodes each of them once before the first step, and a [`Loader`]
 //! hands out batches that depend on the seed, the epoch and the data alone: not on threads, not on where an epoch was resumed.
@@ -19,6 +19,7 @@ mod jpeg;
 mod loader;
 mod open;
 mod sampler;
+mod sources;
 mod split;
 pub mod transform;
 mod verify;
@@ -28,6 +29,7 @@ pub use decode::{MAX_PIXELS, RgbImage, decode, decode_bytes, has_image_extension
 pub use embedded::embedded;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Splits, open, open_for_eval};
+pub use sources::{MAX_SOURCE_SIDE, Sources};
 pub use verify::{BadImage, verify};
 
 /// Where an encoded image is.

@@ -9,20 +9,8 @@ use rand::{Rng, RngExt};
 
 use super::RgbImage;
 use crate::config::Resize;
+pub use crate::geometry::CropBox;
 use crate::{Error, Result};
-
-/// A part of an image, in pixels; edges may lie between pixels.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CropBox {
-    /// From the image's left edge.
-    pub left: f64,
-    /// From the image's top edge.
-    pub top: f64,
-    /// Across.
-    pub width: f64,
-    /// Down.
-    pub height: f64,
-}
 
 thread_local! {
     // Keeps its intermediate buffers from image to image.
@@ -37,11 +25,7 @@ thread_local! {
 /// # Errors
 /// `out` or the image's pixels have the wrong length.
 pub fn eval(image: &RgbImage, size: usize, resize: Resize, out: &mut [u8]) -> Result<()> {
-    let part = match resize {
-        Resize::Squash => whole(image),
-        Resize::Crop => centre_crop(image.width, image.height, size),
-    };
-    resample(image, part, size, out)
+    crop_resize_flip(image, eval_crop(image.width, image.height, size, resize), false, size, out)
 }
 
 /// The training transform: RandomResizedCrop, then a horizontal flip every other time, `[size, size, 3]` into `out`.
@@ -49,8 +33,29 @@ pub fn eval(image: &RgbImage, size: usize, resize: Resize, out: &mut [u8]) -> Re
 /// # Errors
 /// As [`eval`].
 pub fn train(image: &RgbImage, size: usize, rng: &mut impl Rng, out: &mut [u8]) -> Result<()> {
-    let part = random_crop(image.width, image.height, rng);
-    let flip = rng.random_bool(0.5);
+    let (part, flip) = train_crop(image.width, image.height, rng);
+    crop_resize_flip(image, part, flip, size, out)
+}
+
+/// The part of a `width` by `height` image that [`eval`] resizes, inside the image.
+pub fn eval_crop(width: usize, height: usize, size: usize, resize: Resize) -> CropBox {
+    match resize {
+        Resize::Squash => CropBox::whole(width, height),
+        Resize::Crop => centre_crop(width, height, size).inside(width, height),
+    }
+}
+
+/// The part of a `width` by `height` image that [`train`] resizes, and whether it then flips.
+pub fn train_crop(width: usize, height: usize, rng: &mut impl Rng) -> (CropBox, bool) {
+    let part = random_crop(width, height, rng);
+    (part, rng.random_bool(0.5))
+}
+
+/// Resizes a part of the image to `[size, size, 3]` and mirrors it if asked to.
+///
+/// # Errors
+/// `out` or the image's pixels have the wrong length; a part that is not in the image.
+pub fn crop_resize_flip(image: &RgbImage, part: CropBox, flip: bool, size: usize, out: &mut [u8]) -> Result<()> {
     resample(image, part, size, out)?;
     if flip {
         for row in out.chunks_exact_mut(size * 3) {
@@ -100,16 +105,12 @@ pub fn random_crop(width: usize, height: usize, rng: &mut impl Rng) -> CropBox {
     CropBox { left: ((w - crop_w) / 2.0).floor(), top: ((h - crop_h) / 2.0).floor(), width: crop_w, height: crop_h }
 }
 
-fn whole(image: &RgbImage) -> CropBox {
-    CropBox { left: 0.0, top: 0.0, width: image.width as f64, height: image.height as f64 }
-}
-
 /// Resizes a part of the image to `[size, size, 3]`.
 fn resample(image: &RgbImage, part: CropBox, size: usize, out: &mut [u8]) -> Result<()> {
     if out.len() != size * size * 3 {
         return Err(Error::shape("resize", size * size * 3, out.len()));
     }
-    if (image.width, image.height) == (size, size) && part == whole(image) {
+    if (image.width, image.height) == (size, size) && part == CropBox::whole(size, size) {
         out.copy_from_slice(&image.pixels);
         return Ok(());
     }
@@ -120,13 +121,12 @@ fn resample(image: &RgbImage, part: CropBox, size: usize, out: &mut [u8]) -> Res
     let (width, height) = (image.width as u32, image.height as u32);
     let from = ImageRef::new(width, height, &image.pixels, PixelType::U8x3).map_err(|e| failed(&e))?;
     let mut to = Image::from_slice_u8(size as u32, size as u32, out, PixelType::U8x3).map_err(|e| failed(&e))?;
-    // A scaled box may end a rounding error outside the image, which the resizer refuses.
-    let left = part.left.clamp(0.0, f64::from(width));
-    let top = part.top.clamp(0.0, f64::from(height));
+    // The resizer refuses a box that ends outside the image.
+    let part = part.inside(image.width, image.height);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .use_alpha(false)
-        .crop(left, top, part.width.min(f64::from(width) - left), part.height.min(f64::from(height) - top));
+        .crop(part.left, part.top, part.width, part.height);
     RESIZER.with_borrow_mut(|resizer| resizer.resize(&from, &mut to, &options)).map_err(|e| failed(&e))
 }
 

@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use super::evaluate::evaluate;
 use super::loaded::load;
+use super::place::Place;
 use super::report::{EvalReport, MemoryPlan};
 use super::run_dir::RunDir;
 use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs};
-use crate::config::{Augment, EvalConfig, MergeConfig, ModelSource, Resize, TrainConfig};
+use crate::autograd::Backend;
+use crate::config::{Augment, Device, EvalConfig, MergeConfig, ModelSource, Precision, Resize, TrainConfig};
 use crate::cpu::Cpu;
+use crate::cuda::Cuda;
 use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
+use crate::gpu::{self, Arch};
 use crate::io::{BackboneSpec, atomic};
 use crate::vit::VitConfig;
-use crate::{Error, Result};
+use crate::{Error, Result, kernels};
 
 /// Images that go through the model at once.
 const BATCH: usize = 16;
@@ -24,8 +28,15 @@ const BATCH: usize = 16;
 /// # Errors
 /// What [`load`] says; data whose classes the model does not know.
 pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
+    match Place::choose(config.device, config.precision)? {
+        Place::Cpu => eval_on(Cpu::new(None)?, config, ui),
+        Place::Cuda(device, precision) => eval_on(Cuda::new(&device, precision), config, ui),
+    }
+}
+
+fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     let source = ModelSource::Run(config.model.clone());
-    let loaded = load(Cpu::new(None)?, &source, None, None, ui)?;
+    let loaded = load(backend, &source, None, None, ui)?;
     let labels = &loaded.model.labels;
     let set = data::open_for_eval(&config.data, labels, loaded.task)?;
     let cache = Arc::new(ImageCache::default());
@@ -39,6 +50,7 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
         shuffle: false,
         balanced: false,
         seed: 0,
+        on_device: loaded.model.params.backend().crops(),
     };
     let loader = Loader::new(Arc::new(splits.train), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
@@ -84,5 +96,13 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
     };
     let mut config = config.clone();
     init_adapter::settle(&mut config, &vit)?;
-    super::plan::plan(&config, &vit, splits.train.classes.len(), splits.train.task, inputs::counts(&splits))
+    let place = match config.device {
+        // A plan needs no GPU: without one it is for the kernels of a Hopper.
+        Device::Cuda(_) if gpu::probe().problem.is_some() || kernels::require().is_err() => {
+            Place::Cuda(gpu::Device::dry(Arch::Sm90a), config.precision.unwrap_or(Precision::Bf16))
+        }
+        device => Place::choose(device, config.precision)?,
+    };
+    ui.note(&format!("planned for: {}", place.words()));
+    super::run::plan_at(&place, &config, &vit, &splits)
 }

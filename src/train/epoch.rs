@@ -10,6 +10,7 @@ use super::run::Run;
 use super::step::{StepOptions, forward_backward};
 use super::ui::Ui;
 use crate::autograd::{Backend, Grads};
+use crate::gpu::profile;
 use crate::{Error, Result};
 
 impl<B: Backend> Run<'_, B> {
@@ -66,6 +67,7 @@ impl<B: Backend> Run<'_, B> {
                 return Err(self.stop(progress, log));
             }
             let batch = batch?;
+            let _range = profile::range("step");
             let count = batch.indices.len();
             let mut grads = Grads::new(&self.model.params);
             let seed = step_seed(self.config.seed, progress.step);

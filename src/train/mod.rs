@@ -1,5 +1,6 @@
 //! Training and the use of what was trained: from validated settings to a run folder, a table, a merged model.
 
+pub mod bare_step;
 pub mod checkpoint;
 mod commands;
 pub mod early_stopping;
@@ -12,6 +13,7 @@ pub mod loaded;
 pub mod log;
 pub mod model;
 pub mod optimizer;
+mod place;
 pub mod plan;
 mod predict;
 pub mod report;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::autograd::{AdamW, Array, Backend, Grads, ParamId, Params};
+use crate::autograd::{AdamW, AdamWItem, Array, Backend, Grads, ParamId, Params};
+use crate::gpu::profile;
 use crate::{Error, Result};
 
 /// Constants that stay the same over a run.
@@ -61,6 +62,7 @@ impl<B: Backend> Optimizer<B> {
     /// One step at a learning rate; clips by the global norm first where that is asked for, and returns that norm. A norm that is not finite
     /// is an error before anything changes.
     pub fn step(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<f64> {
+        let _range = profile::range("optimiser");
         let norm = grads.norm()?;
         if !norm.is_finite() {
             return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step + 1)));
@@ -74,26 +76,33 @@ impl<B: Backend> Optimizer<B> {
         }
         self.step += 1;
         let backend = params.backend().clone();
-        for (&id, moments) in &mut self.moments {
+        let step = AdamW {
+            lr,
+            beta1: self.hyper.beta1,
+            beta2: self.hyper.beta2,
+            eps: self.hyper.eps,
+            weight_decay: self.hyper.weight_decay,
+            step: self.step,
+        };
+        let shared = || Error::Internal("a trained value is still in use while it is updated".into());
+        let mut items = Vec::with_capacity(self.moments.len());
+        let mut moments = self.moments.iter_mut().peekable();
+        for (id, param) in params.iter_mut() {
+            let Some((_, moments)) = moments.next_if(|(own, _)| **own == id) else { continue };
             // A value that took no part (no gradient) stays as it is, as torch leaves it.
             let Some(grad) = grads.get(id) else { continue };
-            let param = params.get_mut(id);
             let decayed = !self.hyper.decay_matrices_only
                 || (param.value.shape().len() > 1 && !param.name.starts_with("embeddings.position"))
                     && !param.name.ends_with("tokens");
-            let step = AdamW {
-                lr,
-                beta1: self.hyper.beta1,
-                beta2: self.hyper.beta2,
-                eps: self.hyper.eps,
+            items.push(AdamWItem {
+                value: param.value.buffer_mut().ok_or_else(shared)?,
+                grad: grad.buffer(),
+                m: moments.m.buffer_mut().ok_or_else(shared)?,
+                v: moments.v.buffer_mut().ok_or_else(shared)?,
                 weight_decay: if decayed { self.hyper.weight_decay } else { 0.0 },
-                step: self.step,
-            };
-            let shared = || Error::Internal("a trained value is still in use while it is updated".into());
-            let value = param.value.buffer_mut().ok_or_else(shared)?;
-            let (m, v) = (moments.m.buffer_mut().ok_or_else(shared)?, moments.v.buffer_mut().ok_or_else(shared)?);
-            backend.adamw(step, value, grad.buffer(), m, v)?;
+            });
         }
+        backend.adamw_all(step, &mut items)?;
         Ok(norm)
     }
 

@@ -6,11 +6,13 @@ use rayon::prelude::*;
 
 use super::interrupt;
 use super::loaded::{Loaded, load};
+use super::place::Place;
 use super::report::{PredictedLabel, Prediction};
 use super::ui::Ui;
 use crate::autograd::{Backend, Tape};
 use crate::config::{PredictConfig, Task};
 use crate::cpu::Cpu;
+use crate::cuda::Cuda;
 use crate::data::{Source, decode, has_image_extension, transform};
 use crate::task::metrics::argmax;
 use crate::task::multilabel_metrics::is_positive;
@@ -29,7 +31,20 @@ pub fn predict(config: &PredictConfig, ui: &Ui, each: &mut dyn FnMut(Prediction)
     for path in &config.paths {
         expand(path, &mut paths)?;
     }
-    let loaded = load(Cpu::new(None)?, &config.model, config.input_size, config.resize, ui)?;
+    match Place::choose(config.device, config.precision)? {
+        Place::Cpu => predict_on(Cpu::new(None)?, config, &paths, ui, each),
+        Place::Cuda(device, precision) => predict_on(Cuda::new(&device, precision), config, &paths, ui, each),
+    }
+}
+
+fn predict_on<B: Backend>(
+    backend: B,
+    config: &PredictConfig,
+    paths: &[PathBuf],
+    ui: &Ui,
+    each: &mut dyn FnMut(Prediction) -> Result<()>,
+) -> Result<()> {
+    let loaded = load(backend, &config.model, config.input_size, config.resize, ui)?;
     let bar = ui.bar(paths.len() as u64, "predict");
     for batch in paths.chunks(BATCH) {
         interrupt::check()?;

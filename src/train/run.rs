@@ -11,18 +11,22 @@ use super::early_stopping::EarlyStopping;
 use super::log::{EndLine, Line, RunLine, RunLog};
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
-use super::plan::plan;
+use super::place::Place;
+use super::plan::{Load, plan};
 use super::report::{MemoryPlan, Summary};
 use super::run_dir::{Labels, RunDir};
 use super::schedule::Schedule;
 use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs, interrupt};
-use crate::autograd::Backend;
+use crate::autograd::{Backend, Counting};
 use crate::config::{Augment, ScheduleKind, Task, TrainConfig};
 use crate::cpu::Cpu;
-use crate::data::{Dataset, ImageCache, Loader, LoaderOptions};
-use crate::{Error, Result};
+use crate::cuda::Cuda;
+use crate::data::{Dataset, ImageCache, Loader, LoaderOptions, Splits};
+use crate::io::Backbone;
+use crate::vit::VitConfig;
+use crate::{Error, Result, gpu};
 
 /// Seconds between two saves within an epoch, where this is set: for machines that may be taken away at any moment.
 const SAVE_EVERY: &str = "PEFTK_SAVE_EVERY_S";
@@ -41,83 +45,152 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let save_every = save_every()?;
     if resume {
         let opened = RunDir::open(&config.out, "--out")?;
-        config = opened.read_config()?;
+        config = TrainConfig { device: config.device, ..opened.read_config()? };
         dir = Some(opened);
     } else {
         RunDir::check_free(&config.out)?;
         inputs::make_paths_absolute(&mut config)?;
     }
-    let backend = Cpu::new(None)?;
-    ui.note(&format!("device: {}, f32", device_words()));
+    let place = Place::choose(config.device, config.precision)?;
+    if !resume {
+        (config.device, config.precision) = place.settings(config.device);
+    }
+    ui.note(&format!("device: {}", place.words()));
     let mut splits = inputs::open_data(&config)?;
     ui.note(&format!("data: {}", splits.description));
     let backbone = inputs::load_backbone(config.backbone.as_deref(), ui)?;
     ui.note(&format!("backbone: {}", backbone.source));
     init_adapter::settle(&mut config, &backbone.config)?;
-    let (vit, task, labels) = (backbone.config.clone(), splits.train.task, splits.train.classes.clone());
-    let mut notes = Vec::new();
-    let model = Model::for_training(backend.clone(), &config, backbone, &labels, task, &mut |note| notes.push(note))?;
-    notes.iter().for_each(|note| ui.note(note));
-    let plan = plan(&config, &vit, labels.len(), task, inputs::counts(&splits))?;
-    ui.note(&format!(
-        "{}: trains {} of {} values; planned memory {:.0} MiB",
-        config.strategy.name(),
-        model.trainable(),
-        model.total(),
-        plan.total() as f64 / (1 << 20) as f64
-    ));
     let cache = Arc::new(ImageCache::default());
+    // Before the plan: images that are left out make other batches.
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
-    let data = inputs::fingerprint(&splits);
-    let loader = |set: Dataset, training: bool| {
-        let options = LoaderOptions {
-            batch_size: config.batch_size,
-            input_size: config.input_size,
-            resize: config.resize,
-            augment: if training { config.augment } else { Augment::None },
-            shuffle: training && !config.no_shuffle,
-            balanced: training && config.balanced,
-            seed: config.seed,
-        };
-        Loader::new(Arc::new(set), options, cache.clone())
-    };
-    let train = loader(splits.train, true)?;
-    let val = splits.val.map(|set| loader(set, false)).transpose()?;
-    if val.is_none() && config.schedule == ScheduleKind::Plateau {
-        return Err(Error::input(
-            "--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data",
-        ));
+    let plan = plan_at(&place, &config, &backbone.config, &splits)?;
+    let device = place.words();
+    let prepared = Prepared { config, dir, splits, cache, backbone, plan, save_every, device, ui, start };
+    match place {
+        Place::Cpu => prepared.train(Cpu::new(None)?),
+        Place::Cuda(device, precision) => {
+            // The plan's arena, made once: the steps live in it.
+            device.reserve(prepared.plan.total())?;
+            prepared.train(Cuda::new(&device, precision))
+        }
     }
-    if task == Task::Multilabel && config.label_smoothing > 0.0 {
-        return Err(Error::input("--label-smoothing: the data is multi-label, smoothing is for one class an image"));
-    }
-    let steps = config.epochs * train.batches_per_epoch();
-    if config.warmup_steps >= steps {
-        ui.note(&format!("note: --warmup-steps {} never ends: the run has {steps} steps", config.warmup_steps));
-    }
-    // From here on there is something to save.
-    interrupt::defer();
-    let dir = match dir {
-        Some(dir) => dir,
-        None => RunDir::create(&config)?,
-    };
-    let lock = dir.lock()?;
-    dir.recover()?;
+}
 
-    let options = StepOptions {
-        task,
-        label_smoothing: config.label_smoothing,
-        micro_batch: config.micro_batch,
-        checkpointing: config.checkpointing,
+/// The plan of a run on this device.
+pub(super) fn plan_at(place: &Place, config: &TrainConfig, vit: &VitConfig, splits: &Splits) -> Result<MemoryPlan> {
+    let load = Load {
+        classes: splits.train.classes.len(),
+        task: splits.train.task,
+        images: inputs::counts(splits),
+        crops: true,
     };
-    let hyper = Hyper {
-        decay_matrices_only: config.decay_matrices_only,
-        grad_clip: config.grad_clip,
-        ..Hyper::new(config.weight_decay)
-    };
-    let optimizer = Optimizer::new(&model.params, hyper)?;
-    Run { config, dir, _lock: lock, data, model, optimizer, train, val, options, plan, save_every, ui, start }
+    match place {
+        Place::Cpu => plan(Counting::new, config, vit, load),
+        Place::Cuda(device, precision) => {
+            plan(|| Cuda::new(&gpu::Device::dry(device.arch()), *precision), config, vit, load)
+        }
+    }
+}
+
+/// What is known before the device is used.
+struct Prepared<'a> {
+    config: TrainConfig,
+    dir: Option<RunDir>,
+    splits: Splits,
+    cache: Arc<ImageCache>,
+    backbone: Backbone,
+    plan: MemoryPlan,
+    save_every: Duration,
+    device: String,
+    ui: &'a Ui,
+    start: Instant,
+}
+
+impl Prepared<'_> {
+    fn train<B: Backend>(self, backend: B) -> Result<Summary> {
+        let Self { config, dir, splits, cache, backbone, plan, save_every, device, ui, start } = self;
+        let (task, labels) = (splits.train.task, splits.train.classes.clone());
+        let mut notes = Vec::new();
+        let model =
+            Model::for_training(backend.clone(), &config, backbone, &labels, task, &mut |note| notes.push(note))?;
+        notes.iter().for_each(|note| ui.note(note));
+        ui.note(&format!(
+            "{}: trains {} of {} values; planned memory {:.0} MiB",
+            config.strategy.name(),
+            model.trainable(),
+            model.total(),
+            plan.total() as f64 / (1 << 20) as f64
+        ));
+        let data = inputs::fingerprint(&splits);
+        let loader = |set: Dataset, training: bool| {
+            let options = LoaderOptions {
+                batch_size: config.batch_size,
+                input_size: config.input_size,
+                resize: config.resize,
+                augment: if training { config.augment } else { Augment::None },
+                shuffle: training && !config.no_shuffle,
+                balanced: training && config.balanced,
+                seed: config.seed,
+                on_device: backend.crops(),
+            };
+            Loader::new(Arc::new(set), options, cache.clone())
+        };
+        let train = loader(splits.train, true)?;
+        let val = splits.val.map(|set| loader(set, false)).transpose()?;
+        if val.is_none() && config.schedule == ScheduleKind::Plateau {
+            return Err(Error::input(
+                "--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data",
+            ));
+        }
+        if task == Task::Multilabel && config.label_smoothing > 0.0 {
+            return Err(Error::input(
+                "--label-smoothing: the data is multi-label, smoothing is for one class an image",
+            ));
+        }
+        let steps = config.epochs * train.batches_per_epoch();
+        if config.warmup_steps >= steps {
+            ui.note(&format!("note: --warmup-steps {} never ends: the run has {steps} steps", config.warmup_steps));
+        }
+        // From here on there is something to save.
+        interrupt::defer();
+        let dir = match dir {
+            Some(dir) => dir,
+            None => RunDir::create(&config)?,
+        };
+        let lock = dir.lock()?;
+        dir.recover()?;
+
+        let options = StepOptions {
+            task,
+            label_smoothing: config.label_smoothing,
+            micro_batch: config.micro_batch,
+            checkpointing: config.checkpointing,
+        };
+        let hyper = Hyper {
+            decay_matrices_only: config.decay_matrices_only,
+            grad_clip: config.grad_clip,
+            ..Hyper::new(config.weight_decay)
+        };
+        let optimizer = Optimizer::new(&model.params, hyper)?;
+        Run {
+            config,
+            dir,
+            _lock: lock,
+            data,
+            model,
+            optimizer,
+            train,
+            val,
+            options,
+            plan,
+            save_every,
+            device,
+            ui,
+            start,
+        }
         .go(backend)
+    }
 }
 
 /// A run under way.
@@ -135,6 +208,8 @@ pub(super) struct Run<'a, B: Backend> {
     pub(super) options: StepOptions,
     plan: MemoryPlan,
     pub(super) save_every: Duration,
+    /// Device and numbers in words.
+    device: String,
     pub(super) ui: &'a Ui,
     pub(super) start: Instant,
 }
@@ -211,7 +286,7 @@ impl<B: Backend> Run<'_, B> {
         Ok(RunLine {
             version: env!("CARGO_PKG_VERSION").into(),
             settings,
-            device: device_words(),
+            device: self.device.clone(),
             planned_device_bytes: self.plan.total(),
             more: Map::from_iter([
                 ("classes".to_owned(), Value::from(self.model.labels.len())),
@@ -230,11 +305,4 @@ fn save_every() -> Result<Duration> {
     seconds.ok_or_else(|| {
         Error::input(format!("{SAVE_EVERY}={}: expected a number of seconds of at least 0", text.display()))
     })
-}
-
-fn device_words() -> String {
-    match rayon::current_num_threads() {
-        1 => "CPU, 1 thread".to_owned(),
-        threads => format!("CPU, {threads} threads"),
-    }
 }

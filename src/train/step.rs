@@ -1,8 +1,9 @@
 //! One optimiser step's gradients: the batch walked in micro-batches, exactly.
 
-use crate::autograd::{Backend, Grads, Params, Tape, Tensor};
+use crate::autograd::{Backend, Crop, Grads, Images, Params, Tape, Tensor};
 use crate::config::Task;
 use crate::data::Batch;
+use crate::gpu::profile;
 use crate::vit::{Mode, Vit};
 use crate::{Error, Result};
 
@@ -38,10 +39,13 @@ pub fn forward_backward<B: Backend>(
         let seed = dropout_seed.wrapping_add((part as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mode = Mode { dropout_seed: Some(seed), checkpointing: options.checkpointing };
         let tape = Tape::new(params);
-        let logits = vit.logits(&tape, pixels(batch, &images), images.len(), mode)?;
-        let part_loss = loss_of(&tape, &logits, batch, images, options)?;
+        let part_loss = {
+            let _range = profile::range("forward");
+            let logits = vit.logits(&tape, pixels(batch, &images), images.len(), mode)?;
+            loss_of(&tape, &logits, batch, images, options)?
+        };
         loss += f64::from(part_loss.array().download(params.backend())?[0]);
-        drop(logits);
+        let _range = profile::range("backward");
         tape.backward(&part_loss, grads)?;
     }
     Ok(loss)
@@ -68,9 +72,23 @@ pub fn evaluate_batch<B: Backend>(
     Ok((all, loss))
 }
 
-fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> &'a [u8] {
+/// A part of a batch: squares, or what a device makes them of.
+pub(super) fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> Images<'a> {
+    if let Some(sources) = &batch.sources {
+        let crops = images.clone().map(|index| {
+            let (image, part) = (&sources.images[index], &sources.boxes[index]);
+            Crop {
+                pixels: &image.pixels,
+                width: image.width,
+                height: image.height,
+                part: (part.left, part.top, part.width, part.height),
+                flip: sources.flips[index],
+            }
+        });
+        return Images::Crops(crops.collect());
+    }
     let bytes = batch.images.len() / batch.indices.len().max(1);
-    &batch.images[images.start * bytes..images.end * bytes]
+    Images::Squares(&batch.images[images.start * bytes..images.end * bytes])
 }
 
 fn loss_of<B: Backend>(

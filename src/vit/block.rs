@@ -2,7 +2,7 @@
 
 use super::linear::{Linear, Mode};
 use crate::Result;
-use crate::autograd::{AttentionDims, Backend, ParamId, Tape, Tensor};
+use crate::autograd::{AttentionDims, Backend, LinearInput, ParamId, Tape, Tensor};
 
 /// LayerNorm's weight and bias.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +55,19 @@ impl Block {
         mode: Mode,
     ) -> Result<Tensor<B>> {
         let qkv = self.qkv.forward(tape, &self.norm1.forward(tape, x)?, mode)?;
-        let attended = self.output.forward(tape, &tape.attention(dims, &qkv)?, mode)?;
+        let attended = tape.attention(dims, &qkv)?;
         drop(qkv);
-        let x = tape.layer_scale(x, &attended, &tape.param(self.scale1))?;
+        let x = self.output.forward_residual(tape, LinearInput::Plain(&attended), mode, x, self.scale1)?;
         drop(attended);
-        let hidden = self.mlp_in.forward(tape, &self.norm2.forward(tape, &x)?, mode)?;
-        let hidden = if self.swiglu { tape.swiglu(&hidden)? } else { tape.gelu(&hidden)? };
-        let hidden = self.mlp_out.forward(tape, &hidden, mode)?;
-        tape.layer_scale(&x, &hidden, &tape.param(self.scale2))
+        let normed = self.norm2.forward(tape, &x)?;
+        if self.swiglu || self.mlp_out.drops(mode) {
+            let hidden = self.mlp_in.forward(tape, &normed, mode)?;
+            drop(normed);
+            let hidden = if self.swiglu { tape.swiglu(&hidden)? } else { tape.gelu(&hidden)? };
+            return self.mlp_out.forward_residual(tape, LinearInput::Plain(&hidden), mode, &x, self.scale2);
+        }
+        let hidden = self.mlp_in.forward_gelu(tape, &normed, mode)?;
+        drop(normed);
+        self.mlp_out.forward_residual(tape, LinearInput::Activated(&hidden), mode, &x, self.scale2)
     }
 }

@@ -85,8 +85,13 @@ impl<B: Backend> Builder<'_, B> {
         self.params.add(name, &tensor.data, shape, self.options.train_backbone)
     }
 
+    fn prepare(&self, weight: ParamId, rows: usize) -> Result<()> {
+        self.params.backend().prepare_weight(self.params.get(weight).value.buffer(), rows)
+    }
+
     fn plain_linear(&mut self, path: &str, n: usize, k: usize) -> Result<Linear> {
         let weight = self.tensor(&format!("{path}.weight"), &[n, k])?;
+        self.prepare(weight, n)?;
         let bias = self.tensor(&format!("{path}.bias"), &[n])?;
         Ok(Linear { weight, bias, adapters: Vec::new() })
     }
@@ -158,6 +163,7 @@ impl<B: Backend> Builder<'_, B> {
         };
         let (n, trainable) = (parts.len() * rows, self.options.train_backbone);
         let weight = self.params.add(format!("{path}.weight"), &weight, &[n, k], trainable)?;
+        self.prepare(weight, n)?;
         let bias = self.params.add(format!("{path}.bias"), &bias, &[n], trainable)?;
         let mut linear = Linear { weight, bias, adapters: Vec::new() };
         let file = self.options.adapter;
@@ -183,6 +189,12 @@ impl<B: Backend> Builder<'_, B> {
         let (layer, site) = (module.layer, module.linear);
         let path = format!("encoder.layer.{layer}.{}", site.v5_path());
         let rank = module.a.shape[0];
+        let most = self.params.backend().max_dora_rank();
+        if module.magnitude.is_some() && rank > most {
+            return Err(Error::input(format!(
+                "--rank {rank}: DoRA on a GPU takes ranks to {most}; use a smaller one, --strategy lora or --device cpu"
+            )));
+        }
         let train = self.options.train;
         let a = self.params.add(format!("{path}.lora_A"), &module.a.data, &[rank, k], train)?;
         let b = self.params.add(format!("{path}.lora_B"), &module.b.data, &[rows, rank], train)?;

@@ -1,8 +1,8 @@
 //! A linear layer of the model: its weights' places, and the adapters on them.
 
 use super::names;
-use crate::Result;
-use crate::autograd::{AdapterDims, AdapterInput, Backend, ParamId, Tape, Tensor};
+use crate::autograd::{Activated, AdapterDims, AdapterInput, Backend, LinearInput, ParamId, Tape, Tensor};
+use crate::{Error, Result};
 
 /// A linear with its adapters. Several linears that read the same input are packed into one: q, k and v; gate and up.
 #[derive(Debug)]
@@ -49,11 +49,49 @@ impl Linear {
     /// Applies it: x \[.., k\] to \[.., n\].
     pub fn forward<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, mode: Mode) -> Result<Tensor<B>> {
         let weight = tape.param(self.weight);
-        let mut inputs = Vec::with_capacity(self.adapters.len());
-        for adapter in &self.adapters {
-            inputs.push(adapter.input(tape, &weight, x, mode)?);
-        }
-        tape.linear(x, &weight, Some(&tape.param(self.bias)), &inputs)
+        tape.linear(x, &weight, Some(&tape.param(self.bias)), &self.inputs(tape, &weight, x, mode)?)
+    }
+
+    /// Applies it and GELU.
+    pub fn forward_gelu<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, mode: Mode) -> Result<Activated<B>> {
+        let weight = tape.param(self.weight);
+        tape.linear_gelu(x, &weight, Some(&tape.param(self.bias)), &self.inputs(tape, &weight, x, mode)?)
+    }
+
+    /// Applies it, LayerScale and the residual.
+    pub fn forward_residual<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        x: LinearInput<'_, B>,
+        mode: Mode,
+        residual: &Tensor<B>,
+        gamma: ParamId,
+    ) -> Result<Tensor<B>> {
+        let weight = tape.param(self.weight);
+        let inputs = match x {
+            LinearInput::Plain(x) => self.inputs(tape, &weight, x, mode)?,
+            // Dropout would have to pass a gradient on through values that have none.
+            LinearInput::Activated(_) if self.drops(mode) => {
+                return Err(Error::Internal("dropout on an activated input".into()));
+            }
+            LinearInput::Activated(x) => self.inputs(tape, &weight, &Tensor::constant(x.values.clone()), mode)?,
+        };
+        tape.linear_residual(x, &weight, Some(&tape.param(self.bias)), &inputs, residual, &tape.param(gamma))
+    }
+
+    /// Whether an adapter drops inputs in this pass.
+    pub fn drops(&self, mode: Mode) -> bool {
+        mode.dropout_seed.is_some() && self.adapters.iter().any(|adapter| adapter.dropout > 0.0)
+    }
+
+    fn inputs<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        weight: &Tensor<B>,
+        x: &Tensor<B>,
+        mode: Mode,
+    ) -> Result<Vec<AdapterInput<B>>> {
+        self.adapters.iter().map(|adapter| adapter.input(tape, weight, x, mode)).collect()
     }
 }
 

@@ -3,8 +3,9 @@
 use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
-use crate::autograd::{Array, AttentionDims, Backend, ParamId, Tape, Tensor, TokenDims};
+use crate::autograd::{Array, AttentionDims, Backend, Images, ParamId, Tape, Tensor, TokenDims};
 use crate::config::Pool;
+use crate::gpu::profile;
 use crate::{Error, Result};
 
 /// A DINOv2 classifier's structure; its values live in a [`crate::autograd::Params`].
@@ -41,13 +42,25 @@ impl Vit {
         TokenDims { batch, registers: self.config.registers, patches: side * side, width: self.config.hidden }
     }
 
-    /// Images u8 \[batch, S, S, 3\] to tokens \[batch * tokens, D\] before the first block.
-    pub fn embed<B: Backend>(&self, tape: &Tape<'_, B>, images: &[u8], batch: usize, mode: Mode) -> Result<Tensor<B>> {
+    /// Images (u8 \[batch, S, S, 3\], or crops) to tokens \[batch * tokens, D\] before the first block.
+    pub fn embed<'i, B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        images: impl Into<Images<'i>>,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
         let (size, dims) = (self.input_size, self.token_dims(batch));
-        if images.len() != batch * size * size * 3 {
-            return Err(Error::shape("images", [batch, size, size, 3], images.len()));
-        }
-        let columns = tape.backend().patches(images, batch, size, self.config.patch)?;
+        let columns = match images.into() {
+            Images::Squares(squares) if squares.len() == batch * size * size * 3 => {
+                tape.backend().patches(squares, batch, size, self.config.patch)?
+            }
+            Images::Crops(crops) if crops.len() == batch => {
+                tape.backend().crop_patches(&crops, size, self.config.patch)?
+            }
+            Images::Squares(squares) => return Err(Error::shape("images", [batch, size, size, 3], squares.len())),
+            Images::Crops(crops) => return Err(Error::shape("crops", batch, crops.len())),
+        };
         let width = 3 * self.config.patch * self.config.patch;
         let columns = Tensor::constant(Array::new(tape.backend(), columns, &[batch * dims.patches, width])?);
         let patches = self.patch.forward(tape, &columns, mode)?;
@@ -75,7 +88,8 @@ impl Vit {
             heads,
             head_dim: self.config.hidden / heads,
         };
-        for block in &self.blocks[..blocks] {
+        for (index, block) in self.blocks[..blocks].iter().enumerate() {
+            let _range = profile::numbered_range("block", index);
             x = if mode.checkpointing {
                 tape.checkpoint(&x, move |tape, x| block.forward(tape, x, dims, mode))?
             } else {
@@ -86,10 +100,10 @@ impl Vit {
     }
 
     /// Tokens after the final norm \[batch * tokens, D\]: transformers' last_hidden_state.
-    pub fn features<'m, B: Backend>(
+    pub fn features<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
-        images: &[u8],
+        images: impl Into<Images<'i>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
@@ -99,10 +113,10 @@ impl Vit {
     }
 
     /// Logits \[batch, classes\].
-    pub fn logits<'m, B: Backend>(
+    pub fn logits<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
-        images: &[u8],
+        images: impl Into<Images<'i>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {

@@ -1,7 +1,9 @@
 //! A linear layer with any number of LoRA or DoRA adapters on ranges of its rows, as one operation.
 
 use super::{expect, rows_cols};
-use crate::autograd::{Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, Tape, Tensor};
+use crate::autograd::{
+    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Tape, Tensor,
+};
 use crate::{Error, Result};
 
 /// The most adapters one linear carries: query, key and value of the packed qkv.
@@ -21,6 +23,39 @@ pub struct AdapterInput<B: Backend> {
     pub dropped: Option<Tensor<B>>,
 }
 
+/// gelu(h), made by the linear that made h.
+pub struct Activated<B: Backend> {
+    /// h, which gradients flow to.
+    pub pre: Tensor<B>,
+    /// gelu(h).
+    pub values: Array<B>,
+}
+
+/// What a linear multiplies.
+#[derive(Clone, Copy)]
+pub enum LinearInput<'a, B: Backend> {
+    /// x itself.
+    Plain(&'a Tensor<B>),
+    /// gelu(h): the gradient that flows back is h's, and gelu(h) is kept only where a weight's gradient asks.
+    Activated(&'a Activated<B>),
+}
+
+impl<B: Backend> LinearInput<'_, B> {
+    fn values(&self) -> &Array<B> {
+        match self {
+            Self::Plain(x) => x.array(),
+            Self::Activated(x) => &x.values,
+        }
+    }
+
+    fn source(&self) -> &Tensor<B> {
+        match self {
+            Self::Plain(x) => x,
+            Self::Activated(x) => &x.pre,
+        }
+    }
+}
+
 /// What the backward pass needs to know besides arrays: where they stand in the saved list follows from it.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -29,6 +64,8 @@ struct Plan {
     bias: bool,
     saves_x: bool,
     saves_y: bool,
+    activated: bool,
+    residual: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -49,42 +86,87 @@ impl<B: Backend> Tape<'_, B> {
         bias: Option<&Tensor<B>>,
         adapters: &[AdapterInput<B>],
     ) -> Result<Tensor<B>> {
-        let (m, k) = rows_cols("linear's input", x.array())?;
-        let (n, k_of_w) = rows_cols("linear's weight", w.array())?;
-        if k != k_of_w {
-            return Err(Error::shape("linear", format!("an input of width {k_of_w}"), x.shape()));
-        }
-        if let Some(bias) = bias {
-            expect("linear's bias", bias.array(), &[n])?;
-        }
-        if adapters.len() > MOST_ADAPTERS {
-            return Err(Error::shape("linear", format!("at most {MOST_ADAPTERS} adapters"), adapters.len()));
-        }
-        for adapter in adapters {
-            check_adapter(adapter, n, k, x.shape())?;
-        }
-        let dims = LinearDims { m, k, n };
-        let views: Vec<_> = adapters.iter().map(adapter_view).collect();
-        let made = self.backend().linear(
-            dims,
-            x.array().buffer(),
-            w.array().buffer(),
-            bias.map(|b| b.array().buffer()),
-            &views,
-        )?;
-        let mut shape = x.shape().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = n;
-        }
-        let y = Array::new(self.backend(), made.y, &shape)?;
+        self.linear_of(LinearInput::Plain(x), w, bias, adapters)
+    }
 
-        let mut inputs = vec![x, w];
+    /// [`Tape::linear`] of any input.
+    pub fn linear_of(
+        &self,
+        x: LinearInput<'_, B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+    ) -> Result<Tensor<B>> {
+        let dims = check(x.values(), w, bias, adapters)?;
+        let (xb, wb, bb) = (x.values().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
+        let made = self.backend().linear(dims, xb, wb, bb, &views(adapters))?;
+        self.record_linear(dims, x, w, bias, adapters, made, None)
+    }
+
+    /// [`Tape::linear`] and GELU in one operation: h and gelu(h). What is kept is [`Tape::linear`]'s, and h by whatever reads gelu(h).
+    pub fn linear_gelu(
+        &self,
+        x: &Tensor<B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+    ) -> Result<Activated<B>> {
+        let dims = check(x.array(), w, bias, adapters)?;
+        let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
+        let (made, values) = self.backend().linear_gelu(dims, xb, wb, bb, &views(adapters))?;
+        let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
+        let pre = self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None)?;
+        Ok(Activated { pre, values })
+    }
+
+    /// residual + gamma * (x W^T + bias, adapters applied): a branch's last linear, LayerScale and the residual. residual \[.., n\], gamma \[n\].
+    ///
+    /// One operation where nothing asks for the linear's own output in the backward pass: neither gamma nor a gain is trained. Else two.
+    pub fn linear_residual(
+        &self,
+        x: LinearInput<'_, B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+        residual: &Tensor<B>,
+        gamma: &Tensor<B>,
+    ) -> Result<Tensor<B>> {
+        let trains_gain = adapters.iter().any(|a| a.gain.as_ref().is_some_and(Tensor::needs_grad));
+        if gamma.needs_grad() || trains_gain {
+            let y = self.linear_of(x, w, bias, adapters)?;
+            return self.layer_scale(residual, &y, gamma);
+        }
+        let dims = check(x.values(), w, bias, adapters)?;
+        expect("linear_residual's residual", residual.array(), &with_width(x.values().shape(), dims.n))?;
+        expect("linear_residual's gamma", gamma.array(), &[dims.n])?;
+        let (xb, wb, bb) = (x.values().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
+        let (rb, gb) = (residual.array().buffer(), gamma.array().buffer());
+        let made = self.backend().linear_residual(dims, xb, wb, bb, &views(adapters), rb, gb)?;
+        self.record_linear(dims, x, w, bias, adapters, made, Some((residual, gamma)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn record_linear(
+        &self,
+        dims: LinearDims,
+        x: LinearInput<'_, B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+        made: LinearOutput<B::Buffer>,
+        residual: Option<(&Tensor<B>, &Tensor<B>)>,
+    ) -> Result<Tensor<B>> {
+        let LinearDims { m, .. } = dims;
+        let y = Array::new(self.backend(), made.y, &with_width(x.values().shape(), dims.n))?;
+
+        let mut inputs = vec![x.source(), w];
         inputs.extend(bias);
         for adapter in adapters {
             inputs.extend([&adapter.a, &adapter.b]);
             inputs.extend(&adapter.gain);
             inputs.extend(&adapter.dropped);
         }
+        inputs.extend(residual.map(|(residual, _)| residual));
         if !self.records(&inputs) {
             return Ok(Tensor::constant(y));
         }
@@ -92,11 +174,22 @@ impl<B: Backend> Tape<'_, B> {
         let trains = |adapter: &AdapterInput<B>| adapter.a.needs_grad() || adapter.b.needs_grad();
         let saves_x = w.needs_grad() || adapters.iter().any(|a| trains(a) && a.dropped.is_none());
         let saves_y = adapters.iter().any(|a| a.gain.as_ref().is_some_and(Tensor::needs_grad) && a.dropped.is_none());
-        let mut plan = Plan { dims, adapters: [None; MOST_ADAPTERS], bias: bias.is_some(), saves_x, saves_y };
+        let activated = matches!(x, LinearInput::Activated(_));
+        let mut plan = Plan {
+            dims,
+            adapters: [None; MOST_ADAPTERS],
+            bias: bias.is_some(),
+            saves_x,
+            saves_y,
+            activated,
+            residual: residual.is_some(),
+        };
         let mut saved = vec![w.array().clone()];
         saved.extend(bias.map(|b| b.array().clone()));
-        saved.extend(saves_x.then(|| x.array().clone()));
+        saved.extend(saves_x.then(|| x.values().clone()));
         saved.extend(saves_y.then(|| y.clone()));
+        saved.extend(activated.then(|| x.source().array().clone()));
+        saved.extend(residual.map(|(_, gamma)| gamma.array().clone()));
         for (index, ((adapter, t), z)) in adapters.iter().zip(made.t).zip(made.z).enumerate() {
             let (rows, rank) = (adapter.dims.rows, adapter.dims.rank);
             plan.adapters[index] = Some(AdapterPlan {
@@ -118,6 +211,43 @@ impl<B: Backend> Tape<'_, B> {
         }
         Ok(self.record("linear", &inputs, y, saved, plan, backward))
     }
+}
+
+/// Checks all shapes and returns the sizes.
+fn check<B: Backend>(
+    x: &Array<B>,
+    w: &Tensor<B>,
+    bias: Option<&Tensor<B>>,
+    adapters: &[AdapterInput<B>],
+) -> Result<LinearDims> {
+    let (m, k) = rows_cols("linear's input", x)?;
+    let (n, k_of_w) = rows_cols("linear's weight", w.array())?;
+    if k != k_of_w {
+        return Err(Error::shape("linear", format!("an input of width {k_of_w}"), x.shape()));
+    }
+    if let Some(bias) = bias {
+        expect("linear's bias", bias.array(), &[n])?;
+    }
+    if adapters.len() > MOST_ADAPTERS {
+        return Err(Error::shape("linear", format!("at most {MOST_ADAPTERS} adapters"), adapters.len()));
+    }
+    for adapter in adapters {
+        check_adapter(adapter, n, k, x.shape())?;
+    }
+    Ok(LinearDims { m, k, n })
+}
+
+/// A shape with another last dimension.
+fn with_width(shape: &[usize], width: usize) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = width;
+    }
+    shape
+}
+
+fn views<B: Backend>(adapters: &[AdapterInput<B>]) -> Vec<Adapter<'_, B::Buffer>> {
+    adapters.iter().map(adapter_view).collect()
 }
 
 fn check_adapter<B: Backend>(adapter: &AdapterInput<B>, n: usize, k: usize, x: &[usize]) -> Result<()> {
@@ -160,6 +290,8 @@ fn backward<B: Backend>(
     let bias = if plan.bias { Some(next()?) } else { None };
     let x = if plan.saves_x { Some(next()?) } else { None };
     let y = if plan.saves_y { Some(next()?) } else { None };
+    let pre = if plan.activated { Some(next()?) } else { None };
+    let gamma = if plan.residual { Some(next()?) } else { None };
     let (mut adapters, mut t, mut z) = (Vec::new(), Vec::new(), Vec::new());
     for adapter in plan.adapters.iter().flatten() {
         let (a, b) = (next()?.buffer(), next()?.buffer());
@@ -170,8 +302,19 @@ fn backward<B: Backend>(
         adapters.push(Adapter { dims: adapter.dims, a, b, gain, dropped });
     }
     let first_adapter_input = if plan.bias { 3 } else { 2 };
-    let LinearDims { k, n, .. } = plan.dims;
-    let made = backend.linear_backward(LinearBackward {
+    let last_adapter_input = needs.len() - usize::from(plan.residual);
+    let LinearDims { m, k, n } = plan.dims;
+    // What reaches the residual is dL/dy itself; the linear's own gradient is behind LayerScale.
+    let residual = gamma.is_some().then(|| dy.clone());
+    let dy = match gamma {
+        Some(gamma) => {
+            let (dh, _) = backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false))?;
+            let dh = dh.ok_or_else(|| Error::Internal("layer_scale gave no gradient".into()))?;
+            Array::new(backend, dh, dy.shape())?
+        }
+        None => dy,
+    };
+    let args = LinearBackward {
         dims: plan.dims,
         x: x.map(Array::buffer),
         w: w.buffer(),
@@ -185,13 +328,14 @@ fn backward<B: Backend>(
         need_x: needs[0],
         need_w: needs[1],
         need_bias: plan.bias && needs[2],
-        need_adapter: needs[first_adapter_input..].iter().any(|&need| need),
-    })?;
+        need_adapter: needs[first_adapter_input..last_adapter_input].iter().any(|&need| need),
+    };
+    let made = match pre {
+        Some(pre) => backend.linear_backward_gelu(args, pre.buffer())?,
+        None => backend.linear_backward(args)?,
+    };
 
-    let mut x_shape = dy.shape().to_vec();
-    if let Some(last) = x_shape.last_mut() {
-        *last = k;
-    }
+    let x_shape = with_width(dy.shape(), k);
     let wrap = |buffer: Option<B::Buffer>, shape: &[usize]| buffer.map(|b| Array::new(backend, b, shape)).transpose();
     let mut grads = vec![wrap(made.x, &x_shape)?, wrap(made.w, &[n, k])?];
     if plan.bias {
@@ -207,5 +351,6 @@ fn backward<B: Backend>(
             grads.push(wrap(made.dropped, &x_shape)?);
         }
     }
+    grads.extend(residual.map(Some));
     Ok(grads)
 }

@@ -8,7 +8,7 @@ mod norm;
 mod pointwise;
 mod tokens;
 
-pub use linear::AdapterInput;
+pub use linear::{Activated, AdapterInput, LinearInput};
 
 use super::{Array, Backend};
 use crate::{Error, Result};

@@ -1,0 +1,274 @@
+//! A linear's gradients and its adapters', which never need the dense dW.
+
+use super::linear::required;
+use super::{Cuda, CudaBuffer};
+use crate::autograd::{AdapterDims, AdapterGrads, LinearBackward, LinearDims, LinearGrads};
+use crate::gpu::{Buf, DType};
+use crate::kernels::adapter_pack::{RowGain, padded_rank, weight_rescale};
+use crate::kernels::column_sum::{Columns, column_sum};
+use crate::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients};
+use crate::kernels::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient};
+use crate::kernels::matmul::{Epilogue, Layout, MAX_RANK_IN_LOOP, Matmul, Operand, Second, matmul};
+use crate::kernels::{dora_dropout, pointwise};
+use crate::{Error, Result};
+
+type Args<'a> = LinearBackward<'a, CudaBuffer>;
+
+/// Q = s (g dy) B of some adapters side by side, with their A below each other: dx's second product.
+struct Folded {
+    width: usize,
+    q: Buf,
+    a: Buf,
+}
+
+impl Cuda {
+    /// All gradients; with `pre` the input was gelu(pre), and dx is dL/dpre.
+    pub(super) fn run_linear_backward(
+        &self,
+        args: &Args<'_>,
+        pre: Option<&CudaBuffer>,
+    ) -> Result<LinearGrads<CudaBuffer>> {
+        let LinearDims { m, k, n } = args.dims;
+        if args.need_w && !args.adapters.is_empty() {
+            return Err(Error::Internal("a weight under an adapter is not trained".into()));
+        }
+        let mut bias = args.need_bias.then(|| self.buf(DType::F32, n)).transpose()?;
+        if let Some(bias) = &mut bias {
+            let dy = Columns { matrix: &args.dy.data, ld: n, first: 0 };
+            column_sum(&self.device, m, n, dy, bias, false)?;
+        }
+        let w_grad = match args.need_w {
+            true => {
+                let x = required(args.x, "x")?;
+                let mut dw = self.buf(DType::F32, n * k)?;
+                let product = Matmul {
+                    b: Operand { buf: &x.data, first: 0, stride: x.stride(m) },
+                    ..Matmul::new(Layout::Tn, (n, k, m), &args.dy.data, &x.data)
+                };
+                matmul(&self.device, product, &mut dw)?;
+                Some(CudaBuffer::new(dw))
+            }
+            false => None,
+        };
+
+        let mut adapters: Vec<_> = args.adapters.iter().map(|_| NOTHING).collect();
+        let mut folded = Vec::new();
+        if !args.adapters.is_empty() && (args.need_adapter || args.need_x) {
+            let dropped = args.adapters.iter().any(|adapter| adapter.dropped.is_some());
+            if !dropped
+                && args.need_adapter
+                && args.adapters.iter().all(|adapter| padded_rank(adapter.dims.rank) <= MAX_RANK_IN_LOOP)
+            {
+                folded.push(self.adapters_in_one_pass(args, &mut adapters)?);
+            } else {
+                for (index, grads) in adapters.iter_mut().enumerate() {
+                    folded.extend(self.adapter_by_products(args, index, grads)?);
+                }
+            }
+            if args.need_adapter {
+                self.gain_gradients(args, &mut adapters)?;
+            }
+        }
+        let x = args.need_x.then(|| self.input_gradient(args, pre, folded)).transpose()?;
+        Ok(LinearGrads { x, w: w_grad, bias: bias.map(CudaBuffer::new), adapters })
+    }
+
+    /// dx = (g dy) W + Q A, behind GELU' where asked.
+    fn input_gradient(&self, args: &Args<'_>, pre: Option<&CudaBuffer>, folded: Vec<Folded>) -> Result<CudaBuffer> {
+        let LinearDims { m, k, n } = args.dims;
+        let dtype = args.dy.dtype();
+        let (w, stride) = self.operand(args.w, n, dtype)?;
+        let rescaled = self.rescaled_weight(args)?;
+        let (w, stride) = rescaled.as_ref().map_or((&*w, stride), |w| (w, k));
+        let mut folded = folded.into_iter();
+        let first = folded.next();
+        let rest: Vec<_> = folded.collect();
+        // GELU' comes after all that is added.
+        let fuse_gelu = rest.is_empty();
+        let product = Matmul {
+            b: Operand { buf: w, first: 0, stride },
+            second: first.as_ref().map(|f| Second { k: f.width, a: &f.q, b: &f.a }),
+            epilogue: match pre {
+                Some(pre) if fuse_gelu => Epilogue::GeluBackward { aux: &pre.data },
+                _ => Epilogue::Plain,
+            },
+            ..Matmul::new(Layout::Nn, (m, k, n), &args.dy.data, w)
+        };
+        let mut dx = self.buf(dtype, m * k)?;
+        matmul(&self.device, product, &mut dx)?;
+        drop(first);
+        for more in rest {
+            let mut part = self.buf(dtype, m * k)?;
+            matmul(&self.device, Matmul::new(Layout::Nn, (m, k, more.width), &more.q, &more.a), &mut part)?;
+            pointwise::add_assign(&self.device, m * k, &mut dx, &part)?;
+        }
+        let dx = CudaBuffer::new(dx);
+        match pre {
+            Some(pre) if !fuse_gelu => self.gelu_backward_of(pre, &dx),
+            _ => Ok(dx),
+        }
+    }
+
+    /// W with its rows under a gain multiplied by it, rounded once from W's own values; none where there is no gain to apply.
+    fn rescaled_weight(&self, args: &Args<'_>) -> Result<Option<Buf>> {
+        let LinearDims { k, n, .. } = args.dims;
+        // Under dropout x's own path goes through W alone.
+        let plain = args.adapters.iter().filter(|adapter| adapter.dropped.is_none());
+        let gains: Vec<_> = plain
+            .filter_map(|adapter| {
+                Some(RowGain { first_row: adapter.dims.first_row, rows: adapter.dims.rows, gain: &adapter.gain?.data })
+            })
+            .collect();
+        if gains.is_empty() {
+            return Ok(None);
+        }
+        let mut out = self.buf(args.dy.dtype(), n * k)?;
+        weight_rescale(&self.device, n, k, &args.w.data, &gains, &mut out)?;
+        Ok(Some(out))
+    }
+
+    /// Adapters that share x and are small: Q, dA and dB from one pass over x and dy.
+    fn adapters_in_one_pass(&self, args: &Args<'_>, grads: &mut [AdapterGrads<CudaBuffer>]) -> Result<Folded> {
+        let LinearDims { m, k, n } = args.dims;
+        let dtype = args.dy.dtype();
+        let packed = self.pack_backward(k, &args.adapters, dtype)?;
+        let mut q = self.buf(dtype, m * packed.width)?;
+        let mut made = Vec::with_capacity(args.adapters.len());
+        for adapter in &args.adapters {
+            let AdapterDims { rows, rank, .. } = adapter.dims;
+            made.push((self.buf(DType::F32, rank * k)?, self.buf(DType::F32, rows * rank)?));
+        }
+        let adapters = args.adapters.iter().zip(&mut made).zip(&args.t).zip(&packed.bg);
+        let adapters = adapters
+            .map(|(((adapter, (da, db)), t), bg)| AdapterGradients {
+                first_row: adapter.dims.first_row,
+                rows: adapter.dims.rows,
+                rank: adapter.dims.rank,
+                scale: adapter.dims.scale as f32,
+                t: &t.data,
+                bg,
+                gain: adapter.gain.map(|gain| &gain.data),
+                da,
+                db,
+            })
+            .collect();
+        let x = &required(args.x, "x")?.data;
+        let mut all = LoraGradients { m, k, n, x, dy: &args.dy.data, adapters };
+        lora_gradients(&self.device, &mut all, &mut q)?;
+        drop(all);
+        for (grads, (da, db)) in grads.iter_mut().zip(made) {
+            (grads.a, grads.b) = (Some(CudaBuffer::new(da)), Some(CudaBuffer::new(db)));
+        }
+        Ok(Folded { width: packed.width, q, a: packed.a })
+    }
+
+    /// One adapter of any rank, with dropout or without, by matrix products. What flows through dropout goes to `grads`, the rest is returned.
+    fn adapter_by_products(
+        &self,
+        args: &Args<'_>,
+        index: usize,
+        grads: &mut AdapterGrads<CudaBuffer>,
+    ) -> Result<Option<Folded>> {
+        let LinearDims { m, k, n } = args.dims;
+        let adapter = &args.adapters[index];
+        let AdapterDims { first_row, rows, rank, scale } = adapter.dims;
+        let dtype = args.dy.dtype();
+        let packed = self.pack_backward(k, &args.adapters[index..=index], dtype)?;
+        let padded = packed.width;
+        let dy = Operand { buf: &args.dy.data, first: first_row, stride: n };
+
+        // Q = s (g dy) B.
+        let mut q = self.buf(dtype, m * padded)?;
+        let product = Matmul { a: dy, ..Matmul::new(Layout::Nn, (m, padded, rows), &args.dy.data, &packed.bg[0]) };
+        matmul(&self.device, product, &mut q)?;
+        if args.need_adapter {
+            // dA = Q^T x, the first `rank` of its rows.
+            let x = required(adapter.dropped.or(args.x), "x")?;
+            let mut da = self.buf(DType::F32, padded * k)?;
+            let product = Matmul {
+                b: Operand { buf: &x.data, first: 0, stride: x.stride(m) },
+                ..Matmul::new(Layout::Tn, (padded, k, m), &q, &x.data)
+            };
+            matmul(&self.device, product, &mut da)?;
+            let mut exact = self.buf(DType::F32, rank * k)?;
+            pointwise::cast(&self.device, rank, k, &da, k, &mut exact, k)?;
+            grads.a = Some(CudaBuffer::new(exact));
+            // dB = s g dy^T t.
+            let t = &args.t[index].data;
+            let mut db = self.buf(DType::F32, rows * padded)?;
+            let product = Matmul { a: dy, ..Matmul::new(Layout::Tn, (rows, padded, m), &args.dy.data, t) };
+            matmul(&self.device, product, &mut db)?;
+            let mut exact = self.buf(DType::F32, rows * rank)?;
+            pointwise::cast(&self.device, rows, rank, &db, padded, &mut exact, rank)?;
+            if let Some(gain) = adapter.gain {
+                let mut rescaled = self.buf(DType::F32, rows * rank)?;
+                let gains = [RowGain { first_row: 0, rows, gain: &gain.data }];
+                weight_rescale(&self.device, rows, rank, &exact, &gains, &mut rescaled)?;
+                exact = rescaled;
+            }
+            pointwise::scale_assign(&self.device, rows * rank, &mut exact, scale as f32)?;
+            grads.b = Some(CudaBuffer::new(exact));
+        }
+        if adapter.dropped.is_none() {
+            return Ok(Some(Folded { width: padded, q, a: packed.a }));
+        }
+        if !args.need_x {
+            return Ok(None);
+        }
+        // d drop(x) = ((g - 1) dy) W + Q A.
+        let mut dropped = self.buf(dtype, m * k)?;
+        match adapter.gain {
+            None => matmul(&self.device, Matmul::new(Layout::Nn, (m, k, padded), &q, &packed.a), &mut dropped)?,
+            Some(gain) => {
+                let mut less_one = self.buf(DType::F32, rows)?;
+                dora_dropout::gain_minus_one(&self.device, &gain.data, &mut less_one)?;
+                let mut w = self.buf(dtype, n * k)?;
+                let gains = [RowGain { first_row, rows, gain: &less_one }];
+                weight_rescale(&self.device, n, k, &args.w.data, &gains, &mut w)?;
+                let product = Matmul {
+                    a: dy,
+                    b: Operand { buf: &w, first: first_row * k, stride: k },
+                    second: Some(Second { k: padded, a: &q, b: &packed.a }),
+                    ..Matmul::new(Layout::Nn, (m, k, rows), &args.dy.data, &w)
+                };
+                matmul(&self.device, product, &mut dropped)?;
+            }
+        }
+        grads.dropped = Some(CudaBuffer::new(dropped));
+        Ok(None)
+    }
+
+    /// dg of each adapter with a gain: from y, which was kept, or under dropout from z.
+    fn gain_gradients(&self, args: &Args<'_>, grads: &mut [AdapterGrads<CudaBuffer>]) -> Result<()> {
+        let LinearDims { m, k, n } = args.dims;
+        let dtype = args.dy.dtype();
+        for (index, grads) in grads.iter_mut().enumerate() {
+            let adapter = &args.adapters[index];
+            let Some(gain) = adapter.gain else { continue };
+            let AdapterDims { first_row, rows, rank, scale } = adapter.dims;
+            let sizes = GainGradient { m, k, n, first_row, rows, rank, scale: scale as f32 };
+            let mut dgain = self.buf(DType::F32, rows)?;
+            if adapter.dropped.is_some() {
+                let z = required(args.z[index], "z")?;
+                magnitude_gradient(&self.device, sizes, &args.dy.data, GainSource::Z(&z.data), &mut dgain)?;
+            } else {
+                let packed = self.pack(k, &args.adapters[index..=index], dtype)?;
+                let (w, _) = self.operand(args.w, n, dtype)?;
+                let source = GainSource::Output {
+                    y: &required(args.y, "y")?.data,
+                    bias: args.bias.map(|bias| &bias.data),
+                    gain: &gain.data,
+                    x: &required(args.x, "x")?.data,
+                    w: &w,
+                    t: &args.t[index].data,
+                    b: &packed[0].b,
+                };
+                magnitude_gradient(&self.device, sizes, &args.dy.data, source, &mut dgain)?;
+            }
+            grads.gain = Some(CudaBuffer::new(dgain));
+        }
+        Ok(())
+    }
+}
+
+const NOTHING: AdapterGrads<CudaBuffer> = AdapterGrads { a: None, b: None, gain: None, dropped: None };

@@ -1,0 +1,111 @@
+//! The bare training step, on random images: what the strategy benches time and a profiler looks at.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::model::Model;
+use super::optimizer::{Hyper, Optimizer};
+use super::plan::{Load, plan};
+use super::report::MemoryPlan;
+use super::step::{StepOptions, forward_backward};
+use crate::Result;
+use crate::autograd::{Backend, Grads};
+use crate::config::{Precision, Task, TrainConfig};
+use crate::cuda::Cuda;
+use crate::data::Batch;
+use crate::gpu::{DType, Device};
+use crate::io::{BackboneSpec, load};
+use crate::vit::VitConfig;
+
+/// Batches that take turns: a step never sees the images of the one before.
+const BATCHES: usize = 3;
+/// Too small a rate to learn the noise by heart while it is timed.
+const LR: f64 = 1e-6;
+
+/// A model of random weights with its optimiser and batches of noise.
+pub struct BareStep<B: Backend> {
+    model: Model<B>,
+    optimizer: Optimizer<B>,
+    options: StepOptions,
+    batches: Vec<Batch>,
+    taken: usize,
+}
+
+impl<B: Backend> BareStep<B> {
+    /// As `config` says (strategy, adapter, batch size, input size, micro-batch, checkpointing) for a named size of the model.
+    ///
+    /// # Errors
+    /// Whatever building a model and uploading it can meet.
+    pub fn new(backend: B, config: &TrainConfig, size: &str, classes: usize) -> Result<Self> {
+        let backbone = load(&BackboneSpec::Random { size: size.to_owned() }, &mut |_| {})?;
+        let labels: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
+        let model = Model::for_training(backend, config, backbone, &labels, Task::Multiclass, &mut |_| {})?;
+        let hyper = Hyper { grad_clip: config.grad_clip, ..Hyper::new(config.weight_decay) };
+        let optimizer = Optimizer::new(&model.params, hyper)?;
+        let options = StepOptions {
+            task: Task::Multiclass,
+            label_smoothing: config.label_smoothing,
+            micro_batch: config.micro_batch,
+            checkpointing: config.checkpointing,
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
+        Ok(Self { model, optimizer, options, batches, taken: 0 })
+    }
+
+    /// One step, as a run takes it: upload, forward, backward, AdamW. Returns the loss.
+    ///
+    /// # Errors
+    /// As in training.
+    pub fn run(&mut self) -> Result<f64> {
+        let Self { model, optimizer, options, batches, taken } = self;
+        let batch = &batches[*taken % batches.len()];
+        let mut grads = Grads::new(&model.params);
+        let loss = forward_backward(&model.vit, &model.params, batch, *options, *taken as u64, &mut grads)?;
+        optimizer.step(&mut model.params, &mut grads, LR)?;
+        *taken += 1;
+        Ok(loss)
+    }
+}
+
+impl BareStep<Cuda> {
+    /// On a GPU that was just opened, in the arena of its plan, as a run; `residual` is the residual stream's type where it is not the
+    /// precision's own.
+    ///
+    /// # Errors
+    /// As [`BareStep::new`]; when the GPU has not that much memory left.
+    pub fn on_gpu(
+        device: &Device,
+        precision: Precision,
+        residual: Option<DType>,
+        config: &TrainConfig,
+        size: &str,
+        classes: usize,
+    ) -> Result<(Self, MemoryPlan)> {
+        let on = |device: &Device| {
+            let backend = Cuda::new(device, precision);
+            let own = backend.residual();
+            backend.with_residual(residual.unwrap_or(own))
+        };
+        let dry = || on(&Device::dry(device.arch()));
+        let load = Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false };
+        let plan = plan(dry, config, &VitConfig::named(size)?, load)?;
+        device.reserve(plan.total())?;
+        let step = Self::new(on(device), config, size, classes)?;
+        Ok((step, plan))
+    }
+}
+
+fn noise(rng: &mut ChaCha8Rng, config: &TrainConfig, classes: usize) -> Batch {
+    let size = config.batch_size;
+    let mut images = vec![0; size * config.input_size * config.input_size * 3];
+    rng.fill_bytes(&mut images);
+    Batch {
+        images,
+        sources: None,
+        size,
+        labels: (0..size).map(|_| rng.random_range(0..classes)).collect(),
+        targets: vec![],
+        indices: (0..size).collect(),
+    }
+}
