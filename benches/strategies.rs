@@ -1,58 +1,111 @@
-//! A whole training step of each strategy on the CPU: ViT-S/14, 224 px, batch 8, 100 classes, q,v at rank 8; images a second.
+//! A whole training step of each strategy on ViT-S/14, 224 px, 100 classes; images a second.
 //!
+//! On a GPU: bf16, batches of 256, 64 and 16, adapters on q,v at rank 8 and on all linears at rank 16, the arena of the plan, wall
+//! time with the upload of the images. Without one, or with PEFTK_BENCH_CPU=1, on the CPU: f32, batch 8, adapters on q,v at rank 8;
 //! tools/compare/cpu_peer.py times the same step of transformers + peft.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use peftk::autograd::Grads;
-use peftk::config::{AdapterSettings, Strategy, Task, TrainConfig};
+use criterion::{Criterion, SamplingMode, Throughput};
+use peftk::config::{AdapterSettings, Precision, Strategy, TrainConfig};
 use peftk::cpu::Cpu;
-use peftk::data::Batch;
-use peftk::io::{BackboneSpec, load};
-use peftk::train::model::Model;
-use peftk::train::optimizer::{Hyper, Optimizer};
-use peftk::train::step::{StepOptions, forward_backward};
-use rand::{RngExt, SeedableRng};
+use peftk::gpu::{Device, probe};
+use peftk::kernels;
+use peftk::train::bare_step::BareStep;
 
-const BATCH: usize = 8;
-const SIZE: usize = 224;
 const CLASSES: usize = 100;
 
-fn strategies(c: &mut Criterion) {
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-    let batch = Batch {
-        images: (0..BATCH * SIZE * SIZE * 3).map(|_| rng.random()).collect(),
-        size: BATCH,
-        labels: (0..BATCH).map(|_| rng.random_range(0..CLASSES)).collect(),
-        targets: vec![],
-        indices: (0..BATCH).collect(),
-    };
-    let labels: Vec<String> = (0..CLASSES).map(|i| i.to_string()).collect();
-    let options = StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, checkpointing: false };
+fn config(strategy: Strategy, batch_size: usize, targets: &[&str], rank: usize) -> TrainConfig {
+    let adapter = strategy.has_adapter().then(|| AdapterSettings {
+        targets: targets.iter().map(|&target| target.to_owned()).collect(),
+        rank,
+        alpha: rank as f64,
+        ..AdapterSettings::default()
+    });
+    TrainConfig { strategy, adapter, batch_size, input_size: 224, ..TrainConfig::default() }
+}
+
+const QV: &[&str] = &["q_proj", "v_proj"];
+const ALL: &[&str] = &["all-linear"];
+
+fn on_cpu(c: &mut Criterion) {
+    const BATCH: usize = 8;
     let mut group = c.benchmark_group("step ViT-S/14 224px batch 8");
     group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
     group.warm_up_time(Duration::from_secs(3)).measurement_time(Duration::from_secs(20));
     for strategy in [Strategy::Lora, Strategy::Dora, Strategy::Full, Strategy::Freeze] {
-        let spec = BackboneSpec::Random { size: "small".into() };
-        let backbone = load(&spec, &mut |_| {}).expect("random weights");
-        let adapter = strategy.has_adapter().then(AdapterSettings::default);
-        let config = TrainConfig { strategy, adapter, input_size: SIZE, ..TrainConfig::default() };
         let cpu = Cpu::new(None).expect("the CPU");
-        let mut model =
-            Model::for_training(cpu, &config, backbone, &labels, Task::Multiclass, &mut |_| {}).expect("a model");
-        let mut optimizer = Optimizer::new(&model.params, Hyper::new(0.05)).expect("an optimiser");
-        group.bench_function(strategy.name(), |b| {
-            b.iter(|| {
-                let mut grads = Grads::new(&model.params);
-                let loss = forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads).expect("a step");
-                optimizer.step(&mut model.params, &mut grads, 1e-4).expect("an update");
-                loss
-            });
-        });
+        let config = config(strategy, BATCH, QV, 8);
+        let mut step = BareStep::new(cpu, &config, "small", CLASSES).expect("a model");
+        group.bench_function(strategy.name(), |b| b.iter(|| step.run().expect("a step")));
     }
     group.finish();
 }
 
-criterion_group!(benches, strategies);
-criterion_main!(benches);
+fn on_gpu(c: &mut Criterion) {
+    let cases = [
+        ("full", Strategy::Full, QV, 8),
+        ("freeze", Strategy::Freeze, QV, 8),
+        ("lora q,v r8", Strategy::Lora, QV, 8),
+        ("dora q,v r8", Strategy::Dora, QV, 8),
+        ("lora all-linear r16", Strategy::Lora, ALL, 16),
+        ("dora all-linear r16", Strategy::Dora, ALL, 16),
+    ];
+    for batch in [256, 64, 16] {
+        let mut group = c.benchmark_group(format!("step ViT-S/14 224px bf16 batch {batch}"));
+        group.throughput(Throughput::Elements(batch as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+        for (name, strategy, targets, rank) in cases {
+            // One device a case: its arena is made once. Opened when criterion asks for the case, which a filter may leave out.
+            let mut open = None;
+            let mut times = Vec::new();
+            group.bench_function(name, |b| {
+                let (device, step, _) = open.get_or_insert_with(|| {
+                    let device = Device::open(0).expect("the GPU");
+                    let config = config(strategy, batch, targets, rank);
+                    let (step, plan) =
+                        BareStep::on_gpu(&device, Precision::Bf16, None, &config, "small", CLASSES).expect("a model");
+                    (device, step, plan)
+                });
+                b.iter_custom(|steps| {
+                    device.synchronize().expect("the GPU");
+                    let start = Instant::now();
+                    for _ in 0..steps {
+                        step.run().expect("a step");
+                    }
+                    device.synchronize().expect("the GPU");
+                    let time = start.elapsed();
+                    times.push(time.as_secs_f64() / steps as f64);
+                    time
+                });
+            });
+            let Some((device, _, plan)) = &open else { continue };
+            // The samples, without the warm-up before them.
+            let mut samples = times.split_off(times.len().saturating_sub(10));
+            samples.sort_by(f64::total_cmp);
+            let seconds = samples[samples.len() / 2];
+            println!(
+                "= batch {batch:<4} {name:<20} {:>8.2} ms/step {:>8.0} images/s  planned {:>6.0} MiB, peak {:>6.0} MiB",
+                seconds * 1e3,
+                batch as f64 / seconds,
+                plan.total() as f64 / f64::from(1 << 20),
+                device.usage().peak as f64 / f64::from(1 << 20),
+            );
+        }
+        group.finish();
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let problem = kernels::require().err().map(|e| e.to_string()).or_else(|| probe().problem);
+    match problem {
+        _ if std::env::var_os("PEFTK_BENCH_CPU").is_some_and(|value| value == "1") => on_cpu(&mut criterion),
+        Some(problem) => {
+            eprintln!("on the CPU: {problem}");
+            on_cpu(&mut criterion);
+        }
+        None => on_gpu(&mut criterion),
+    }
+    criterion.final_summary();
+}

@@ -14,7 +14,7 @@ fn peftk(dir: &Path, args: &[&str]) -> Output {
 
 fn command(dir: &Path, args: &[&str]) -> std::process::Command {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("peftk"));
-    command.current_dir(dir).env("HOME", dir).args(args);
+    command.current_dir(dir).env("HOME", dir).env("CUDA_VISIBLE_DEVICES", "").args(args);
     for name in ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"] {
         command.env_remove(name);
     }

@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peftk::config::{Augment, Resize};
-use peftk::data::{Batch, Dataset, ImageCache, Loader, LoaderOptions, OpenOptions, embedded, open};
+use peftk::data::transform::CropBox;
+use peftk::data::{Batch, Dataset, ImageCache, Loader, LoaderOptions, MAX_SOURCE_SIDE, OpenOptions, embedded, open};
 
 use crate::{folder, message, options};
 
@@ -15,6 +16,7 @@ fn loading() -> LoaderOptions {
         shuffle: true,
         balanced: false,
         seed: 5,
+        on_device: false,
     }
 }
 
@@ -140,6 +142,65 @@ fn multilabel_batches_have_targets() {
 }
 
 #[test]
+fn what_the_device_gets_makes_the_same_squares() {
+    let dataset = small();
+    let balanced = LoaderOptions { balanced: true, ..loading() };
+    let squash = LoaderOptions { augment: Augment::None, resize: Resize::Squash, ..loading() };
+    let crop = LoaderOptions { resize: Resize::Crop, ..squash };
+    for options in [loading(), balanced, squash, crop] {
+        for epoch in 0..3 {
+            let ready = batches(&loader(&dataset, options, 2), epoch, 0);
+            let raw = batches(&loader(&dataset, LoaderOptions { on_device: true, ..options }, 3), epoch, 0);
+            for (raw, ready) in raw.into_iter().zip(ready) {
+                let sources = raw.sources.as_ref().expect("asked for");
+                assert!(raw.images.is_empty() && ready.sources.is_none());
+                assert_eq!((sources.boxes.len(), sources.flips.len()), (raw.size, raw.size));
+                assert!(sources.images.iter().zip(&sources.boxes).all(|(i, b)| *b == b.inside(i.width, i.height)));
+                assert_eq!(raw.finished(28).expect("crops are inside"), ready);
+            }
+        }
+    }
+    let on_device = LoaderOptions { on_device: true, ..loading() };
+    let whole = batches(&loader(&dataset, on_device, 1), 2, 0);
+    assert_eq!(batches(&loader(&dataset, on_device, 4), 2, 3), whole[3..]);
+}
+
+#[test]
+fn an_image_too_long_for_the_device_is_a_square_already() {
+    let dir = folder(&["a/1.png", "b/1.png"]);
+    let long = image::RgbImage::from_fn(MAX_SOURCE_SIDE as u32 + 1, 2, |x, y| image::Rgb([(x / 70) as u8, y as u8, 9]));
+    long.save(dir.path().join("b/2.png")).expect("file");
+    let dataset = Arc::new(open(dir.path(), &options()).expect("two classes").train);
+    for augment in [Augment::Standard, Augment::None] {
+        let ready = LoaderOptions { shuffle: false, augment, ..loading() };
+        let raw = batches(&loader(&dataset, LoaderOptions { on_device: true, ..ready }, 2), 0, 0).remove(0);
+        let sources = raw.sources.as_ref().expect("asked for");
+        assert_eq!((sources.images[2].width, sources.images[2].height), (28, 28));
+        assert_eq!((sources.boxes[2], sources.flips[2]), (CropBox::whole(28, 28), false));
+        assert_eq!(raw.finished(28).expect("crops are inside"), batches(&loader(&dataset, ready, 2), 0, 0)[0]);
+    }
+}
+
+#[test]
+fn images_are_packed_one_after_another() {
+    let on_device = LoaderOptions { on_device: true, ..loading() };
+    let batch = batches(&loader(&small(), on_device, 2), 0, 0).remove(0);
+    let sources = batch.sources.expect("asked for");
+    let (offsets, length) = sources.layout();
+    let mut packed = vec![7; length + 3];
+    sources.pack(&mut packed).expect("long enough");
+    let mut end = 0;
+    for (image, &offset) in sources.images.iter().zip(&offsets) {
+        let offset = usize::try_from(offset).expect("small");
+        assert!(offset % 16 == 0 && offset >= end && offset < end + 16);
+        end = offset + image.pixels.len();
+        assert_eq!(packed[offset..end], image.pixels);
+    }
+    assert!(length % 16 == 0 && length >= end && packed[end..].iter().all(|&byte| byte == 7));
+    sources.pack(&mut packed[..length - 1]).expect_err("too short");
+}
+
+#[test]
 fn an_epoch_may_be_dropped_at_any_point() {
     let loader = loader(&small(), LoaderOptions { batch_size: 1, ..loading() }, 2);
     let start = Instant::now();
@@ -155,12 +216,14 @@ fn an_epoch_may_be_dropped_at_any_point() {
 fn a_file_that_goes_missing_ends_the_epoch_with_its_name() {
     let (dir, dataset) = uneven();
     std::fs::remove_file(dir.path().join("a/5.png")).expect("remove");
-    let loader = loader(&dataset, LoaderOptions { shuffle: false, batch_size: 4, ..loading() }, 2);
-    let mut epoch = loader.epoch(0, 0);
-    assert!(epoch.next().expect("first batch").is_ok());
-    let text = message(epoch.next().expect("second batch"), dir.path());
-    assert!(text.starts_with("DIR/a/5.png: cannot be read"), "{text}");
-    assert!(epoch.next().is_none());
+    for on_device in [false, true] {
+        let loader = loader(&dataset, LoaderOptions { shuffle: false, batch_size: 4, on_device, ..loading() }, 2);
+        let mut epoch = loader.epoch(0, 0);
+        assert!(epoch.next().expect("first batch").is_ok());
+        let text = message(epoch.next().expect("second batch"), dir.path());
+        assert!(text.starts_with("DIR/a/5.png: cannot be read"), "{text}");
+        assert!(epoch.next().is_none());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod measure;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use measure::{cpu, data, error, tensor};
+use measure::{data, error, tensor};
 use peftk::autograd::{Params, Tape};
 use peftk::config::Pool;
 use peftk::data::{Source, decode};
@@ -62,7 +62,7 @@ fn hidden_states(dir: PathBuf) {
         pool: Pool::ClsMean,
         input_size: 224,
     };
-    let mut params = Params::new(cpu());
+    let mut params = Params::new(peftk::cpu::Cpu::new(None).unwrap());
     let vit = build(&mut params, &backbone.config, backbone.state, &head, &options).unwrap();
     let tape = Tape::inference(&params);
     let x = vit.embed(&tape, &images, 2, Mode::default()).unwrap();

@@ -26,7 +26,12 @@ use serde_json::Value;
 /// The program in `dir`, with a home of its own and no way to a hub. `line` is split at spaces.
 fn command(dir: &Path, line: &str) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("peftk"));
-    command.current_dir(dir).args(line.split_whitespace()).env("HOME", dir).stdin(Stdio::null());
+    command
+        .current_dir(dir)
+        .args(line.split_whitespace())
+        .env("HOME", dir)
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .stdin(Stdio::null());
     command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
     for name in ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "RAYON_NUM_THREADS", "PEFTK_SAVE_EVERY_S"] {
         command.env_remove(name);

@@ -1,0 +1,31 @@
+//! Whole training steps on a GPU: golden cases of transformers and peft, equal bits, the memory plan, a full-size model.
+//!
+//! `cargo test --test gpu [FILTER]`; without a GPU every test is counted as not run.
+
+#[path = "../golden/case.rs"]
+mod case;
+mod commands;
+mod full_size;
+mod golden;
+// Shared with tests/kernels, which needs other things.
+#[allow(dead_code)]
+#[path = "../kernels/harness.rs"]
+mod harness;
+#[path = "../golden/measure.rs"]
+mod measure;
+mod memory;
+#[path = "../golden/names.rs"]
+mod names;
+mod precision;
+mod runs;
+
+/// What the shared runner asks about libclang: no test here needs it.
+mod bindgen {
+    pub fn missing() -> Option<String> {
+        None
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    harness::run(&[golden::TESTS, runs::TESTS, memory::TESTS, full_size::TESTS, commands::TESTS, precision::TESTS])
+}
