@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
-# Puts peftk and the test executables into .carry/, stripped, to be run on a GPU machine that has neither Rust nor this source.
+# Puts peftk, the tests, the benches for a GPU and the example into .carry/, stripped, to be run on a GPU machine that has neither Rust nor
+# this source.
 #
 #   tools/collect.sh                    everything, release build
 #   tools/collect.sh --test kernels     what these cargo arguments select, and peftk
 #
-# PROFILE=dev takes the development build instead. On the GPU machine: .carry/run [FILTER]
+# PROFILE=dev takes the development build instead, FEATURES=nvtx names ranges for Nsight Systems.
+# On the GPU machine: .carry/run [FILTER], .carry/bench-kernels --bench [FILTER], tools/profile.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 profile=${PROFILE:-release}
+programs=(--bin peftk)
 if [ $# -eq 0 ]; then
     set -- --lib --bins --tests
+    programs+=(--example train_step --bench kernels --bench strategies)
 fi
+common=(--locked --profile "$profile" --features "${FEATURES:-}" --message-format=json)
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT
-PEFTK_REQUIRE_NVCC=1 cargo build --locked --profile "$profile" --bin peftk --message-format=json >"$list"
-PEFTK_REQUIRE_NVCC=1 cargo test --locked --profile "$profile" --no-run "$@" --message-format=json >>"$list"
+PEFTK_REQUIRE_NVCC=1 cargo build "${common[@]}" "${programs[@]}" >"$list"
+PEFTK_REQUIRE_NVCC=1 cargo test "${common[@]}" --no-run "$@" >>"$list"
 
 rm -rf .carry
 mkdir .carry
-# A test executable is named after its target: test-kernels is tests/kernels, test-lib the unit tests of the library.
+# An executable is named after its target: test-kernels is tests/kernels, bench-kernels benches/kernels.rs, example-train_step
+# examples/train_step.rs, test-lib the unit tests of the library.
 python3 - "$list" <<'PYTHON'
 import json, shutil, sys
 
@@ -29,7 +35,10 @@ for line in open(sys.argv[1]):
     if message.get("reason") != "compiler-artifact" or not executable:
         continue
     target = message["target"]
-    if not message["profile"]["test"]:
+    kind = target["kind"][0]
+    if kind in ("bench", "example"):
+        name = kind + "-" + target["name"]
+    elif not message["profile"]["test"]:
         name = target["name"]
     elif "test" in target["kind"]:
         name = "test-" + target["name"]
