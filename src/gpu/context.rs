@@ -163,11 +163,7 @@ impl Device {
 
     /// A device that is not there: blocks have a place in an endless arena and no content, launches do nothing.
     pub fn dry(arch: Arch) -> Self {
-        let info = DeviceInfo {
-            name: format!("no GPU, planned as for one with kernels for {arch}"),
-            capability: (0, 0),
-            memory_bytes: u64::MAX,
-        };
+        let info = DeviceInfo { name: "a GPU that is not here".into(), capability: (0, 0), memory_bytes: u64::MAX };
         Self(Arc::new(Inner {
             info,
             arch,

@@ -1,0 +1,506 @@
+//! Each operation of autograd's backend, as launches.
+
+use super::linear::{self, After, Forward};
+use super::{Cuda, CudaBuffer};
+use crate::autograd::{
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, LinearBackward, LinearDims, LinearGrads,
+    LinearOutput, TokenDims,
+};
+use crate::gpu::{Buf, DType};
+use crate::kernels::{
+    attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
+    tokens,
+};
+use crate::{Error, Result};
+
+impl Backend for Cuda {
+    type Buffer = CudaBuffer;
+
+    fn upload(&self, values: &[f32]) -> Result<CudaBuffer> {
+        Ok(CudaBuffer::new(Buf::from_f32(&self.device, values, DType::F32)?))
+    }
+
+    fn download(&self, buffer: &CudaBuffer) -> Result<Vec<f32>> {
+        if buffer.len != buffer.data.len() {
+            return Err(Error::Internal("a padded block has no plain form".into()));
+        }
+        buffer.data.to_f32()
+    }
+
+    fn max_dora_rank(&self) -> usize {
+        dora_norm::MAX_RANK
+    }
+
+    fn write(&self, buffer: &mut CudaBuffer, values: &[f32]) -> Result<()> {
+        buffer.data.write(values)?;
+        self.refresh_operand(buffer)
+    }
+
+    fn prepare_weight(&self, w: &CudaBuffer, rows: usize) -> Result<()> {
+        self.operand(w, rows, self.activations).map(drop)
+    }
+
+    fn len(&self, buffer: &CudaBuffer) -> usize {
+        buffer.len
+    }
+
+    fn bytes(&self, buffer: &CudaBuffer) -> usize {
+        buffer.bytes()
+    }
+
+    fn copy(&self, buffer: &CudaBuffer) -> Result<CudaBuffer> {
+        let mut copy = self.buf(buffer.dtype(), buffer.data.len())?;
+        copy.copy_from(&buffer.data)?;
+        Ok(CudaBuffer::padded(copy, buffer.len))
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.device.usage().peak
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.device.usage().in_use
+    }
+
+    fn add_assign(&self, acc: &mut CudaBuffer, x: &CudaBuffer) -> Result<()> {
+        pointwise::add_assign(&self.device, x.len, &mut acc.data, &x.data)
+    }
+
+    fn scale_assign(&self, x: &mut CudaBuffer, factor: f64) -> Result<()> {
+        pointwise::scale_assign(&self.device, x.len, &mut x.data, factor as f32)
+    }
+
+    fn sum_squares(&self, x: &CudaBuffer) -> Result<f64> {
+        self.sum_squares_all(&[x])
+    }
+
+    fn sum_squares_all(&self, list: &[&CudaBuffer]) -> Result<f64> {
+        self.run_sum_squares(list)
+    }
+
+    fn patches(&self, images: &[u8], batch: usize, size: usize, patch: usize) -> Result<CudaBuffer> {
+        self.patches_of_squares(images, batch, size, patch)
+    }
+
+    fn crops(&self) -> bool {
+        true
+    }
+
+    fn crop_patches(&self, crops: &[Crop<'_>], size: usize, patch: usize) -> Result<CudaBuffer> {
+        self.patches_of_crops(crops, size, patch)
+    }
+
+    fn linear(
+        &self,
+        dims: LinearDims,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        bias: Option<&CudaBuffer>,
+        adapters: &[Adapter<'_, CudaBuffer>],
+    ) -> Result<LinearOutput<CudaBuffer>> {
+        Ok(self.run_linear(&Forward { dims, x, w, bias, adapters }, After::Nothing)?.0)
+    }
+
+    fn linear_gelu(
+        &self,
+        dims: LinearDims,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        bias: Option<&CudaBuffer>,
+        adapters: &[Adapter<'_, CudaBuffer>],
+    ) -> Result<(LinearOutput<CudaBuffer>, CudaBuffer)> {
+        let (made, activated) = self.run_linear(&Forward { dims, x, w, bias, adapters }, After::Gelu)?;
+        Ok((made, linear::required(activated, "gelu's output")?))
+    }
+
+    fn linear_residual(
+        &self,
+        dims: LinearDims,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        bias: Option<&CudaBuffer>,
+        adapters: &[Adapter<'_, CudaBuffer>],
+        residual: &CudaBuffer,
+        gamma: &CudaBuffer,
+    ) -> Result<LinearOutput<CudaBuffer>> {
+        Ok(self.run_linear(&Forward { dims, x, w, bias, adapters }, After::Residual(residual, gamma))?.0)
+    }
+
+    fn linear_backward(&self, args: LinearBackward<'_, CudaBuffer>) -> Result<LinearGrads<CudaBuffer>> {
+        self.run_linear_backward(&args, None)
+    }
+
+    fn linear_backward_gelu(
+        &self,
+        args: LinearBackward<'_, CudaBuffer>,
+        h: &CudaBuffer,
+    ) -> Result<LinearGrads<CudaBuffer>> {
+        self.run_linear_backward(&args, Some(h))
+    }
+
+    fn dora_norm(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &CudaBuffer,
+        a: &CudaBuffer,
+        b: &CudaBuffer,
+    ) -> Result<CudaBuffer> {
+        let mut norm = self.buf(DType::F32, dims.rows)?;
+        dora_norm::dora_norm(&self.device, adapter_rows(dims, k), &w.data, &a.data, &b.data, &mut norm)?;
+        Ok(CudaBuffer::new(norm))
+    }
+
+    fn dora_norm_backward(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &CudaBuffer,
+        a: &CudaBuffer,
+        b: &CudaBuffer,
+        norm: &CudaBuffer,
+        dnorm: &CudaBuffer,
+    ) -> Result<(CudaBuffer, CudaBuffer)> {
+        let (mut da, mut db) = (self.buf(DType::F32, dims.rank * k)?, self.buf(DType::F32, dims.rows * dims.rank)?);
+        dora_norm_backward::dora_norm_backward(
+            &self.device,
+            adapter_rows(dims, k),
+            &w.data,
+            &a.data,
+            &b.data,
+            &norm.data,
+            &dnorm.data,
+            false,
+            &mut da,
+            &mut db,
+        )?;
+        Ok((CudaBuffer::new(da), CudaBuffer::new(db)))
+    }
+
+    fn magnitude_rescale(&self, magnitude: &CudaBuffer, norm: &CudaBuffer) -> Result<CudaBuffer> {
+        let mut gain = self.buf(DType::F32, magnitude.len)?;
+        magnitude_rescale::magnitude_rescale(&self.device, magnitude.len, &magnitude.data, &norm.data, &mut gain)?;
+        Ok(CudaBuffer::new(gain))
+    }
+
+    fn magnitude_rescale_backward(
+        &self,
+        magnitude: &CudaBuffer,
+        norm: &CudaBuffer,
+        dgain: &CudaBuffer,
+    ) -> Result<(CudaBuffer, CudaBuffer)> {
+        let (mut dm, mut dn) = (self.buf(DType::F32, magnitude.len)?, self.buf(DType::F32, magnitude.len)?);
+        magnitude_rescale::magnitude_rescale_backward(
+            &self.device,
+            magnitude.len,
+            &magnitude.data,
+            &norm.data,
+            &dgain.data,
+            &mut dm,
+            &mut dn,
+        )?;
+        Ok((CudaBuffer::new(dm), CudaBuffer::new(dn)))
+    }
+
+    fn merge(
+        &self,
+        dims: AdapterDims,
+        k: usize,
+        w: &mut CudaBuffer,
+        a: &CudaBuffer,
+        b: &CudaBuffer,
+        gain: Option<&CudaBuffer>,
+    ) -> Result<()> {
+        w.operand.take();
+        merge::merge(&self.device, adapter_rows(dims, k), &mut w.data, &a.data, &b.data, gain.map(|g| &g.data))
+    }
+
+    fn dropout(&self, x: &CudaBuffer, p: f64, seed: u64) -> Result<CudaBuffer> {
+        let mut y = self.buf(x.dtype(), x.data.len())?;
+        pointwise::dropout(&self.device, x.len, &x.data, p, seed, &mut y)?;
+        Ok(CudaBuffer::padded(y, x.len))
+    }
+
+    fn attention(&self, dims: AttentionDims, qkv: &CudaBuffer) -> Result<(CudaBuffer, CudaBuffer)> {
+        let mut out = self.buf(qkv.dtype(), qkv.len / 3)?;
+        let mut lse = self.buf(DType::F32, dims.batch * dims.heads * dims.tokens)?;
+        attention::attention_forward(&self.device, dims, &qkv.data, &mut out, &mut lse)?;
+        Ok((CudaBuffer::new(out), CudaBuffer::new(lse)))
+    }
+
+    fn attention_backward(
+        &self,
+        dims: AttentionDims,
+        qkv: &CudaBuffer,
+        out: &CudaBuffer,
+        log_sum_exp: &CudaBuffer,
+        dout: &CudaBuffer,
+    ) -> Result<CudaBuffer> {
+        let mut dqkv = self.buf(qkv.dtype(), qkv.len)?;
+        attention::attention_backward(
+            &self.device,
+            dims,
+            &qkv.data,
+            &out.data,
+            &log_sum_exp.data,
+            &dout.data,
+            &mut dqkv,
+        )?;
+        Ok(CudaBuffer::new(dqkv))
+    }
+
+    fn layer_norm(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &CudaBuffer,
+        weight: &CudaBuffer,
+        bias: &CudaBuffer,
+        eps: f64,
+    ) -> Result<(CudaBuffer, CudaBuffer, CudaBuffer)> {
+        let mut y = self.activation(rows * cols)?;
+        let (mut mean, mut rstd) = (self.buf(DType::F32, rows)?, self.buf(DType::F32, rows)?);
+        layer_norm::layer_norm_forward(
+            &self.device,
+            rows,
+            cols,
+            eps as f32,
+            &x.data,
+            &weight.data,
+            &bias.data,
+            &mut y,
+            Some((&mut mean, &mut rstd)),
+        )?;
+        Ok((CudaBuffer::new(y), CudaBuffer::new(mean), CudaBuffer::new(rstd)))
+    }
+
+    fn layer_norm_backward(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &CudaBuffer,
+        weight: &CudaBuffer,
+        mean: &CudaBuffer,
+        rstd: &CudaBuffer,
+        dy: &CudaBuffer,
+        need: (bool, bool),
+    ) -> Result<(Option<CudaBuffer>, Option<(CudaBuffer, CudaBuffer)>)> {
+        let mut dx = need.0.then(|| self.buf(x.dtype(), rows * cols)).transpose()?;
+        let mut params = match need.1 {
+            true => Some((self.buf(DType::F32, cols)?, self.buf(DType::F32, cols)?)),
+            false => None,
+        };
+        let inputs = layer_norm::LayerNormInputs {
+            x: &x.data,
+            weight: &weight.data,
+            mean: &mean.data,
+            rstd: &rstd.data,
+            dy: &dy.data,
+        };
+        let dx_to = match dx.as_mut() {
+            Some(dx) => layer_norm::LayerNormDx::Write(dx),
+            None => layer_norm::LayerNormDx::None,
+        };
+        let weights = params.as_mut().map(|(dweight, dbias)| (dweight, dbias));
+        layer_norm::layer_norm_backward(&self.device, rows, cols, inputs, dx_to, weights, false)?;
+        Ok((dx.map(CudaBuffer::new), params.map(|(w, b)| (CudaBuffer::new(w), CudaBuffer::new(b)))))
+    }
+
+    fn gelu(&self, x: &CudaBuffer) -> Result<CudaBuffer> {
+        self.gelu_of(x)
+    }
+
+    fn gelu_backward(&self, x: &CudaBuffer, dy: &CudaBuffer) -> Result<CudaBuffer> {
+        self.gelu_backward_of(x, dy)
+    }
+
+    fn swiglu(&self, rows: usize, width: usize, h: &CudaBuffer) -> Result<CudaBuffer> {
+        let mut y = self.buf(h.dtype(), rows * width)?;
+        pointwise::swiglu_forward(&self.device, rows, width, &h.data, &mut y)?;
+        Ok(CudaBuffer::new(y))
+    }
+
+    fn swiglu_backward(&self, rows: usize, width: usize, h: &CudaBuffer, dy: &CudaBuffer) -> Result<CudaBuffer> {
+        let mut dh = self.buf(h.dtype(), rows * 2 * width)?;
+        pointwise::swiglu_backward(&self.device, rows, width, &h.data, &dy.data, &mut dh)?;
+        Ok(CudaBuffer::new(dh))
+    }
+
+    fn layer_scale(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &CudaBuffer,
+        h: &CudaBuffer,
+        gamma: &CudaBuffer,
+    ) -> Result<CudaBuffer> {
+        self.layer_scale_of(rows, cols, x, h, gamma)
+    }
+
+    fn layer_scale_backward(
+        &self,
+        rows: usize,
+        cols: usize,
+        h: Option<&CudaBuffer>,
+        gamma: &CudaBuffer,
+        dy: &CudaBuffer,
+        need: (bool, bool),
+    ) -> Result<(Option<CudaBuffer>, Option<CudaBuffer>)> {
+        let mut dh = need.0.then(|| self.activation(rows * cols)).transpose()?;
+        let mut dgamma = need.1.then(|| self.buf(DType::F32, cols)).transpose()?;
+        let with_h = match (&mut dgamma, h) {
+            (Some(dgamma), Some(h)) => Some((&h.data, dgamma)),
+            (Some(_), None) => return Err(Error::Internal("layer_scale: h was not kept".into())),
+            (None, _) => None,
+        };
+        layer_scale::layer_scale_backward(&self.device, rows, cols, &gamma.data, &dy.data, dh.as_mut(), with_h, false)?;
+        Ok((dh.map(CudaBuffer::new), dgamma.map(CudaBuffer::new)))
+    }
+
+    fn resample_positions(
+        &self,
+        from: usize,
+        to: usize,
+        width: usize,
+        pos: &CudaBuffer,
+        matrix: &CudaBuffer,
+    ) -> Result<CudaBuffer> {
+        let mut out = self.buf(DType::F32, (1 + to) * width)?;
+        tokens::resample_positions_forward(&self.device, from, to, width, &pos.data, &matrix.data, &mut out)?;
+        Ok(CudaBuffer::new(out))
+    }
+
+    fn resample_positions_backward(
+        &self,
+        from: usize,
+        to: usize,
+        width: usize,
+        matrix: &CudaBuffer,
+        dy: &CudaBuffer,
+    ) -> Result<CudaBuffer> {
+        let mut dpos = self.buf(DType::F32, (1 + from) * width)?;
+        tokens::resample_positions_backward(&self.device, from, to, width, &matrix.data, &dy.data, &mut dpos)?;
+        Ok(CudaBuffer::new(dpos))
+    }
+
+    fn assemble_tokens(
+        &self,
+        dims: TokenDims,
+        patches: &CudaBuffer,
+        cls: &CudaBuffer,
+        pos: &CudaBuffer,
+        registers: Option<&CudaBuffer>,
+    ) -> Result<CudaBuffer> {
+        let mut x = self.buf(self.residual, dims.batch * dims.tokens() * dims.width)?;
+        tokens::assemble_tokens_forward(
+            &self.device,
+            dims,
+            &patches.data,
+            &cls.data,
+            &pos.data,
+            registers.map(|registers| &registers.data),
+            &mut x,
+        )?;
+        Ok(CudaBuffer::new(x))
+    }
+
+    fn assemble_tokens_backward(
+        &self,
+        dims: TokenDims,
+        dy: &CudaBuffer,
+    ) -> Result<(CudaBuffer, CudaBuffer, CudaBuffer, Option<CudaBuffer>)> {
+        let TokenDims { batch, registers, patches, width } = dims;
+        let mut dpatches = self.activation(batch * patches * width)?;
+        let (mut dcls, mut dpos) = (self.buf(DType::F32, width)?, self.buf(DType::F32, (1 + patches) * width)?);
+        let mut dregisters = (registers > 0).then(|| self.buf(DType::F32, registers * width)).transpose()?;
+        let grads = tokens::TokenGrads {
+            patches: Some(&mut dpatches),
+            cls: Some(&mut dcls),
+            pos: Some(&mut dpos),
+            registers: dregisters.as_mut(),
+        };
+        tokens::assemble_tokens_backward(&self.device, dims, &dy.data, grads)?;
+        let [dpatches, dcls, dpos] = [dpatches, dcls, dpos].map(CudaBuffer::new);
+        Ok((dpatches, dcls, dpos, dregisters.map(CudaBuffer::new)))
+    }
+
+    fn pool(&self, dims: TokenDims, with_mean: bool, x: &CudaBuffer) -> Result<CudaBuffer> {
+        let width = if with_mean { 2 * dims.width } else { dims.width };
+        let mut out = self.buf(DType::F32, dims.batch * width)?;
+        tokens::pool_forward(&self.device, dims, with_mean, &x.data, &mut out)?;
+        Ok(CudaBuffer::new(out))
+    }
+
+    fn pool_backward(&self, dims: TokenDims, with_mean: bool, dy: &CudaBuffer) -> Result<CudaBuffer> {
+        let mut dx = self.activation(dims.batch * dims.tokens() * dims.width)?;
+        tokens::pool_backward(&self.device, dims, with_mean, &dy.data, &mut dx)?;
+        Ok(CudaBuffer::new(dx))
+    }
+
+    fn cross_entropy(
+        &self,
+        classes: usize,
+        logits: &CudaBuffer,
+        labels: &[usize],
+        smoothing: f64,
+        denominator: f64,
+    ) -> Result<(CudaBuffer, CudaBuffer)> {
+        // The tape has checked them against the number of classes.
+        let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+        let labels = Buf::from_slice(&self.device, &labels, DType::I32)?;
+        let (mut loss, mut dlogits) = (self.buf(DType::F32, 1)?, self.buf(DType::F32, logits.len)?);
+        loss::cross_entropy(
+            &self.device,
+            loss::LogitDims::whole(labels.len(), classes),
+            &logits.data,
+            &labels,
+            smoothing,
+            denominator,
+            &mut loss,
+            &mut dlogits,
+            false,
+        )?;
+        Ok((CudaBuffer::new(loss), CudaBuffer::new(dlogits)))
+    }
+
+    fn binary_cross_entropy(
+        &self,
+        logits: &CudaBuffer,
+        targets: &[f32],
+        denominator: f64,
+    ) -> Result<(CudaBuffer, CudaBuffer)> {
+        let targets = Buf::from_f32(&self.device, targets, DType::F32)?;
+        let (mut loss, mut dlogits) = (self.buf(DType::F32, 1)?, self.buf(DType::F32, logits.len)?);
+        loss::binary_cross_entropy(
+            &self.device,
+            loss::LogitDims::whole(1, logits.len),
+            &logits.data,
+            &targets,
+            denominator,
+            &mut loss,
+            &mut dlogits,
+            false,
+        )?;
+        Ok((CudaBuffer::new(loss), CudaBuffer::new(dlogits)))
+    }
+
+    fn adamw(
+        &self,
+        step: AdamW,
+        value: &mut CudaBuffer,
+        grad: &CudaBuffer,
+        m: &mut CudaBuffer,
+        v: &mut CudaBuffer,
+    ) -> Result<()> {
+        self.run_adamw(step, &mut [AdamWItem { value, grad, m, v, weight_decay: step.weight_decay }])
+    }
+
+    fn adamw_all(&self, step: AdamW, items: &mut [AdamWItem<'_, CudaBuffer>]) -> Result<()> {
+        self.run_adamw(step, items)
+    }
+}
+
+fn adapter_rows(dims: AdapterDims, k: usize) -> dora_norm::AdapterRows {
+    let AdapterDims { first_row, rows, rank, scale } = dims;
+    dora_norm::AdapterRows { first_row, rows, cols: k, rank, scale: scale as f32 }
+}
