@@ -3,7 +3,7 @@
 # this source.
 #
 #   tools/collect.sh                    everything, release build
-#   tools/collect.sh --test kernels     what these cargo arguments select, and peftk
+#   tools/collect.sh --test kernels     the tests that these cargo arguments select, and peftk
 #
 # PROFILE=dev takes the development build instead, FEATURES=nvtx names ranges for Nsight Systems.
 # On the GPU machine: .carry/run [FILTER], .carry/bench-kernels --bench [FILTER], tools/profile.sh
