@@ -85,6 +85,63 @@ pub struct LinearBackward<'a, T> {
     pub need_adapter: bool,
 }
 
+/// Images whose share of a gradient is summed on its own, before it is added to the shares of the images before them. A batch may be
+/// walked in micro-batches of any multiple of it: the sums, and so the bits, stay the same.
+pub const GRANULE_IMAGES: usize = 16;
+
+/// Where the gradients of an operation's values go: sums over the images of a pass, granule by granule in the images' order, which
+/// begin with what earlier passes came to. The operation says which place of the list is which value's.
+#[derive(Debug)]
+pub struct Sums<T> {
+    images: usize,
+    list: Vec<Option<SumTo<T>>>,
+}
+
+/// A block for a sum.
+#[derive(Debug)]
+pub struct SumTo<T> {
+    /// Where it goes.
+    pub block: T,
+    /// Whether it is added to what is there, or written over it.
+    pub add: bool,
+}
+
+impl<T> Sums<T> {
+    /// New blocks for all of them; the pass is one granule.
+    pub fn fresh() -> Self {
+        Self { images: 0, list: Vec::new() }
+    }
+
+    /// Those of a pass over `images` images (0: nobody knows, one granule), by place.
+    pub fn new(images: usize, list: Vec<Option<SumTo<T>>>) -> Self {
+        Self { images, list }
+    }
+
+    /// What was given for a place; none: a new block.
+    pub fn take(&mut self, place: usize) -> Option<SumTo<T>> {
+        self.list.get_mut(place).and_then(Option::take)
+    }
+
+    /// A gradient of the whole pass as the sum at a place: added to it, or in its stead.
+    pub fn finish(&mut self, place: usize, made: T, add: impl FnOnce(&mut T, &T)) -> T {
+        match self.take(place) {
+            Some(SumTo { mut block, add: true }) => {
+                add(&mut block, &made);
+                block
+            }
+            _ => made,
+        }
+    }
+
+    /// Rows of a granule, where the pass has `rows`.
+    pub fn granule(&self, rows: usize) -> usize {
+        match rows.checked_div(self.images) {
+            Some(of_image) if of_image * self.images == rows && self.images > GRANULE_IMAGES => of_image * GRANULE_IMAGES,
+            _ => rows.max(1),
+        }
+    }
+}
+
 /// What [`Backend::linear_backward`] makes.
 pub struct LinearGrads<T> {
     /// dx \[m, k\], without what flows through `dropped`.
@@ -297,8 +354,13 @@ pub trait Backend: Clone + 'static {
         bias: Option<&Self::Buffer>,
         adapters: &[Adapter<'_, Self::Buffer>],
     ) -> Result<LinearOutput<Self::Buffer>>;
-    /// The gradients of [`Backend::linear`]; none of them ever forms the dense dW of an adapter.
-    fn linear_backward(&self, args: LinearBackward<'_, Self::Buffer>) -> Result<LinearGrads<Self::Buffer>>;
+    /// The gradients of [`Backend::linear`]; none of them ever forms the dense dW of an adapter. `sums`: W, bias, then A, B and gain of each
+    /// adapter.
+    fn linear_backward(
+        &self,
+        args: LinearBackward<'_, Self::Buffer>,
+        sums: Sums<Self::Buffer>,
+    ) -> Result<LinearGrads<Self::Buffer>>;
     /// [`Backend::linear`], then GELU: (pre-activation and the rest, gelu of it).
     fn linear_gelu(
         &self,
@@ -333,8 +395,9 @@ pub trait Backend: Clone + 'static {
         &self,
         args: LinearBackward<'_, Self::Buffer>,
         h: &Self::Buffer,
+        sums: Sums<Self::Buffer>,
     ) -> Result<LinearGrads<Self::Buffer>> {
-        let mut grads = self.linear_backward(args)?;
+        let mut grads = self.linear_backward(args, sums)?;
         if let Some(dx) = grads.x.take() {
             grads.x = Some(self.gelu_backward(h, &dx)?);
         }
@@ -382,9 +445,10 @@ pub trait Backend: Clone + 'static {
         gain: Option<&Self::Buffer>,
     ) -> Result<()>;
 
-    /// Inverted dropout: element i is kept, and divided by 1 - p, when a counter-based generator of (seed, i) says so; see
-    /// [`crate::autograd::dropout_keeps`]. Its gradient is the same operation on dy.
-    fn dropout(&self, x: &Self::Buffer, p: f64, seed: u64) -> Result<Self::Buffer>;
+    /// Inverted dropout: element i is kept, and divided by 1 - p, when a counter-based generator of (seed, first + i) says so; see
+    /// [`crate::autograd::dropout_keeps`]. `first` is the place of x's first element in the whole batch, so that the mask does not depend on
+    /// how that is cut. Its gradient is the same operation on dy.
+    fn dropout(&self, x: &Self::Buffer, p: f64, seed: u64, first: u64) -> Result<Self::Buffer>;
 
     /// softmax(q k^T / sqrt head_dim) v. qkv \[batch * tokens, 3 * heads * head_dim\], q, k and v side by side, heads inside each; the
     /// result \[batch * tokens, heads * head_dim\] and each row's log-sum-exp \[batch, heads, tokens\].
@@ -409,7 +473,7 @@ pub trait Backend: Clone + 'static {
         bias: &Self::Buffer,
         eps: f64,
     ) -> Result<(Self::Buffer, Self::Buffer, Self::Buffer)>;
-    /// (dx, dweight and dbias) of LayerNorm; `need` says (x, weight and bias).
+    /// (dx, dweight and dbias) of LayerNorm; `need` says (x, weight and bias). `sums`: weight, bias.
     #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn layer_norm_backward(
         &self,
@@ -421,6 +485,7 @@ pub trait Backend: Clone + 'static {
         rstd: &Self::Buffer,
         dy: &Self::Buffer,
         need: (bool, bool),
+        sums: Sums<Self::Buffer>,
     ) -> Result<(Option<Self::Buffer>, Option<(Self::Buffer, Self::Buffer)>)>;
 
     /// GELU in its erf form: x (1 + erf(x / sqrt 2)) / 2.
@@ -440,7 +505,7 @@ pub trait Backend: Clone + 'static {
         h: &Self::Buffer,
         gamma: &Self::Buffer,
     ) -> Result<Self::Buffer>;
-    /// (dh, dgamma); dx is dy itself. `h` is present when dgamma is asked for.
+    /// (dh, dgamma); dx is dy itself. `h` is present when dgamma is asked for. `sums`: gamma.
     #[allow(clippy::type_complexity)]
     fn layer_scale_backward(
         &self,
@@ -450,6 +515,7 @@ pub trait Backend: Clone + 'static {
         gamma: &Self::Buffer,
         dy: &Self::Buffer,
         need: (bool, bool),
+        sums: Sums<Self::Buffer>,
     ) -> Result<(Option<Self::Buffer>, Option<Self::Buffer>)>;
 
     /// Positions for another grid: row 0 (CLS) stays, rows 1.. become matrix \[to, from\] times them. pos \[1 + from, width\].
@@ -480,12 +546,13 @@ pub trait Backend: Clone + 'static {
         pos: &Self::Buffer,
         registers: Option<&Self::Buffer>,
     ) -> Result<Self::Buffer>;
-    /// (dpatches, dcls, dpos, dregisters).
+    /// (dpatches, dcls, dpos, dregisters). `sums`: cls, pos, registers.
     #[allow(clippy::type_complexity)]
     fn assemble_tokens_backward(
         &self,
         dims: TokenDims,
         dy: &Self::Buffer,
+        sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer, Self::Buffer, Option<Self::Buffer>)>;
     /// The head's input: CLS, or CLS beside the mean of the patches, \[batch, width or 2 width\].
     fn pool(&self, dims: TokenDims, with_mean: bool, x: &Self::Buffer) -> Result<Self::Buffer>;
@@ -493,7 +560,7 @@ pub trait Backend: Clone + 'static {
     fn pool_backward(&self, dims: TokenDims, with_mean: bool, dy: &Self::Buffer) -> Result<Self::Buffer>;
 
     /// Softmax cross-entropy with label smoothing, summed over the rows of logits \[labels.len(), classes\] and divided by `denominator`:
-    /// (loss \[1\], dlogits).
+    /// (loss \[1\], dlogits). `sums`: the loss, its rows one after the other.
     fn cross_entropy(
         &self,
         classes: usize,
@@ -501,13 +568,16 @@ pub trait Backend: Clone + 'static {
         labels: &[usize],
         smoothing: f64,
         denominator: f64,
+        sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
     /// Binary cross-entropy of sigmoids, summed over all entries and divided by `denominator`: (loss \[1\], dlogits).
+    /// `sums`: the loss.
     fn binary_cross_entropy(
         &self,
         logits: &Self::Buffer,
         targets: &[f32],
         denominator: f64,
+        sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
 
     /// One AdamW step in place: value *= 1 - lr wd, then the bias-corrected update. `m` and `v` are the moments.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{
     AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, TokenDims,
+    LinearOutput, Sums, TokenDims,
 };
 use crate::Result;
 
@@ -122,7 +122,7 @@ impl Backend for Counting {
         })
     }
 
-    fn linear_backward(&self, args: LinearBackward<'_, Block>) -> Result<LinearGrads<Block>> {
+    fn linear_backward(&self, args: LinearBackward<'_, Block>, mut sums: Sums<Block>) -> Result<LinearGrads<Block>> {
         let LinearDims { m, k, n } = args.dims;
         // The effective weights that dy is multiplied by: one for all adapters without dropout, the branch of each DoRA with it.
         let effective = args.need_x.then(|| {
@@ -135,18 +135,17 @@ impl Backend for Counting {
         let dropped = |a: &Adapter<'_, Block>| (args.need_x && a.dropped.is_some()).then(|| self.block(m * k));
         let dropped: Vec<_> = args.adapters.iter().map(dropped).collect();
         drop(effective);
-        let adapter = |(a, dropped): (&Adapter<'_, Block>, Option<Block>)| AdapterGrads {
-            a: args.need_adapter.then(|| self.block(a.dims.rank * k)),
-            b: args.need_adapter.then(|| self.block(a.dims.rows * a.dims.rank)),
-            gain: (args.need_adapter && a.gain.is_some()).then(|| self.block(a.dims.rows)),
-            dropped,
-        };
-        Ok(LinearGrads {
-            x,
-            w: args.need_w.then(|| self.block(n * k)),
-            bias: args.need_bias.then(|| self.block(n)),
-            adapters: args.adapters.iter().zip(dropped).map(adapter).collect(),
-        })
+        let mut sum = |place, length: usize| sums.take(place).map_or_else(|| self.block(length), |to| to.block);
+        let w = args.need_w.then(|| sum(0, n * k));
+        let bias = args.need_bias.then(|| sum(1, n));
+        let mut adapters = Vec::new();
+        for (index, (a, dropped)) in args.adapters.iter().zip(dropped).enumerate() {
+            let mut of = |offset, length| args.need_adapter.then(|| sum(2 + 3 * index + offset, length));
+            let (da, db) = (of(0, a.dims.rank * k), of(1, a.dims.rows * a.dims.rank));
+            let gain = a.gain.and_then(|_| of(2, a.dims.rows));
+            adapters.push(AdapterGrads { a: da, b: db, gain, dropped });
+        }
+        Ok(LinearGrads { x, w, bias, adapters })
     }
 
     fn dora_norm(&self, dims: AdapterDims, _k: usize, _w: &Block, _a: &Block, _b: &Block) -> Result<Block> {
@@ -186,7 +185,7 @@ impl Backend for Counting {
         Ok(())
     }
 
-    fn dropout(&self, x: &Block, _p: f64, _seed: u64) -> Result<Block> {
+    fn dropout(&self, x: &Block, _p: f64, _seed: u64, _first: u64) -> Result<Block> {
         Ok(self.like(x))
     }
 
@@ -227,8 +226,10 @@ impl Backend for Counting {
         _rstd: &Block,
         _dy: &Block,
         need: (bool, bool),
+        mut sums: Sums<Block>,
     ) -> Result<(Option<Block>, Option<(Block, Block)>)> {
-        Ok((need.0.then(|| self.like(x)), need.1.then(|| (self.block(cols), self.block(cols)))))
+        let mut sum = |place| sums.take(place).map_or_else(|| self.block(cols), |to| to.block);
+        Ok((need.0.then(|| self.like(x)), need.1.then(|| (sum(0), sum(1)))))
     }
 
     fn gelu(&self, x: &Block) -> Result<Block> {
@@ -259,8 +260,10 @@ impl Backend for Counting {
         _gamma: &Block,
         dy: &Block,
         need: (bool, bool),
+        mut sums: Sums<Block>,
     ) -> Result<(Option<Block>, Option<Block>)> {
-        Ok((need.0.then(|| self.like(dy)), need.1.then(|| self.block(cols))))
+        let dgamma = need.1.then(|| sums.take(0).map_or_else(|| self.block(cols), |to| to.block));
+        Ok((need.0.then(|| self.like(dy)), dgamma))
     }
 
     fn resample_positions(
@@ -296,10 +299,16 @@ impl Backend for Counting {
         Ok(self.block(dims.batch * dims.tokens() * dims.width))
     }
 
-    fn assemble_tokens_backward(&self, dims: TokenDims, _dy: &Block) -> Result<(Block, Block, Block, Option<Block>)> {
-        let registers = (dims.registers > 0).then(|| self.block(dims.registers * dims.width));
+    fn assemble_tokens_backward(
+        &self,
+        dims: TokenDims,
+        _dy: &Block,
+        mut sums: Sums<Block>,
+    ) -> Result<(Block, Block, Block, Option<Block>)> {
+        let mut sum = |place, length: usize| sums.take(place).map_or_else(|| self.block(length), |to| to.block);
+        let registers = (dims.registers > 0).then(|| sum(2, dims.registers * dims.width));
         let patches = self.block(dims.batch * dims.patches * dims.width);
-        Ok((patches, self.block(dims.width), self.block((1 + dims.patches) * dims.width), registers))
+        Ok((patches, sum(0, dims.width), sum(1, (1 + dims.patches) * dims.width), registers))
     }
 
     fn pool(&self, dims: TokenDims, with_mean: bool, _x: &Block) -> Result<Block> {
@@ -317,12 +326,19 @@ impl Backend for Counting {
         _labels: &[usize],
         _smoothing: f64,
         _denominator: f64,
+        mut sums: Sums<Block>,
     ) -> Result<(Block, Block)> {
-        Ok((self.block(1), self.like(logits)))
+        Ok((sums.take(0).map_or_else(|| self.block(1), |to| to.block), self.like(logits)))
     }
 
-    fn binary_cross_entropy(&self, logits: &Block, _targets: &[f32], _denominator: f64) -> Result<(Block, Block)> {
-        Ok((self.block(1), self.like(logits)))
+    fn binary_cross_entropy(
+        &self,
+        logits: &Block,
+        _targets: &[f32],
+        _denominator: f64,
+        mut sums: Sums<Block>,
+    ) -> Result<(Block, Block)> {
+        Ok((sums.take(0).map_or_else(|| self.block(1), |to| to.block), self.like(logits)))
     }
 
     fn adamw(&self, _step: AdamW, _value: &mut Block, _grad: &Block, _m: &mut Block, _v: &mut Block) -> Result<()> {

@@ -12,5 +12,5 @@ mod tensor;
 pub use backend::*;
 pub use counting::{Block as CountedBlock, Counting};
 pub use ops::{Activated, AdapterInput, LinearInput};
-pub use tape::{BackwardFn, InputGrads, Tape, Tensor};
-pub use tensor::{Array, Grads, Param, ParamId, Params};
+pub use tape::{BackwardFn, InputGrads, Needs, Tape, Tensor};
+pub use tensor::{Array, Derived, Grads, Param, ParamId, Params};

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
-use super::{Array, Backend, Grads, ParamId, Params};
+use super::{Array, Backend, Derived, Grads, ParamId, Params, SumTo, Sums};
 use crate::{Error, Result};
 
 /// A value on a tape; `node` is its place there when a gradient flows to it.
@@ -22,6 +22,11 @@ impl<B: Backend> Tensor<B> {
     /// A value that no gradient flows to.
     pub fn constant(array: Array<B>) -> Self {
         Self { array, node: None }
+    }
+
+    /// Its numbers, off the tape.
+    pub fn into_array(self) -> Array<B> {
+        self.array
     }
 
     /// Its numbers.
@@ -48,16 +53,56 @@ impl<B: Backend> Tensor<B> {
 /// Gradients for an operation's inputs, in their order.
 pub type InputGrads<B> = Vec<Option<Array<B>>>;
 
+/// Which inputs ask for a gradient, and for those that are the model's values what they came to so far.
+pub struct Needs<B: Backend> {
+    asked: Vec<bool>,
+    sums: Vec<Option<SumTo<Array<B>>>>,
+    images: usize,
+}
+
+impl<B: Backend> Needs<B> {
+    /// How many inputs there are.
+    pub fn count(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Whether any of some inputs asks.
+    pub fn any(&self, mut inputs: impl Iterator<Item = usize>) -> bool {
+        inputs.any(|input| self.asked[input])
+    }
+
+    /// Where the gradients of these inputs go. An operation that asks for it gives back sums that hold what was there.
+    pub fn sums(&mut self, inputs: impl IntoIterator<Item = Option<usize>>) -> Result<Sums<B::Buffer>> {
+        let mut list = Vec::new();
+        for input in inputs {
+            let given = input.and_then(|input| self.sums.get_mut(input)?.take());
+            let given = given.map(|to| Ok::<_, Error>(SumTo { block: to.block.into_buffer()?, add: to.add })).transpose()?;
+            list.push(given);
+        }
+        Ok(Sums::new(self.images, list))
+    }
+}
+
+impl<B: Backend> std::ops::Index<usize> for Needs<B> {
+    type Output = bool;
+
+    fn index(&self, input: usize) -> &bool {
+        &self.asked[input]
+    }
+}
+
 /// An operation's backward pass: parameters, what it saved, dL/doutput, which inputs ask. A plain function with `Copy` parameters cannot hide
 /// a buffer: whatever an operation keeps stands in its `saved` list, where it is counted.
-pub type BackwardFn<B, P> = fn(&B, P, &[Array<B>], Array<B>, &[bool]) -> Result<InputGrads<B>>;
+pub type BackwardFn<B, P> = fn(&B, P, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>;
 
-type BoxedBackward<B> = Box<dyn FnOnce(&B, &[Array<B>], Array<B>, &[bool]) -> Result<InputGrads<B>>>;
+type BoxedBackward<B> = Box<dyn FnOnce(&B, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>>;
 type Segment<'m, B> = Box<dyn Fn(&Tape<'m, B>, &Tensor<B>) -> Result<Tensor<B>> + 'm>;
 
 enum Kind<'m, B: Backend> {
-    /// A trained value.
+    /// A trained value, or one that follows from trained values and stands for a whole step.
     Leaf(ParamId),
+    /// A loss: what it saved is dlogits for dL/dloss = 1.
+    Loss,
     /// The input of a recomputed segment.
     Input,
     /// An operation.
@@ -81,6 +126,8 @@ pub struct Tape<'m, B: Backend> {
     recording: Cell<bool>,
     // Whether a trained value was read, recorded or not: a recomputed segment without one needs no node.
     touched: Cell<bool>,
+    images: usize,
+    derived: Option<&'m Derived<B>>,
 }
 
 impl<'m, B: Backend> Tape<'m, B> {
@@ -92,7 +139,37 @@ impl<'m, B: Backend> Tape<'m, B> {
             leaves: RefCell::new(HashMap::new()),
             recording: Cell::new(true),
             touched: Cell::new(false),
+            images: 0,
+            derived: None,
         }
+    }
+
+    /// The same for a pass over this many images: gradients are then summed by granules of them ([`super::GRANULE_IMAGES`]).
+    pub fn over_images(self, images: usize) -> Self {
+        Self { images, ..self }
+    }
+
+    /// How many images the pass is over; 0: not said.
+    pub(crate) fn images(&self) -> usize {
+        self.images
+    }
+
+    /// The same with values that were derived from the model's once, for all passes of a step.
+    pub fn with_derived(self, derived: &'m Derived<B>) -> Self {
+        Self { derived: Some(derived), ..self }
+    }
+
+    /// A derived value; none where the tape has no such values: then it has to be computed here.
+    pub fn derived(&self, slot: usize) -> Option<Tensor<B>> {
+        let (array, trained) = self.derived?.get(slot)?;
+        if !trained {
+            return Some(Tensor::constant(array.clone()));
+        }
+        self.touched.set(true);
+        if !self.recording.get() {
+            return Some(Tensor::constant(array.clone()));
+        }
+        Some(self.leaf(ParamId::derived(self.params.len(), slot), array.clone()))
     }
 
     /// A tape that records nothing: evaluation.
@@ -122,12 +199,13 @@ impl<'m, B: Backend> Tape<'m, B> {
         if !self.recording.get() {
             return Tensor::constant(param.value.clone());
         }
-        let node = *self
-            .leaves
-            .borrow_mut()
-            .entry(id)
-            .or_insert_with(|| self.push("parameter", vec![], vec![], Kind::Leaf(id)));
-        Tensor { array: param.value.clone(), node: Some(node) }
+        self.leaf(id, param.value.clone())
+    }
+
+    fn leaf(&self, id: ParamId, array: Array<B>) -> Tensor<B> {
+        let push = || self.push("parameter", vec![], vec![], Kind::Leaf(id));
+        let node = *self.leaves.borrow_mut().entry(id).or_insert_with(push);
+        Tensor { array, node: Some(node) }
     }
 
     /// Runs `f` without recording.
@@ -157,10 +235,18 @@ impl<'m, B: Backend> Tape<'m, B> {
             return Tensor::constant(output);
         }
         let inputs = inputs.iter().map(|input| input.node).collect();
-        let run = Box::new(move |backend: &B, saved: &[Array<B>], dy: Array<B>, needs: &[bool]| {
+        let run = Box::new(move |backend: &B, saved: &[Array<B>], dy: Array<B>, needs: &mut Needs<B>| {
             backward(backend, parameters, saved, dy, needs)
         });
         Tensor { array: output, node: Some(self.push(op, inputs, saved, Kind::Op(run))) }
+    }
+
+    /// Puts a loss \[1\] on the tape with its gradient, dL/dlogits for dL/dloss = 1.
+    pub(crate) fn record_loss(&self, op: &'static str, logits: &Tensor<B>, loss: Array<B>, dlogits: Array<B>) -> Tensor<B> {
+        if !self.records(&[logits]) {
+            return Tensor::constant(loss);
+        }
+        Tensor { array: loss, node: Some(self.push(op, vec![logits.node], vec![dlogits], Kind::Loss)) }
     }
 
     /// Puts a result on the tape whose operation has no gradient: an error when an input asks for one, never silence.
@@ -222,34 +308,71 @@ impl<'m, B: Backend> Tape<'m, B> {
         if loss.array.elements() != 1 {
             return Err(Error::shape("backward", "a loss of one number", loss.shape()));
         }
+        // A loss knows its gradient; nothing has to be sent to the device for it.
+        let is_loss = |node: usize| self.nodes.borrow().get(node).is_some_and(|node| matches!(node.kind, Kind::Loss));
+        if let Some(node) = loss.node.filter(|&node| is_loss(node)) {
+            self.walk(vec![(node, None)], grads)?;
+            return Ok(());
+        }
         let one = Array::upload(self.backend(), &[1.0], loss.shape())?;
-        self.backward_from(loss, one, grads)?;
-        Ok(())
+        self.backward_with(loss, one, grads)
     }
 
     /// Walks back from any value with its gradient dL/dy given, and adds the trained values' gradients to `grads`.
     pub fn backward_with(self, y: &Tensor<B>, dy: Array<B>, grads: &mut Grads<B>) -> Result<()> {
-        if y.shape() != dy.shape() {
-            return Err(Error::shape("backward's gradient", y.shape(), dy.shape()));
+        self.backward_with_all(vec![(y, dy)], grads)
+    }
+
+    /// The same from several values.
+    pub fn backward_with_all(self, list: Vec<(&Tensor<B>, Array<B>)>, grads: &mut Grads<B>) -> Result<()> {
+        let mut starts = Vec::new();
+        for (y, dy) in list {
+            if y.shape() != dy.shape() {
+                return Err(Error::shape("backward's gradient", y.shape(), dy.shape()));
+            }
+            starts.push((node_of(y)?, Some(dy)));
         }
-        self.backward_from(y, dy, grads)?;
+        self.walk(starts, grads)?;
         Ok(())
     }
 
-    /// Walks back from `output` with its gradient given; returns the gradient of the segment's input, if there is one that asks.
-    fn backward_from(self, output: &Tensor<B>, dy: Array<B>, grads: &mut Grads<B>) -> Result<Option<Array<B>>> {
-        let Some(last) = output.node else {
-            return Err(Error::Internal("backward from a value that nothing trained flows into".into()));
-        };
-        let (params, mut nodes) = (self.params, self.nodes.into_inner());
+    /// Walks back from nodes with their gradients (none: a loss's own); returns the gradient of the segment's input, if there is one that asks.
+    fn walk(self, starts: Vec<(usize, Option<Array<B>>)>, grads: &mut Grads<B>) -> Result<Option<Array<B>>> {
+        let (params, images, derived) = (self.params, self.images, self.derived);
+        let mut nodes = self.nodes.into_inner();
         let backend = params.backend();
         let mut pending: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
-        let mut input = None;
-        pending[last] = Some(dy);
+        let (mut input, mut loss) = (None, None);
+        for (node, dy) in starts {
+            match dy {
+                Some(dy) => add_to(&mut pending[node], dy, backend)?,
+                None => loss = Some(node),
+            }
+        }
         // Popping frees what a node saved as soon as its backward pass is done.
         while let Some(node) = nodes.pop() {
-            let Some(dy) = pending.pop().flatten() else { continue };
-            let needs: Vec<bool> = node.inputs.iter().map(Option::is_some).collect();
+            let dy = pending.pop().flatten();
+            if loss == Some(nodes.len()) {
+                let to = node.inputs.first().copied().flatten();
+                if let (Some(to), Some(dlogits)) = (to, node.saved.into_iter().next()) {
+                    add_to(&mut pending[to], dlogits, backend)?;
+                }
+                continue;
+            }
+            let Some(dy) = dy else { continue };
+            // What the model's values came to so far: an operation that sums goes on from there.
+            let mut ids: Vec<Option<ParamId>> = node.inputs.iter().map(|input| leaf_of(&nodes, (*input)?)).collect();
+            for i in 1..ids.len() {
+                // A value that is read twice by one operation has one sum.
+                if ids[..i].contains(&ids[i]) {
+                    ids[i] = None;
+                }
+            }
+            let mut needs = Needs {
+                asked: node.inputs.iter().map(Option::is_some).collect(),
+                sums: Vec::new(),
+                images,
+            };
             let made = match node.kind {
                 Kind::Leaf(id) => {
                     grads.accumulate(id, dy)?;
@@ -259,16 +382,24 @@ impl<'m, B: Backend> Tape<'m, B> {
                     input = Some(dy);
                     continue;
                 }
-                Kind::Op(run) => run(backend, &node.saved, dy, &needs)?,
+                Kind::Loss => vec![Some(scaled_loss(backend, &node.saved, &dy)?)],
+                Kind::Op(run) => {
+                    needs.sums = ids.iter().map(|id| id.and_then(|id| grads.lend(id))).collect();
+                    run(backend, &node.saved, dy, &mut needs)?
+                }
                 Kind::Checkpoint(segment) => {
-                    let tape = Tape::new(params);
+                    let mut tape = Tape::new(params).over_images(images);
+                    tape.derived = derived;
                     let mut x = Tensor::constant(node.saved[0].clone());
                     drop(node.saved);
-                    if needs[0] {
+                    if needs.asked[0] {
                         x.node = Some(tape.push("segment input", vec![], vec![], Kind::Input));
                     }
                     let y = segment(&tape, &x)?;
-                    vec![tape.backward_from(&y, dy, grads)?]
+                    let last = node_of(&y)?;
+                    drop(x);
+                    drop(y);
+                    vec![tape.walk(vec![(last, Some(dy))], grads)?]
                 }
             };
             if made.len() != node.inputs.len() {
@@ -279,18 +410,54 @@ impl<'m, B: Backend> Tape<'m, B> {
                     node.inputs.len()
                 )));
             }
-            for (target, grad) in node.inputs.into_iter().zip(made) {
+            let mut lent = needs.sums.into_iter();
+            for ((target, grad), id) in node.inputs.into_iter().zip(made).zip(ids) {
+                let untouched = lent.next().flatten();
                 let Some(target) = target else { continue };
                 let Some(grad) = grad else {
                     return Err(Error::Internal(format!("{} gave no gradient for an input that needs one", node.op)));
                 };
-                let slot = &mut pending[target];
-                *slot = Some(match slot.take() {
-                    Some(sum) => sum.sum(grad, backend)?,
-                    None => grad,
-                });
+                match (id, untouched) {
+                    // The operation did not go on from the sum: it is added here.
+                    (Some(id), Some(sum)) => {
+                        grads.give_back(id, sum);
+                        add_to(&mut pending[target], grad, backend)?;
+                    }
+                    (Some(id), None) if grads.is_lent(id) => grads.put(id, grad),
+                    _ => add_to(&mut pending[target], grad, backend)?,
+                }
             }
         }
         Ok(input)
     }
+}
+
+/// A value's place on the tape.
+fn node_of<B: Backend>(y: &Tensor<B>) -> Result<usize> {
+    y.node.ok_or_else(|| Error::Internal("backward from a value that nothing trained flows into".into()))
+}
+
+/// The model's value at a place, if one stands there.
+fn leaf_of<B: Backend>(nodes: &[Node<'_, B>], place: usize) -> Option<ParamId> {
+    match nodes.get(place)?.kind {
+        Kind::Leaf(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn add_to<B: Backend>(slot: &mut Option<Array<B>>, grad: Array<B>, backend: &B) -> Result<()> {
+    *slot = Some(match slot.take() {
+        Some(sum) => sum.sum(grad, backend)?,
+        None => grad,
+    });
+    Ok(())
+}
+
+/// dlogits of a loss that something else follows.
+fn scaled_loss<B: Backend>(backend: &B, saved: &[Array<B>], dloss: &Array<B>) -> Result<Array<B>> {
+    let factor = f64::from(dloss.download(backend)?[0]);
+    let dlogits = &saved[0];
+    let mut scaled = backend.copy(dlogits.buffer())?;
+    backend.scale_assign(&mut scaled, factor)?;
+    Array::new(backend, scaled, dlogits.shape())
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Backend;
+use super::{Backend, SumTo, Tensor};
 use crate::{Error, Result};
 
 /// An immutable block of numbers with a shape; cloning shares it.
@@ -70,6 +70,11 @@ impl<B: Backend> Array<B> {
         Rc::get_mut(&mut self.buffer)
     }
 
+    /// The block itself, when nothing else shares it.
+    pub(crate) fn into_buffer(self) -> Result<B::Buffer> {
+        Rc::try_unwrap(self.buffer).map_err(|_| Error::Internal("a gradient's sum is shared".into()))
+    }
+
     /// The block's identity: equal for arrays that share it.
     pub(crate) fn identity(&self) -> *const () {
         Rc::as_ptr(&self.buffer).cast()
@@ -102,6 +107,11 @@ impl ParamId {
     /// Its place, counted from 0.
     pub fn index(self) -> usize {
         self.0
+    }
+
+    /// The place of a derived value's gradient, behind those of a model's `params` values.
+    pub(crate) fn derived(params: usize, slot: usize) -> Self {
+        Self(params + slot)
     }
 }
 
@@ -198,16 +208,88 @@ impl<B: Backend> Params<B> {
     }
 }
 
+/// Values that follow from a model's own and stand for a whole step (DoRA's gains, resampled positions), by slot. They are computed once
+/// on a tape of their own; passes over parts of a batch sum their gradients, which then flow on through that tape once.
+pub struct Derived<B: Backend> {
+    list: Vec<Tensor<B>>,
+}
+
+impl<B: Backend> Derived<B> {
+    /// From the values on their tape.
+    pub fn new(list: Vec<Tensor<B>>) -> Self {
+        Self { list }
+    }
+
+    /// A value, and whether it asks for a gradient.
+    pub(crate) fn get(&self, slot: usize) -> Option<(&Array<B>, bool)> {
+        self.list.get(slot).map(|tensor| (tensor.array(), tensor.needs_grad()))
+    }
+
+    /// Those that a gradient reached, with it.
+    pub fn with_grads(&self, params: usize, grads: &mut Grads<B>) -> Vec<(&Tensor<B>, Array<B>)> {
+        let take = |(slot, tensor)| Some((tensor, grads.take(ParamId::derived(params, slot))?));
+        self.list.iter().enumerate().filter_map(take).collect()
+    }
+}
+
+/// A gradient's place.
+enum Slot<B: Backend> {
+    /// Nothing came yet.
+    Empty,
+    /// A block without content that is to be written over.
+    Old(Array<B>),
+    /// What came so far.
+    Sum(Array<B>),
+    /// An operation adds to it just now.
+    Lent,
+}
+
 /// Gradients of the trained values, summed over backward passes until they are taken.
 pub struct Grads<B: Backend> {
     backend: B,
-    list: Vec<Option<Array<B>>>,
+    list: Vec<Slot<B>>,
 }
 
 impl<B: Backend> Grads<B> {
     /// None yet.
     pub fn new(params: &Params<B>) -> Self {
-        Self { backend: params.backend.clone(), list: (0..params.len()).map(|_| None).collect() }
+        Self { backend: params.backend.clone(), list: (0..params.len()).map(|_| Slot::Empty).collect() }
+    }
+
+    /// With a block for each trained value, to be used step after step.
+    pub fn with_blocks(params: &Params<B>) -> Result<Self> {
+        let mut grads = Self::new(params);
+        for (id, param) in params.trainable() {
+            grads.reserve(id, param.value.shape())?;
+        }
+        Ok(grads)
+    }
+
+    /// A block for a gradient that has none.
+    fn reserve(&mut self, id: ParamId, shape: &[usize]) -> Result<()> {
+        if matches!(self.slot(id), Slot::Empty) {
+            let block = Array::upload(&self.backend, &vec![0.0; shape.iter().product()], shape)?;
+            *self.slot(id) = Slot::Old(block);
+        }
+        Ok(())
+    }
+
+    /// Blocks for the gradients of derived values.
+    pub fn reserve_derived(&mut self, params: usize, derived: &Derived<B>) -> Result<()> {
+        for (slot, tensor) in derived.list.iter().enumerate().filter(|(_, tensor)| tensor.needs_grad()) {
+            self.reserve(ParamId::derived(params, slot), tensor.shape())?;
+        }
+        Ok(())
+    }
+
+    /// Begins anew in the same blocks.
+    pub fn restart(&mut self) {
+        for slot in &mut self.list {
+            *slot = match std::mem::replace(slot, Slot::Empty) {
+                Slot::Sum(array) | Slot::Old(array) => Slot::Old(array),
+                Slot::Empty | Slot::Lent => Slot::Empty,
+            };
+        }
     }
 
     /// Adds one from the host.
@@ -216,24 +298,75 @@ impl<B: Backend> Grads<B> {
         self.accumulate(id, grad)
     }
 
+    fn slot(&mut self, id: ParamId) -> &mut Slot<B> {
+        if self.list.len() <= id.0 {
+            self.list.resize_with(id.0 + 1, || Slot::Empty);
+        }
+        &mut self.list[id.0]
+    }
+
     /// Adds one.
     pub(crate) fn accumulate(&mut self, id: ParamId, grad: Array<B>) -> Result<()> {
-        let slot = &mut self.list[id.0];
-        *slot = Some(match slot.take() {
-            Some(sum) => sum.sum(grad, &self.backend)?,
-            None => grad,
+        let backend = self.backend.clone();
+        let slot = self.slot(id);
+        *slot = Slot::Sum(match std::mem::replace(slot, Slot::Empty) {
+            Slot::Sum(sum) => sum.sum(grad, &backend)?,
+            Slot::Empty | Slot::Old(_) | Slot::Lent => grad,
         });
         Ok(())
     }
 
+    /// The sum so far for an operation that goes on from it; nothing where there is no block yet.
+    pub(crate) fn lend(&mut self, id: ParamId) -> Option<SumTo<Array<B>>> {
+        let slot = self.slot(id);
+        match std::mem::replace(slot, Slot::Lent) {
+            Slot::Sum(block) => Some(SumTo { block, add: true }),
+            Slot::Old(block) => Some(SumTo { block, add: false }),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// Whether an operation has the sum.
+    pub(crate) fn is_lent(&self, id: ParamId) -> bool {
+        matches!(self.list.get(id.0), Some(Slot::Lent))
+    }
+
+    /// What was lent, as it was.
+    pub(crate) fn give_back(&mut self, id: ParamId, lent: SumTo<Array<B>>) {
+        *self.slot(id) = if lent.add { Slot::Sum(lent.block) } else { Slot::Old(lent.block) };
+    }
+
+    /// What was lent, added to.
+    pub(crate) fn put(&mut self, id: ParamId, sum: Array<B>) {
+        *self.slot(id) = Slot::Sum(sum);
+    }
+
     /// The gradient of a value, if any reached it.
     pub fn get(&self, id: ParamId) -> Option<&Array<B>> {
-        self.list[id.0].as_ref()
+        match self.list.get(id.0) {
+            Some(Slot::Sum(array)) => Some(array),
+            _ => None,
+        }
+    }
+
+    /// The same, taken out.
+    pub(crate) fn take(&mut self, id: ParamId) -> Option<Array<B>> {
+        let slot = self.slot(id);
+        match std::mem::replace(slot, Slot::Empty) {
+            Slot::Sum(array) => Some(array),
+            other => {
+                *slot = other;
+                None
+            }
+        }
     }
 
     /// Those that are there.
     pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Array<B>)> {
-        self.list.iter().enumerate().filter_map(|(index, grad)| grad.as_ref().map(|grad| (ParamId(index), grad)))
+        (0..self.list.len()).filter_map(|index| Some((ParamId(index), self.get(ParamId(index))?)))
     }
 
     /// The global L2 norm.
@@ -245,7 +378,8 @@ impl<B: Backend> Grads<B> {
 
     /// Multiplies all by a factor.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
-        for grad in self.list.iter_mut().flatten() {
+        for slot in &mut self.list {
+            let Slot::Sum(grad) = slot else { continue };
             if grad.buffer_mut().is_none() {
                 *grad = Array::new(&self.backend, self.backend.copy(grad.buffer())?, grad.shape())?;
             }

@@ -78,7 +78,7 @@ pub(super) fn sum_squares(cpu: &Cpu, x: &[f32]) -> f64 {
 }
 
 /// See [`crate::autograd::Backend::dropout`].
-pub(super) fn dropout(cpu: &Cpu, x: &[f32], p: f64, seed: u64) -> Buffer {
+pub(super) fn dropout(cpu: &Cpu, x: &[f32], p: f64, seed: u64, first: u64) -> Buffer {
     let factor = (1.0 / (1.0 - p)) as f32;
     let mut out = cpu.pool.dirty(x.len());
     let pieces = x.chunks(PIECE).zip(out.chunks_mut(PIECE)).enumerate().collect();
@@ -87,7 +87,7 @@ pub(super) fn dropout(cpu: &Cpu, x: &[f32], p: f64, seed: u64) -> Buffer {
             #[inline(always)]
             || {
                 for (i, (&x, out)) in x.iter().zip(out).enumerate() {
-                    *out = if dropout_keeps(seed, (piece * PIECE + i) as u64, p) { factor * x } else { 0.0 };
+                    *out = if dropout_keeps(seed, first + (piece * PIECE + i) as u64, p) { factor * x } else { 0.0 };
                 }
             },
         );

@@ -3,15 +3,15 @@
 
 use super::gemm::{columns, mat, mat_mut, product};
 use super::math::{add_assign, axpy, dot, scale, simd};
-use super::threads::{add_up, linear_rows, piece_rows};
+use super::threads::{Run, add_up, linear_rows, piece_rows, runs, shares};
 use super::{Buffer, Cpu};
-use crate::autograd::{Adapter, AdapterGrads, LinearBackward, LinearDims, LinearGrads};
+use crate::autograd::{Adapter, AdapterGrads, LinearBackward, LinearDims, LinearGrads, Sums};
 
 /// Below this |g| z is not divided out of y = g z + bias: the bias would have rounded it away.
 const SMALLEST_GAIN: f32 = 1.0 / 16.0;
 
-/// A piece of rows: its first row, dx there, and each adapter's d drop(x).
-type Piece<'a> = (usize, Option<&'a mut [f32]>, Vec<Option<&'a mut [f32]>>);
+/// A piece of rows: dx there, and each adapter's d drop(x).
+type Piece<'a> = (Run, Option<&'a mut [f32]>, Vec<Option<&'a mut [f32]>>);
 
 /// One piece's part of what sums over tokens.
 struct Partial {
@@ -53,7 +53,11 @@ fn effective(cpu: &Cpu, out: &mut [f32], k: usize, w: &[f32], adapter: &Adapter<
 }
 
 /// See [`crate::autograd::Backend::linear_backward`].
-pub(super) fn linear_backward(cpu: &Cpu, args: &LinearBackward<'_, Buffer>) -> LinearGrads<Buffer> {
+pub(super) fn linear_backward(
+    cpu: &Cpu,
+    args: &LinearBackward<'_, Buffer>,
+    mut sums: Sums<Buffer>,
+) -> LinearGrads<Buffer> {
     let LinearDims { m, k, n } = args.dims;
     // What dx and d drop(x) multiply dy by.
     let mut merged = None;
@@ -73,24 +77,21 @@ pub(super) fn linear_backward(cpu: &Cpu, args: &LinearBackward<'_, Buffer>) -> L
     // s g B \[rows, rank\], which makes dt = dy (s g B).
     let scaled_b: Vec<Vec<f32>> = args.adapters.iter().map(|a| scale_rows(a.b, a)).collect();
 
-    let rows = linear_rows(m);
+    let granule = sums.granule(m);
+    let runs = runs(m, granule, linear_rows(granule));
     let mut dx = args.need_x.then(|| cpu.pool.dirty(m * k));
     let mut dropped: Vec<Option<Buffer>> =
         args.adapters.iter().map(|a| a.dropped.filter(|_| args.need_x).map(|_| cpu.pool.dirty(m * k))).collect();
-    let mut dx_pieces = dx.as_mut().map(|dx| dx.chunks_mut(rows * k));
-    let mut dropped_pieces: Vec<_> =
-        dropped.iter_mut().map(|dropped| dropped.as_mut().map(|dropped| dropped.chunks_mut(rows * k))).collect();
-    let pieces: Vec<Piece<'_>> = (0..m)
-        .step_by(rows)
-        .map(|first| {
-            let dx = dx_pieces.as_mut().and_then(Iterator::next);
-            let dropped = dropped_pieces.iter_mut().map(|d| d.as_mut().and_then(Iterator::next)).collect();
-            (first, dx, dropped)
-        })
+    let dx_shares = shares(&runs, k, dx.as_deref_mut());
+    let mut dropped_shares: Vec<_> =
+        dropped.iter_mut().map(|dropped| shares(&runs, k, dropped.as_deref_mut()).into_iter()).collect();
+    let pieces: Vec<Piece<'_>> = runs
+        .iter()
+        .zip(dx_shares)
+        .map(|(run, dx)| (*run, dx, dropped_shares.iter_mut().map(|shares| shares.next().flatten()).collect()))
         .collect();
     let weight = merged.as_ref().map_or(&args.w[..], |merged| merged);
-    let partials = cpu.threads.map(pieces, |(first, dx, mut dropped)| {
-        let count = rows.min(m - first);
+    let partials = cpu.threads.map(pieces, |(Run { first, count, .. }, dx, mut dropped)| {
         let dy = &args.dy[first * n..(first + count) * n];
         if let Some(dx) = dx {
             product(mat_mut(dx, count, k), mat(dy, count, n), mat(weight, n, k), 1.0);
@@ -112,8 +113,12 @@ pub(super) fn linear_backward(cpu: &Cpu, args: &LinearBackward<'_, Buffer>) -> L
         Partial { bias, adapters }
     });
     drop((merged, branches));
-    let w = args.x.filter(|_| args.need_w).map(|x| super::linear_weight::weight_gradient(cpu, args, x));
-    let (bias, adapters) = collect(cpu, args, partials, dropped);
+    let w = args.x.filter(|_| args.need_w).map(|x| {
+        let dw = cpu.sum_block(&mut sums, 0, n * k);
+        super::linear_weight::weight_gradient(cpu, args, x, granule, dw)
+    });
+    let granules = group(runs, partials);
+    let (bias, adapters) = collect(cpu, args, granule, granules, dropped, sums);
     LinearGrads { x: dx, w, bias, adapters }
 }
 
@@ -201,53 +206,88 @@ fn adapter_piece(
     partial
 }
 
-/// The pieces' sums, and each adapter's gradients from them.
+/// The runs' parts by granule.
+fn group(runs: Vec<Run>, partials: Vec<Partial>) -> Vec<Vec<Partial>> {
+    let mut granules: Vec<Vec<Partial>> = Vec::new();
+    for (run, partial) in runs.into_iter().zip(partials) {
+        granules.resize_with(granules.len().max(run.granule + 1), Vec::new);
+        granules[run.granule].push(partial);
+    }
+    granules
+}
+
+/// The granules' sums, and each adapter's gradients from them.
 fn collect(
     cpu: &Cpu,
     args: &LinearBackward<'_, Buffer>,
-    partials: Vec<Partial>,
+    granule: usize,
+    granules: Vec<Vec<Partial>>,
     dropped: Vec<Option<Buffer>>,
+    mut sums: Sums<Buffer>,
 ) -> (Option<Buffer>, Vec<AdapterGrads<Buffer>>) {
-    let LinearDims { k, n, .. } = args.dims;
-    let mut bias = args.need_bias.then(|| cpu.pool.zeros(n));
-    let mut sums: Vec<AdapterPartial> = args
-        .adapters
-        .iter()
-        .map(|adapter| {
+    let LinearDims { m, k, n } = args.dims;
+    let mut bias = args.need_bias.then(|| cpu.sum_block(&mut sums, 1, n));
+    let mut grads: Vec<AdapterGrads<Buffer>> = Vec::new();
+    for (index, (adapter, dropped)) in args.adapters.iter().zip(dropped).enumerate() {
+        let d = adapter.dims;
+        let mut block = |offset, len| args.need_adapter.then(|| cpu.sum_block(&mut sums, 2 + 3 * index + offset, len));
+        let a = adapter.dropped.or(args.x).and_then(|_| block(0, d.rank * k));
+        let b = block(1, d.rows * d.rank);
+        let gain = adapter.gain.and_then(|_| block(2, d.rows));
+        grads.push(AdapterGrads { a, b, gain, dropped });
+    }
+    for (number, partials) in granules.into_iter().enumerate() {
+        let rows = (number * granule, granule.min(m - number * granule));
+        let mut bias_sum = vec![0.0; bias.as_ref().map_or(0, |bias| bias.len())];
+        let zeros = |adapter: &Adapter<'_, Buffer>| {
             let d = adapter.dims;
             AdapterPartial { a: vec![0.0; d.rank * k], b: vec![0.0; d.rank * d.rows], gain: vec![0.0; d.rows] }
-        })
-        .collect();
-    for partial in partials {
-        if let Some(bias) = &mut bias {
-            add_up(bias, [partial.bias]);
+        };
+        let mut own: Vec<AdapterPartial> = args.adapters.iter().map(zeros).collect();
+        for partial in partials {
+            if bias.is_some() {
+                add_up(&mut bias_sum, [partial.bias]);
+            }
+            for (sums, partial) in own.iter_mut().zip(partial.adapters) {
+                add_up(&mut sums.a, [partial.a]);
+                add_up(&mut sums.b, [partial.b]);
+                add_up(&mut sums.gain, [partial.gain]);
+            }
         }
-        for (sums, partial) in sums.iter_mut().zip(partial.adapters) {
-            add_up(&mut sums.a, [partial.a]);
-            add_up(&mut sums.b, [partial.b]);
-            add_up(&mut sums.gain, [partial.gain]);
+        if let Some(bias) = &mut bias {
+            add_assign(bias, &bias_sum);
+        }
+        for (index, (grads, sums)) in grads.iter_mut().zip(own).enumerate() {
+            let adapter = &args.adapters[index];
+            let d = adapter.dims;
+            if let Some(a) = &mut grads.a {
+                add_assign(a, &sums.a);
+            }
+            if let Some(b) = &mut grads.b {
+                let by_row: Vec<f32> = (0..d.rows).flat_map(|j| sums.b.iter().skip(j).step_by(d.rows).copied()).collect();
+                add_assign(b, &scale_rows(&by_row, adapter));
+            }
+            if let (Some(dgain), Some(gain)) = (&mut grads.gain, adapter.gain) {
+                add_assign(dgain, &gain_gradient(cpu, args, index, gain, sums.gain, rows));
+            }
         }
     }
-    let grads = sums.into_iter().zip(dropped).enumerate().map(|(index, (sums, dropped))| {
-        let adapter = &args.adapters[index];
-        let d = adapter.dims;
-        if !args.need_adapter {
-            return AdapterGrads { a: None, b: None, gain: None, dropped };
-        }
-        let by_row: Vec<f32> = (0..d.rows).flat_map(|j| sums.b.iter().skip(j).step_by(d.rows).copied()).collect();
-        let gain = adapter.gain.map(|gain| cpu.pool.holding(&gain_gradient(cpu, args, index, gain, sums.gain)));
-        let a = adapter.dropped.or(args.x).map(|_| cpu.pool.holding(&sums.a));
-        AdapterGrads { a, b: Some(cpu.pool.holding(&scale_rows(&by_row, adapter))), gain, dropped }
-    });
-    (bias, grads.collect())
+    (bias, grads)
 }
 
-/// dg from the sums: they are it with dropout, else they hold g too much.
-fn gain_gradient(cpu: &Cpu, args: &LinearBackward<'_, Buffer>, index: usize, gain: &[f32], sums: Vec<f32>) -> Vec<f32> {
+/// A granule's dg from its sums: they are it with dropout, else they hold g too much.
+fn gain_gradient(
+    cpu: &Cpu,
+    args: &LinearBackward<'_, Buffer>,
+    index: usize,
+    gain: &[f32],
+    sums: Vec<f32>,
+    (first, count): (usize, usize),
+) -> Vec<f32> {
     if args.z[index].is_some() {
         return sums;
     }
-    let LinearDims { m, k, n } = args.dims;
+    let LinearDims { k, n, .. } = args.dims;
     let adapter = &args.adapters[index];
     let d = adapter.dims;
     cpu.threads.map((0..d.rows).collect(), |j: usize| {
@@ -262,7 +302,7 @@ fn gain_gradient(cpu: &Cpu, args: &LinearBackward<'_, Buffer>, index: usize, gai
                 let z = |i: usize| {
                     dot(&x[i * k..][..k], w) + d.scale as f32 * dot(&args.t[index][i * d.rank..][..d.rank], b)
                 };
-                (0..m).map(|i| args.dy[i * n + d.first_row + j] * z(i)).sum()
+                (first..first + count).map(|i| args.dy[i * n + d.first_row + j] * z(i)).sum()
             },
         )
     })

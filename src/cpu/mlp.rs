@@ -2,7 +2,8 @@
 
 use super::elementwise::{map, map2};
 use super::math::{normal, sigmoid, simd};
-use super::threads::{add_up, piece_rows};
+use super::threads::{add_up, piece_rows, runs};
+use crate::autograd::Sums;
 use super::{Buffer, Cpu};
 
 /// 1 / sqrt(2 pi).
@@ -106,6 +107,7 @@ pub(super) fn layer_scale_backward(
     gamma: &[f32],
     dy: &[f32],
     need: (bool, bool),
+    mut sums: Sums<Buffer>,
 ) -> (Option<Buffer>, Option<Buffer>) {
     let len = piece_rows(cols) * cols;
     let mut dh = need.0.then(|| cpu.pool.dirty(dy.len()));
@@ -124,7 +126,11 @@ pub(super) fn layer_scale_backward(
         });
     }
     let dgamma = h.filter(|_| need.1).map(|h| {
-        let partials = cpu.threads.map(dy.chunks(len).zip(h.chunks(len)).collect(), |(dy, h): (&[f32], &[f32])| {
+        let rows = dy.len() / cols;
+        let runs = runs(rows, sums.granule(rows), piece_rows(cols));
+        let partials = cpu.threads.map(runs.clone(), |run| {
+            let part = run.first * cols..(run.first + run.count) * cols;
+            let (dy, h) = (&dy[part.clone()], &h[part]);
             simd(
                 #[inline(always)]
                 || {
@@ -138,8 +144,14 @@ pub(super) fn layer_scale_backward(
                 },
             )
         });
-        let mut dgamma = cpu.pool.zeros(cols);
-        add_up(&mut dgamma, partials);
+        let mut dgamma = cpu.sum_block(&mut sums, 0, cols);
+        let mut partials = runs.iter().zip(partials).peekable();
+        while let Some((run, mut sum)) = partials.next() {
+            while let Some((_, more)) = partials.next_if(|(next, _)| next.granule == run.granule) {
+                add_up(&mut sum, [more]);
+            }
+            add_up(&mut dgamma, [sum]);
+        }
         dgamma
     });
     (dh, dgamma)

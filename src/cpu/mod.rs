@@ -20,8 +20,7 @@ pub use buffer::Buffer;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    TokenDims,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, SumTo, Sums, TokenDims,
 };
 
 /// The CPU; a clone shares its threads and its memory.
@@ -35,6 +34,24 @@ impl Cpu {
     /// A backend of `threads` threads, by default one a core. Fails when they cannot be started.
     pub fn new(threads: Option<usize>) -> Result<Self> {
         Ok(Self { threads: threads::Threads::new(threads)?, pool: buffer::Pool::default() })
+    }
+
+    /// The block that a sum goes to, holding what it begins with.
+    fn sum_block(&self, sums: &mut Sums<Buffer>, place: usize, len: usize) -> Buffer {
+        match sums.take(place) {
+            Some(SumTo { block, add: true }) => block,
+            Some(SumTo { mut block, add: false }) => {
+                block.fill(0.0);
+                block
+            }
+            None => self.pool.zeros(len),
+        }
+    }
+
+    fn loss_sum(&self, sums: &mut Sums<Buffer>, losses: Vec<f32>) -> Buffer {
+        let mut sum = self.sum_block(sums, 0, 1);
+        losses.iter().for_each(|loss| sum[0] += loss);
+        sum
     }
 }
 
@@ -83,8 +100,8 @@ impl Backend for Cpu {
     ) -> Result<LinearOutput<Buffer>> {
         Ok(linear::linear(self, dims, x, w, bias.map(|bias| &bias[..]), adapters))
     }
-    fn linear_backward(&self, args: LinearBackward<'_, Buffer>) -> Result<LinearGrads<Buffer>> {
-        Ok(linear_backward::linear_backward(self, &args))
+    fn linear_backward(&self, args: LinearBackward<'_, Buffer>, sums: Sums<Buffer>) -> Result<LinearGrads<Buffer>> {
+        Ok(linear_backward::linear_backward(self, &args, sums))
     }
     fn dora_norm(&self, dims: AdapterDims, k: usize, w: &Buffer, a: &Buffer, b: &Buffer) -> Result<Buffer> {
         Ok(dora::dora_norm(self, dims, k, w, a, b))
@@ -125,8 +142,8 @@ impl Backend for Cpu {
         dora::merge(self, dims, k, w, (a, b), gain.map(|gain| &gain[..]));
         Ok(())
     }
-    fn dropout(&self, x: &Buffer, p: f64, seed: u64) -> Result<Buffer> {
-        Ok(elementwise::dropout(self, x, p, seed))
+    fn dropout(&self, x: &Buffer, p: f64, seed: u64, first: u64) -> Result<Buffer> {
+        Ok(elementwise::dropout(self, x, p, seed, first))
     }
     fn attention(&self, dims: AttentionDims, qkv: &Buffer) -> Result<(Buffer, Buffer)> {
         Ok(attention::attention(self, dims, qkv))
@@ -163,8 +180,9 @@ impl Backend for Cpu {
         rstd: &Buffer,
         dy: &Buffer,
         need: (bool, bool),
+        sums: Sums<Buffer>,
     ) -> Result<(Option<Buffer>, Option<(Buffer, Buffer)>)> {
-        Ok(norm::layer_norm_backward(self, &norm::NormBackward { cols, x, weight, mean, rstd, dy }, need))
+        Ok(norm::layer_norm_backward(self, &norm::NormBackward { cols, x, weight, mean, rstd, dy }, need, sums))
     }
     fn gelu(&self, x: &Buffer) -> Result<Buffer> {
         Ok(mlp::gelu(self, x))
@@ -190,8 +208,9 @@ impl Backend for Cpu {
         gamma: &Buffer,
         dy: &Buffer,
         need: (bool, bool),
+        sums: Sums<Buffer>,
     ) -> Result<(Option<Buffer>, Option<Buffer>)> {
-        Ok(mlp::layer_scale_backward(self, cols, h.map(|h| &h[..]), gamma, dy, need))
+        Ok(mlp::layer_scale_backward(self, cols, h.map(|h| &h[..]), gamma, dy, need, sums))
     }
     fn resample_positions(
         &self,
@@ -228,8 +247,9 @@ impl Backend for Cpu {
         &self,
         dims: TokenDims,
         dy: &Buffer,
+        sums: Sums<Buffer>,
     ) -> Result<(Buffer, Buffer, Buffer, Option<Buffer>)> {
-        Ok(tokens::assemble_tokens_backward(self, dims, dy))
+        Ok(tokens::assemble_tokens_backward(self, dims, dy, sums))
     }
     fn pool(&self, dims: TokenDims, with_mean: bool, x: &Buffer) -> Result<Buffer> {
         Ok(tokens::pool(self, dims, with_mean, x))
@@ -244,13 +264,21 @@ impl Backend for Cpu {
         labels: &[usize],
         smoothing: f64,
         denominator: f64,
+        mut sums: Sums<Buffer>,
     ) -> Result<(Buffer, Buffer)> {
-        let (loss, dlogits) = loss::cross_entropy(classes, logits, labels, smoothing, denominator);
-        Ok((self.pool.holding(&[loss]), self.pool.holding(&dlogits)))
+        let rows = sums.granule(labels.len());
+        let (losses, dlogits) = loss::cross_entropy(classes, logits, labels, smoothing, denominator, rows);
+        Ok((self.loss_sum(&mut sums, losses), self.pool.holding(&dlogits)))
     }
-    fn binary_cross_entropy(&self, logits: &Buffer, targets: &[f32], denominator: f64) -> Result<(Buffer, Buffer)> {
-        let (loss, dlogits) = loss::binary_cross_entropy(logits, targets, denominator);
-        Ok((self.pool.holding(&[loss]), self.pool.holding(&dlogits)))
+    fn binary_cross_entropy(
+        &self,
+        logits: &Buffer,
+        targets: &[f32],
+        denominator: f64,
+        mut sums: Sums<Buffer>,
+    ) -> Result<(Buffer, Buffer)> {
+        let (losses, dlogits) = loss::binary_cross_entropy(logits, targets, denominator, sums.granule(targets.len()));
+        Ok((self.loss_sum(&mut sums, losses), self.pool.holding(&dlogits)))
     }
     fn adamw(&self, step: AdamW, value: &mut Buffer, grad: &Buffer, m: &mut Buffer, v: &mut Buffer) -> Result<()> {
         elementwise::adamw(self, step, value, grad, m, v);

@@ -1,7 +1,8 @@
 //! LayerNorm, a piece of rows at a time.
 
 use super::math::{add_assign, simd, sum, sum_by};
-use super::threads::{add_up, piece_rows};
+use super::threads::{add_up, piece_rows, runs, shares};
+use crate::autograd::Sums;
 use super::{Buffer, Cpu};
 
 /// ((x, y), (mean, 1 / standard deviation)) of a piece.
@@ -56,18 +57,19 @@ pub(super) fn layer_norm_backward(
     cpu: &Cpu,
     args: &NormBackward<'_>,
     need: (bool, bool),
+    mut sums: Sums<Buffer>,
 ) -> (Option<Buffer>, Option<(Buffer, Buffer)>) {
     let cols = args.cols;
-    let rows = piece_rows(cols);
+    let runs = runs(args.mean.len(), sums.granule(args.mean.len()), piece_rows(cols));
     let mut dx = need.0.then(|| cpu.pool.dirty(args.x.len()));
-    let mut dx_pieces = dx.as_mut().map(|dx| dx.chunks_mut(rows * cols));
-    let pieces = (0..args.mean.len()).step_by(rows).map(|first| (first, dx_pieces.as_mut().and_then(Iterator::next)));
-    let partials = cpu.threads.map(pieces.collect(), |(first, mut dx): (usize, Option<&mut [f32]>)| {
+    let pieces: Vec<_> = runs.iter().copied().zip(shares(&runs, cols, dx.as_deref_mut())).collect();
+    let partials = cpu.threads.map(pieces, |(run, mut dx)| {
+        let first = run.first;
         simd(
             #[inline(always)]
             || {
                 let mut sums = need.1.then(|| (vec![0.0; cols], vec![0.0; cols]));
-                for i in first..(first + rows).min(args.mean.len()) {
+                for i in first..first + run.count {
                     let (x, dy) = (&args.x[i * cols..(i + 1) * cols], &args.dy[i * cols..(i + 1) * cols]);
                     let (mean, rstd) = (args.mean[i], args.rstd[i]);
                     if let Some((dweight, dbias)) = &mut sums {
@@ -92,13 +94,19 @@ pub(super) fn layer_norm_backward(
             },
         )
     });
-    let sums = need.1.then(|| {
-        let (mut dweight, mut dbias) = (cpu.pool.zeros(cols), cpu.pool.zeros(cols));
-        for (weight, bias) in partials.into_iter().flatten() {
+    let made = need.1.then(|| {
+        let (mut dweight, mut dbias) = (cpu.sum_block(&mut sums, 0, cols), cpu.sum_block(&mut sums, 1, cols));
+        let mut partials = runs.iter().zip(partials).peekable();
+        while let Some((run, partial)) = partials.next() {
+            let (mut weight, mut bias) = partial.unwrap_or_default();
+            while let Some((_, Some((more_weight, more_bias)))) = partials.next_if(|(next, _)| next.granule == run.granule) {
+                add_up(&mut weight, [more_weight]);
+                add_up(&mut bias, [more_bias]);
+            }
             add_up(&mut dweight, [weight]);
             add_up(&mut dbias, [bias]);
         }
         (dweight, dbias)
     });
-    (dx, sums)
+    (dx, made)
 }

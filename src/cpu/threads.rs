@@ -61,6 +61,40 @@ pub(super) fn piece_rows(cols: usize) -> usize {
     (PIECE / cols.max(1)).max(1)
 }
 
+/// A run of rows that is worked on at once, within one granule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Its first row.
+    pub(super) first: usize,
+    /// Its rows.
+    pub(super) count: usize,
+    /// The granule that it lies in.
+    pub(super) granule: usize,
+}
+
+/// `rows` cut into granules, and those into runs of `most` rows.
+pub(super) fn runs(rows: usize, granule: usize, most: usize) -> Vec<Run> {
+    let mut list = Vec::new();
+    for start in (0..rows).step_by(granule) {
+        let end = (start + granule).min(rows);
+        let firsts = (start..end).step_by(most);
+        list.extend(firsts.map(|first| Run { first, count: most.min(end - first), granule: start / granule }));
+    }
+    list
+}
+
+/// The runs' shares of a matrix with `cols` columns, each to be written by one of them.
+pub(super) fn shares<'a>(runs: &[Run], cols: usize, matrix: Option<&'a mut [f32]>) -> Vec<Option<&'a mut [f32]>> {
+    let Some(mut rest) = matrix else { return runs.iter().map(|_| None).collect() };
+    let mut list = Vec::new();
+    for run in runs {
+        let (share, more) = std::mem::take(&mut rest).split_at_mut(run.count * cols);
+        list.push(Some(share));
+        rest = more;
+    }
+    list
+}
+
 /// Adds up the pieces' partial sums in their order.
 pub(super) fn add_up(into: &mut [f32], partials: impl IntoIterator<Item = Vec<f32>>) {
     for partial in partials {

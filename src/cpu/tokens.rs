@@ -4,7 +4,7 @@ use super::gemm::{mat, mat_mut, product};
 use super::math::{add_assign, axpy, scale, simd};
 use super::threads::{add_up, linear_rows};
 use super::{Buffer, Cpu};
-use crate::autograd::{IMAGENET_MEAN, IMAGENET_STD, TokenDims};
+use crate::autograd::{IMAGENET_MEAN, IMAGENET_STD, Sums, TokenDims};
 
 /// See [`crate::autograd::Backend::patches`].
 pub(super) fn patches(cpu: &Cpu, images: &[u8], batch: usize, size: usize, patch: usize) -> Buffer {
@@ -107,14 +107,27 @@ pub(super) fn assemble_tokens_backward(
     cpu: &Cpu,
     dims: TokenDims,
     dy: &[f32],
+    mut sums: Sums<Buffer>,
 ) -> (Buffer, Buffer, Buffer, Option<Buffer>) {
     let (width, tokens) = (dims.width, dims.tokens());
     let mut dpatches = cpu.pool.dirty(dims.batch * dims.patches * width);
     let own_patches = |dy: &[f32], out: &mut [f32]| out.copy_from_slice(&dy[(1 + dims.registers) * width..]);
     let pieces = dy.chunks(tokens * width).zip(dpatches.chunks_mut(dims.patches * width)).collect();
     cpu.threads.each(pieces, |(dy, out): (&[f32], &mut [f32])| own_patches(dy, out));
-    // The sum over images, a range of tokens at a time.
+    // The sum over images, one after the other, a range of tokens at a time.
+    let (mut dcls, mut dpos) = (cpu.sum_block(&mut sums, 0, width), cpu.sum_block(&mut sums, 1, (1 + dims.patches) * width));
+    let mut dregisters = (dims.registers > 0).then(|| cpu.sum_block(&mut sums, 2, dims.registers * width));
     let mut total = cpu.pool.zeros(tokens * width);
+    let (first, rest) = total.split_at_mut(width);
+    first.copy_from_slice(&dpos[..width]);
+    rest[dims.registers * width..].copy_from_slice(&dpos[width..]);
+    if let Some(dregisters) = &dregisters {
+        rest[..dims.registers * width].copy_from_slice(dregisters);
+    }
+    simd(
+        #[inline(always)]
+        || dy.chunks_exact(tokens * width).for_each(|dy| add_assign(&mut dcls, &dy[..width])),
+    );
     let len = super::threads::PIECE;
     cpu.threads.each(total.chunks_mut(len).enumerate().collect(), |(piece, total): (usize, &mut [f32])| {
         simd(
@@ -124,11 +137,12 @@ pub(super) fn assemble_tokens_backward(
     });
     let (first, rest) = total.split_at(width);
     let (registers, patches) = rest.split_at(dims.registers * width);
-    let mut dpos = cpu.pool.dirty((1 + dims.patches) * width);
     dpos[..width].copy_from_slice(first);
     dpos[width..].copy_from_slice(patches);
-    let dregisters = (dims.registers > 0).then(|| cpu.pool.holding(registers));
-    (dpatches, cpu.pool.holding(first), dpos, dregisters)
+    if let Some(dregisters) = &mut dregisters {
+        dregisters.copy_from_slice(registers);
+    }
+    (dpatches, dcls, dpos, dregisters)
 }
 
 /// See [`crate::autograd::Backend::pool`].

@@ -22,7 +22,7 @@ pub use real::Real;
 use crate::Result;
 use crate::autograd::{
     AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    TokenDims, dropout_keeps,
+    Sums, TokenDims, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -88,8 +88,20 @@ impl<T: Real> Backend for Reference<T> {
     ) -> Result<LinearOutput<Vec<T>>> {
         Ok(linear::linear(dims, x, w, bias, adapters))
     }
-    fn linear_backward(&self, args: LinearBackward<'_, Vec<T>>) -> Result<LinearGrads<Vec<T>>> {
-        Ok(linear::linear_backward(args))
+    fn linear_backward(
+        &self,
+        args: LinearBackward<'_, Vec<T>>,
+        mut sums: Sums<Vec<T>>,
+    ) -> Result<LinearGrads<Vec<T>>> {
+        let mut grads = linear::linear_backward(args);
+        grads.w = grads.w.map(|w| sums.finish(0, w, add));
+        grads.bias = grads.bias.map(|bias| sums.finish(1, bias, add));
+        for (index, grads) in grads.adapters.iter_mut().enumerate() {
+            grads.a = grads.a.take().map(|a| sums.finish(2 + 3 * index, a, add));
+            grads.b = grads.b.take().map(|b| sums.finish(3 + 3 * index, b, add));
+            grads.gain = grads.gain.take().map(|gain| sums.finish(4 + 3 * index, gain, add));
+        }
+        Ok(grads)
     }
     fn dora_norm(&self, dims: AdapterDims, k: usize, w: &Vec<T>, a: &Vec<T>, b: &Vec<T>) -> Result<Vec<T>> {
         let rows = &w[dims.first_row * k..][..dims.rows * k];
@@ -131,11 +143,11 @@ impl<T: Real> Backend for Reference<T> {
         dora::merge(dims, k, w, a, b, gain);
         Ok(())
     }
-    fn dropout(&self, x: &Vec<T>, p: f64, seed: u64) -> Result<Vec<T>> {
+    fn dropout(&self, x: &Vec<T>, p: f64, seed: u64, first: u64) -> Result<Vec<T>> {
         let scale = T::from_f64(1.0 / (1.0 - p));
         Ok(x.iter()
             .enumerate()
-            .map(|(i, &x)| if dropout_keeps(seed, i as u64, p) { scale * x } else { T::ZERO })
+            .map(|(i, &x)| if dropout_keeps(seed, first + i as u64, p) { scale * x } else { T::ZERO })
             .collect())
     }
     fn attention(&self, dims: AttentionDims, qkv: &Vec<T>) -> Result<(Vec<T>, Vec<T>)> {
@@ -173,8 +185,10 @@ impl<T: Real> Backend for Reference<T> {
         rstd: &Vec<T>,
         dy: &Vec<T>,
         need: (bool, bool),
+        mut sums: Sums<Vec<T>>,
     ) -> Result<(Option<Vec<T>>, Option<(Vec<T>, Vec<T>)>)> {
-        Ok(norm::layer_norm_backward(cols, x, weight, mean, rstd, dy, need))
+        let (dx, made) = norm::layer_norm_backward(cols, x, weight, mean, rstd, dy, need);
+        Ok((dx, made.map(|(dweight, dbias)| (sums.finish(0, dweight, add), sums.finish(1, dbias, add)))))
     }
     fn gelu(&self, x: &Vec<T>) -> Result<Vec<T>> {
         Ok(mlp::gelu(x))
@@ -200,8 +214,10 @@ impl<T: Real> Backend for Reference<T> {
         gamma: &Vec<T>,
         dy: &Vec<T>,
         need: (bool, bool),
+        mut sums: Sums<Vec<T>>,
     ) -> Result<(Option<Vec<T>>, Option<Vec<T>>)> {
-        Ok(mlp::layer_scale_backward(cols, h, gamma, dy, need))
+        let (dh, dgamma) = mlp::layer_scale_backward(cols, h, gamma, dy, need);
+        Ok((dh, dgamma.map(|dgamma| sums.finish(0, dgamma, add))))
     }
     fn resample_positions(
         &self,
@@ -238,8 +254,11 @@ impl<T: Real> Backend for Reference<T> {
         &self,
         dims: TokenDims,
         dy: &Vec<T>,
+        mut sums: Sums<Vec<T>>,
     ) -> Result<(Vec<T>, Vec<T>, Vec<T>, Option<Vec<T>>)> {
-        Ok(tokens::assemble_tokens_backward(dims, dy))
+        let (patches, cls, pos, registers) = tokens::assemble_tokens_backward(dims, dy);
+        let (cls, pos) = (sums.finish(0, cls, add), sums.finish(1, pos, add));
+        Ok((patches, cls, pos, registers.map(|registers| sums.finish(2, registers, add))))
     }
     fn pool(&self, dims: TokenDims, with_mean: bool, x: &Vec<T>) -> Result<Vec<T>> {
         Ok(tokens::pool(dims, with_mean, x))
@@ -254,16 +273,27 @@ impl<T: Real> Backend for Reference<T> {
         labels: &[usize],
         smoothing: f64,
         denominator: f64,
+        mut sums: Sums<Vec<T>>,
     ) -> Result<(Vec<T>, Vec<T>)> {
         let (loss, dlogits) = loss::cross_entropy(classes, logits, labels, smoothing, denominator);
-        Ok((vec![loss], dlogits))
+        Ok((sums.finish(0, vec![loss], add), dlogits))
     }
-    fn binary_cross_entropy(&self, logits: &Vec<T>, targets: &[f32], denominator: f64) -> Result<(Vec<T>, Vec<T>)> {
+    fn binary_cross_entropy(
+        &self,
+        logits: &Vec<T>,
+        targets: &[f32],
+        denominator: f64,
+        mut sums: Sums<Vec<T>>,
+    ) -> Result<(Vec<T>, Vec<T>)> {
         let (loss, dlogits) = loss::binary_cross_entropy(logits, targets, denominator);
-        Ok((vec![loss], dlogits))
+        Ok((sums.finish(0, vec![loss], add), dlogits))
     }
     fn adamw(&self, step: AdamW, value: &mut Vec<T>, grad: &Vec<T>, m: &mut Vec<T>, v: &mut Vec<T>) -> Result<()> {
         optimizer::adamw(step, value, grad, m, v);
         Ok(())
     }
+}
+
+fn add<T: Real>(sum: &mut Vec<T>, more: &Vec<T>) {
+    sum.iter_mut().zip(more).for_each(|(sum, &more)| *sum += more);
 }

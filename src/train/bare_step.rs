@@ -26,6 +26,7 @@ const LR: f64 = 1e-6;
 pub struct BareStep<B: Backend> {
     model: Model<B>,
     optimizer: Optimizer<B>,
+    grads: Grads<B>,
     options: StepOptions,
     batches: Vec<Batch>,
     taken: usize,
@@ -42,6 +43,7 @@ impl<B: Backend> BareStep<B> {
         let model = Model::for_training(backend, config, backbone, &labels, Task::Multiclass, &mut |_| {})?;
         let hyper = Hyper { grad_clip: config.grad_clip, ..Hyper::new(config.weight_decay) };
         let optimizer = Optimizer::new(&model.params, hyper)?;
+        let grads = Grads::with_blocks(&model.params)?;
         let options = StepOptions {
             task: Task::Multiclass,
             label_smoothing: config.label_smoothing,
@@ -50,7 +52,7 @@ impl<B: Backend> BareStep<B> {
         };
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
-        Ok(Self { model, optimizer, options, batches, taken: 0 })
+        Ok(Self { model, optimizer, grads, options, batches, taken: 0 })
     }
 
     /// One step, as a run takes it: upload, forward, backward, AdamW. Returns the loss.
@@ -58,11 +60,11 @@ impl<B: Backend> BareStep<B> {
     /// # Errors
     /// As in training.
     pub fn run(&mut self) -> Result<f64> {
-        let Self { model, optimizer, options, batches, taken } = self;
+        let Self { model, optimizer, grads, options, batches, taken } = self;
         let batch = &batches[*taken % batches.len()];
-        let mut grads = Grads::new(&model.params);
-        let loss = forward_backward(&model.vit, &model.params, batch, *options, *taken as u64, &mut grads)?;
-        optimizer.step(&mut model.params, &mut grads, LR)?;
+        grads.restart();
+        let loss = forward_backward(&model.vit, &model.params, batch, *options, *taken as u64, grads)?;
+        optimizer.step(&mut model.params, grads, LR)?;
         *taken += 1;
         Ok(loss)
     }

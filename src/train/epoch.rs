@@ -9,7 +9,7 @@ use super::log::{Line, RunLog, StepLine, ValLine};
 use super::run::Run;
 use super::step::{StepOptions, forward_backward};
 use super::ui::Ui;
-use crate::autograd::{Backend, Grads};
+use crate::autograd::Backend;
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -69,14 +69,14 @@ impl<B: Backend> Run<'_, B> {
             let batch = batch?;
             let _range = profile::range("step");
             let count = batch.indices.len();
-            let mut grads = Grads::new(&self.model.params);
+            self.grads.restart();
             let seed = step_seed(self.config.seed, progress.step);
-            let loss = forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut grads)?;
+            let loss = forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut self.grads)?;
             if !loss.is_finite() {
                 return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
             }
             let lr = progress.schedule.lr(progress.step as usize);
-            if let Err(error) = self.optimizer.step(&mut self.model.params, &mut grads, lr) {
+            if let Err(error) = self.optimizer.step(&mut self.model.params, &mut self.grads, lr) {
                 return Err(match error {
                     Error::NonFinite(what) => self.diverged(&what),
                     other => other,

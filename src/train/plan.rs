@@ -61,6 +61,7 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
     let backend = make();
     let mut model = empty_model(&backend, &config, vit, load)?;
     let mut optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
+    let mut grads = Grads::with_blocks(&model.params)?;
     // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
     let sizes = [images, if train > images { images } else { 0 }, train % images];
     let most = config.batch_size.min(val);
@@ -68,7 +69,7 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
     for _ in 0..2 {
         for images in sizes.into_iter().filter(|&images| images > 0) {
             let batch = batch(&backend, images);
-            let mut grads = Grads::new(&model.params);
+            grads.restart();
             forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads)?;
             optimizer.step(&mut model.params, &mut grads, 0.0)?;
         }
@@ -79,13 +80,11 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
 
     let named = held + moments + trained + saved.values().sum::<usize>() as u64;
     let peak = backend.peak_bytes();
-    // Gradients take the place of what was saved as the backward pass frees it: only those are counted that are more than it was.
-    let gradients = trained.saturating_sub(named.saturating_sub(peak));
     let mut parts = vec![
         ("frozen weights".to_owned(), held - trained),
         ("trained values".to_owned(), trained),
         ("optimiser moments".to_owned(), moments),
-        ("gradients".to_owned(), gradients),
+        ("gradients".to_owned(), trained),
     ];
     parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
     parts.push(("passing through".to_owned(), peak.saturating_sub(named)));

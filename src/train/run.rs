@@ -19,7 +19,7 @@ use super::schedule::Schedule;
 use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs, interrupt};
-use crate::autograd::{Backend, Counting};
+use crate::autograd::{Backend, Counting, Grads};
 use crate::config::{Augment, ScheduleKind, Task, TrainConfig};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
@@ -173,6 +173,7 @@ impl Prepared<'_> {
             ..Hyper::new(config.weight_decay)
         };
         let optimizer = Optimizer::new(&model.params, hyper)?;
+        let grads = Grads::with_blocks(&model.params)?;
         Run {
             config,
             dir,
@@ -180,6 +181,7 @@ impl Prepared<'_> {
             data,
             model,
             optimizer,
+            grads,
             train,
             val,
             options,
@@ -203,6 +205,7 @@ pub(super) struct Run<'a, B: Backend> {
     data: String,
     pub(super) model: Model<B>,
     pub(super) optimizer: Optimizer<B>,
+    pub(super) grads: Grads<B>,
     pub(super) train: Loader,
     pub(super) val: Option<Loader>,
     pub(super) options: StepOptions,

@@ -1,6 +1,6 @@
 //! One optimiser step's gradients: the batch walked in micro-batches, exactly.
 
-use crate::autograd::{Backend, Crop, Grads, Images, Params, Tape, Tensor};
+use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, Tape, Tensor};
 use crate::config::Task;
 use crate::data::Batch;
 use crate::gpu::profile;
@@ -32,23 +32,38 @@ pub fn forward_backward<B: Backend>(
 ) -> Result<f64> {
     let count = batch.indices.len();
     let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
-    let mut loss = 0.0;
-    for (part, first) in (0..count).step_by(micro).enumerate() {
+    // What follows from the values alone is made once, and its gradient flows back once.
+    let shared = Tape::new(params);
+    let derived = vit.derive(&shared)?;
+    grads.reserve_derived(params.len(), &derived)?;
+    let mut loss = None;
+    for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
-        // Each part draws masks of its own.
-        let seed = dropout_seed.wrapping_add((part as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mode = Mode { dropout_seed: Some(seed), checkpointing: options.checkpointing };
-        let tape = Tape::new(params);
-        let part_loss = {
+        let mode = Mode {
+            dropout_seed: Some(dropout_seed),
+            first_image: first,
+            images: images.len(),
+            checkpointing: options.checkpointing,
+        };
+        let tape = Tape::new(params).over_images(images.len()).with_derived(&derived);
+        let so_far = {
             let _range = profile::range("forward");
             let logits = vit.logits(&tape, pixels(batch, &images), images.len(), mode)?;
-            loss_of(&tape, &logits, batch, images, options)?
+            loss_of(&tape, &logits, batch, images, options, loss.take())?
         };
-        loss += f64::from(part_loss.array().download(params.backend())?[0]);
         let _range = profile::range("backward");
-        tape.backward(&part_loss, grads)?;
+        tape.backward(&so_far, grads)?;
+        loss = Some(so_far.into_array());
     }
-    Ok(loss)
+    let _range = profile::range("backward");
+    let reached = derived.with_grads(params.len(), grads);
+    if !reached.is_empty() {
+        shared.backward_with_all(reached, grads)?;
+    }
+    match loss {
+        Some(loss) => Ok(f64::from(loss.download(params.backend())?[0])),
+        None => Ok(0.0),
+    }
 }
 
 /// Logits of a batch without gradients, walked in parts of `micro` images: \[images * classes\] on the host, and the summed loss times the batch's count.
@@ -61,11 +76,12 @@ pub fn evaluate_batch<B: Backend>(
     let count = batch.indices.len();
     let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
     let (mut all, mut loss) = (Vec::new(), 0.0);
+    let derived = vit.derive(&Tape::inference(params))?;
     for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
-        let tape = Tape::inference(params);
+        let tape = Tape::inference(params).over_images(images.len()).with_derived(&derived);
         let logits = vit.logits(&tape, pixels(batch, &images), images.len(), Mode::default())?;
-        let part = loss_of(&tape, &logits, batch, images, options)?;
+        let part = loss_of(&tape, &logits, batch, images, options, None)?;
         loss += f64::from(part.array().download(params.backend())?[0]);
         all.extend(logits.array().download(params.backend())?);
     }
@@ -97,17 +113,18 @@ fn loss_of<B: Backend>(
     batch: &Batch,
     images: std::ops::Range<usize>,
     options: StepOptions,
+    before: Option<Array<B>>,
 ) -> Result<Tensor<B>> {
     let count = batch.indices.len();
     match options.task {
-        Task::Multiclass => tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64),
+        Task::Multiclass => tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64, before),
         Task::Multilabel => {
             let classes = batch.targets.len() / count.max(1);
             if logits.shape().last() != Some(&classes) {
                 return Err(Error::shape("multi-label targets", logits.shape(), classes));
             }
             let targets = &batch.targets[images.start * classes..images.end * classes];
-            tape.binary_cross_entropy(logits, targets, (count * classes) as f64)
+            tape.binary_cross_entropy(logits, targets, (count * classes) as f64, before)
         }
     }
 }

@@ -59,7 +59,9 @@ pub fn build<B: Backend>(
         return Err(Error::input(format!("backbone: unexpected tensor '{name}': no part of the model takes it")));
     }
     let (config, pool, input_size) = (config.clone(), options.pool, options.input_size);
-    Ok(Vit { config, patch, cls, positions, resample, registers, blocks, norm, head, pool, input_size })
+    let mut vit = Vit { config, patch, cls, positions, resample, registers, blocks, norm, head, pool, input_size };
+    vit.number_derived();
+    Ok(vit)
 }
 
 struct Builder<'a, B: Backend> {
@@ -204,7 +206,7 @@ impl<B: Backend> Builder<'_, B> {
         };
         let dims = AdapterDims { first_row, rows, rank, scale: config.scale_of((layer, site)) };
         let norm_grad = self.options.dora_norm_grad;
-        Ok(SiteAdapter { layer, site, dims, a, b, magnitude, dropout: config.dropout, norm_grad })
+        Ok(SiteAdapter { layer, site, dims, a, b, magnitude, dropout: config.dropout, norm_grad, gain_slot: 0 })
     }
 
     fn head(&mut self, head: &Classifier) -> Result<Linear> {

@@ -34,6 +34,8 @@ pub struct SiteAdapter {
     pub dropout: f64,
     /// DoRA: differentiate through the norm.
     pub norm_grad: bool,
+    /// Where the gain stands among the values that are derived once a step.
+    pub gain_slot: usize,
 }
 
 /// How a forward pass is run.
@@ -41,6 +43,10 @@ pub struct SiteAdapter {
 pub struct Mode {
     /// Seed of this pass's dropout masks; none: evaluation.
     pub dropout_seed: Option<u64>,
+    /// The pass's first image in its batch: dropout masks follow the image.
+    pub first_image: usize,
+    /// Images of the pass.
+    pub images: usize,
     /// Keep only each block's input and compute the rest again in the backward pass.
     pub checkpointing: bool,
 }
@@ -104,22 +110,30 @@ impl SiteAdapter {
         mode: Mode,
     ) -> Result<AdapterInput<B>> {
         let (a, b) = (tape.param(self.a), tape.param(self.b));
-        let gain = match self.magnitude {
-            Some(magnitude) => {
-                let norm = if self.norm_grad {
-                    tape.dora_norm(self.dims, weight, &a, &b)?
-                } else {
-                    tape.dora_norm(self.dims, weight, &a.detach(), &b.detach())?
-                };
-                Some(tape.magnitude_rescale(&tape.param(magnitude), &norm)?)
-            }
-            None => None,
+        let gain = match self.magnitude.and_then(|_| tape.derived(self.gain_slot)) {
+            Some(gain) => Some(gain),
+            None => self.gain(tape, weight)?,
         };
         let dropped = match mode.dropout_seed {
-            Some(seed) if self.dropout > 0.0 => Some(tape.dropout(x, self.dropout, self.mask_seed(seed))?),
+            Some(seed) if self.dropout > 0.0 => {
+                let of_image = x.array().elements() / mode.images.max(1);
+                let first = (mode.first_image * of_image) as u64;
+                Some(tape.dropout(x, self.dropout, self.mask_seed(seed), first)?)
+            }
             _ => None,
         };
         Ok(AdapterInput { dims: self.dims, a, b, gain, dropped })
+    }
+
+    /// DoRA's g = m / n.
+    pub(super) fn gain<B: Backend>(&self, tape: &Tape<'_, B>, weight: &Tensor<B>) -> Result<Option<Tensor<B>>> {
+        let Some(magnitude) = self.magnitude else { return Ok(None) };
+        let (mut a, mut b) = (tape.param(self.a), tape.param(self.b));
+        if !self.norm_grad {
+            (a, b) = (a.detach(), b.detach());
+        }
+        let norm = tape.dora_norm(self.dims, weight, &a, &b)?;
+        Ok(Some(tape.magnitude_rescale(&tape.param(magnitude), &norm)?))
     }
 
     /// Every site draws a mask of its own, as peft's one dropout module a site does.

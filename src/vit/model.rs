@@ -3,7 +3,7 @@
 use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
-use crate::autograd::{Array, AttentionDims, Backend, Images, ParamId, Tape, Tensor, TokenDims};
+use crate::autograd::{Array, AttentionDims, Derived, Backend, Images, ParamId, Tape, Tensor, TokenDims};
 use crate::config::Pool;
 use crate::gpu::profile;
 use crate::{Error, Result};
@@ -66,7 +66,10 @@ impl Vit {
         let patches = self.patch.forward(tape, &columns, mode)?;
         let mut positions = tape.param(self.positions);
         if let Some(matrix) = self.resample {
-            positions = tape.resample_positions(&positions, &tape.params().get(matrix).value)?;
+            positions = match tape.derived(0) {
+                Some(positions) => positions,
+                None => tape.resample_positions(&positions, &tape.params().get(matrix).value)?,
+            };
         }
         let registers = self.registers.map(|id| tape.param(id));
         tape.assemble_tokens(dims, &patches, &tape.param(self.cls), &positions, registers.as_ref())
@@ -81,6 +84,7 @@ impl Vit {
         blocks: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
+        let mode = Mode { images: batch, ..mode };
         let heads = self.config.heads;
         let dims = AttentionDims {
             batch,
@@ -120,10 +124,34 @@ impl Vit {
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
+        let mode = Mode { images: batch, ..mode };
         let x = self.features(tape, images, batch, mode)?;
         let pooled = tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)?;
         drop(x);
         self.head.forward(tape, &pooled, mode)
+    }
+
+    /// Gives each gain its place among the derived values, as [`Vit::derive`] lists them.
+    pub(super) fn number_derived(&mut self) {
+        let mut next = usize::from(self.resample.is_some());
+        let linears = self.blocks.iter_mut().flat_map(|b| [&mut b.qkv, &mut b.output, &mut b.mlp_in, &mut b.mlp_out]);
+        for adapter in linears.flat_map(|linear| &mut linear.adapters).filter(|adapter| adapter.magnitude.is_some()) {
+            adapter.gain_slot = next;
+            next += 1;
+        }
+    }
+
+    /// What follows from the model's values alone and is the same for all parts of a batch: resampled positions, then the gains by
+    /// [`super::linear::SiteAdapter::gain_slot`]. `tape` is one of its own.
+    pub fn derive<B: Backend>(&self, tape: &Tape<'_, B>) -> Result<Derived<B>> {
+        let mut list = Vec::new();
+        if let Some(matrix) = self.resample {
+            list.push(tape.resample_positions(&tape.param(self.positions), &tape.params().get(matrix).value)?);
+        }
+        for (linear, adapter) in self.adapters() {
+            list.extend(adapter.gain(tape, &tape.param(linear.weight))?);
+        }
+        Ok(Derived::new(list))
     }
 
     /// All adapters, by block and place.

@@ -2,7 +2,7 @@
 
 use super::expect;
 use crate::Result;
-use crate::autograd::{Array, AttentionDims, Backend, InputGrads, Tape, Tensor};
+use crate::autograd::{Array, AttentionDims, Backend, InputGrads, Needs, Tape, Tensor};
 
 impl<B: Backend> Tape<'_, B> {
     /// softmax(q k^T / sqrt head_dim) v for every image and head. qkv \[batch * tokens, 3 D\]; the result \[batch * tokens, D\].
@@ -24,7 +24,7 @@ fn backward<B: Backend>(
     dims: AttentionDims,
     saved: &[Array<B>],
     dy: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let [qkv, out, lse] = [0, 1, 2].map(|i| &saved[i]);
     let dqkv = backend.attention_backward(dims, qkv.buffer(), out.buffer(), lse.buffer(), dy.buffer())?;

@@ -2,7 +2,7 @@
 
 use super::{expect, rows_cols};
 use crate::Result;
-use crate::autograd::{AdapterDims, Array, Backend, InputGrads, Tape, Tensor};
+use crate::autograd::{AdapterDims, Array, Backend, InputGrads, Needs, Tape, Tensor};
 
 impl<B: Backend> Tape<'_, B> {
     /// n_j = || W_j + s (B A)_j || over an adapter's rows (Liu et al. 2024, equation 5). The gradient goes to A and B; a trained W is an error, since
@@ -29,10 +29,11 @@ impl<B: Backend> Tape<'_, B> {
         Ok(self.record("magnitude_rescale", &[magnitude, norm], gain, saved, (), rescale_backward))
     }
 
-    /// Inverted dropout with a mask that follows from `seed`: the backward pass recomputes it, nothing is kept.
-    pub fn dropout(&self, x: &Tensor<B>, p: f64, seed: u64) -> Result<Tensor<B>> {
-        let y = Array::new(self.backend(), self.backend().dropout(x.array().buffer(), p, seed)?, x.shape())?;
-        Ok(self.record("dropout", &[x], y, vec![], (p, seed), dropout_backward))
+    /// Inverted dropout with a mask that follows from `seed` and each element's place in the batch, where x begins at `first`: the backward
+    /// pass recomputes it, nothing is kept.
+    pub fn dropout(&self, x: &Tensor<B>, p: f64, seed: u64, first: u64) -> Result<Tensor<B>> {
+        let y = Array::new(self.backend(), self.backend().dropout(x.array().buffer(), p, seed, first)?, x.shape())?;
+        Ok(self.record("dropout", &[x], y, vec![], (p, seed, first), dropout_backward))
     }
 }
 
@@ -41,7 +42,7 @@ fn norm_backward<B: Backend>(
     (dims, k): (AdapterDims, usize),
     saved: &[Array<B>],
     dnorm: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let [w, a, b, norm] = [0, 1, 2, 3].map(|i| saved[i].buffer());
     let (da, db) = backend.dora_norm_backward(dims, k, w, a, b, norm, dnorm.buffer())?;
@@ -53,7 +54,7 @@ fn rescale_backward<B: Backend>(
     (): (),
     saved: &[Array<B>],
     dgain: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let (dm, dn) = backend.magnitude_rescale_backward(saved[0].buffer(), saved[1].buffer(), dgain.buffer())?;
     Ok(vec![Some(Array::new(backend, dm, dgain.shape())?), Some(Array::new(backend, dn, dgain.shape())?)])
@@ -61,10 +62,10 @@ fn rescale_backward<B: Backend>(
 
 fn dropout_backward<B: Backend>(
     backend: &B,
-    (p, seed): (f64, u64),
+    (p, seed, first): (f64, u64, u64),
     _saved: &[Array<B>],
     dy: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
-    Ok(vec![Some(Array::new(backend, backend.dropout(dy.buffer(), p, seed)?, dy.shape())?)])
+    Ok(vec![Some(Array::new(backend, backend.dropout(dy.buffer(), p, seed, first)?, dy.shape())?)])
 }

@@ -2,7 +2,7 @@
 
 use super::{expect, rows_cols};
 use crate::autograd::{
-    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Tape, Tensor,
+    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Needs, Sums, Tape, Tensor,
 };
 use crate::{Error, Result};
 
@@ -281,7 +281,7 @@ fn backward<B: Backend>(
     plan: Plan,
     saved: &[Array<B>],
     dy: Array<B>,
-    needs: &[bool],
+    needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     // The saved list is read in the order in which `linear` wrote it.
     let mut list = saved.iter();
@@ -302,13 +302,13 @@ fn backward<B: Backend>(
         adapters.push(Adapter { dims: adapter.dims, a, b, gain, dropped });
     }
     let first_adapter_input = if plan.bias { 3 } else { 2 };
-    let last_adapter_input = needs.len() - usize::from(plan.residual);
+    let last_adapter_input = needs.count() - usize::from(plan.residual);
     let LinearDims { m, k, n } = plan.dims;
     // What reaches the residual is dL/dy itself; the linear's own gradient is behind LayerScale.
     let residual = gamma.is_some().then(|| dy.clone());
     let dy = match gamma {
         Some(gamma) => {
-            let (dh, _) = backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false))?;
+            let (dh, _) = backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false), Sums::fresh())?;
             let dh = dh.ok_or_else(|| Error::Internal("layer_scale gave no gradient".into()))?;
             Array::new(backend, dh, dy.shape())?
         }
@@ -328,11 +328,19 @@ fn backward<B: Backend>(
         need_x: needs[0],
         need_w: needs[1],
         need_bias: plan.bias && needs[2],
-        need_adapter: needs[first_adapter_input..last_adapter_input].iter().any(|&need| need),
+        need_adapter: needs.any(first_adapter_input..last_adapter_input),
     };
+    // W, bias, then A, B and gain of each adapter.
+    let mut places = vec![Some(1), plan.bias.then_some(2)];
+    let mut at = first_adapter_input;
+    for adapter in plan.adapters.iter().flatten() {
+        places.extend([Some(at), Some(at + 1), adapter.gain.then_some(at + 2)]);
+        at += 2 + usize::from(adapter.gain) + usize::from(adapter.dropped);
+    }
+    let sums = needs.sums(places)?;
     let made = match pre {
-        Some(pre) => backend.linear_backward_gelu(args, pre.buffer())?,
-        None => backend.linear_backward(args)?,
+        Some(pre) => backend.linear_backward_gelu(args, pre.buffer(), sums)?,
+        None => backend.linear_backward(args, sums)?,
     };
 
     let x_shape = with_width(dy.shape(), k);

@@ -1,18 +1,19 @@
 //! Losses. Each keeps its own gradient with respect to the logits, made in the forward pass.
 
 use super::rows_cols;
-use crate::autograd::{Array, Backend, InputGrads, Tape, Tensor};
+use crate::autograd::{Array, Backend, SumTo, Sums, Tape, Tensor};
 use crate::{Error, Result};
 
 impl<B: Backend> Tape<'_, B> {
     /// Softmax cross-entropy of logits \[batch, classes\], summed and divided by `denominator`: the whole batch's size, also where the
-    /// batch is walked in parts. `smoothing` as torch's label_smoothing.
+    /// batch is walked in parts. `smoothing` as torch's label_smoothing. The loss is added to `before`, those of the parts before it.
     pub fn cross_entropy(
         &self,
         logits: &Tensor<B>,
         labels: &[usize],
         smoothing: f64,
         denominator: f64,
+        before: Option<Array<B>>,
     ) -> Result<Tensor<B>> {
         let (rows, classes) = rows_cols("logits", logits.array())?;
         if rows != labels.len() {
@@ -22,20 +23,31 @@ impl<B: Backend> Tape<'_, B> {
             return Err(Error::shape("cross_entropy", format!("labels under {classes}"), label));
         }
         let buffer = logits.array().buffer();
-        let (loss, dlogits) = self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator)?;
-        self.record_loss("cross_entropy", logits, loss, dlogits)
+        let (loss, dlogits) = self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator, self.loss_sums(before)?)?;
+        self.put_loss("cross_entropy", logits, loss, dlogits)
     }
 
     /// Binary cross-entropy of sigmoids of logits \[batch, labels\], targets 0 or 1, summed and divided by `denominator`.
-    pub fn binary_cross_entropy(&self, logits: &Tensor<B>, targets: &[f32], denominator: f64) -> Result<Tensor<B>> {
+    pub fn binary_cross_entropy(
+        &self,
+        logits: &Tensor<B>,
+        targets: &[f32],
+        denominator: f64,
+        before: Option<Array<B>>,
+    ) -> Result<Tensor<B>> {
         if logits.array().elements() != targets.len() {
             return Err(Error::shape("binary_cross_entropy", logits.shape(), targets.len()));
         }
-        let (loss, dlogits) = self.backend().binary_cross_entropy(logits.array().buffer(), targets, denominator)?;
-        self.record_loss("binary_cross_entropy", logits, loss, dlogits)
+        let (loss, dlogits) = self.backend().binary_cross_entropy(logits.array().buffer(), targets, denominator, self.loss_sums(before)?)?;
+        self.put_loss("binary_cross_entropy", logits, loss, dlogits)
     }
 
-    fn record_loss(
+    fn loss_sums(&self, before: Option<Array<B>>) -> Result<Sums<B::Buffer>> {
+        let before = before.map(|loss| Ok::<_, Error>(SumTo { block: loss.into_buffer()?, add: true })).transpose()?;
+        Ok(Sums::new(self.images(), vec![before]))
+    }
+
+    fn put_loss(
         &self,
         op: &'static str,
         logits: &Tensor<B>,
@@ -44,24 +56,6 @@ impl<B: Backend> Tape<'_, B> {
     ) -> Result<Tensor<B>> {
         let loss = Array::new(self.backend(), loss, &[1])?;
         let dlogits = Array::new(self.backend(), dlogits, logits.shape())?;
-        Ok(self.record(op, &[logits], loss, vec![dlogits], (), backward))
+        Ok(self.record_loss(op, logits, loss, dlogits))
     }
-}
-
-/// dlogits was made for dloss = 1; another scale multiplies it.
-fn backward<B: Backend>(
-    backend: &B,
-    (): (),
-    saved: &[Array<B>],
-    dy: Array<B>,
-    _needs: &[bool],
-) -> Result<InputGrads<B>> {
-    let factor = f64::from(dy.download(backend)?[0]);
-    let dlogits = &saved[0];
-    if factor == 1.0 {
-        return Ok(vec![Some(dlogits.clone())]);
-    }
-    let mut scaled = backend.copy(dlogits.buffer())?;
-    backend.scale_assign(&mut scaled, factor)?;
-    Ok(vec![Some(Array::new(backend, scaled, dlogits.shape())?)])
 }

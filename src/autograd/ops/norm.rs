@@ -2,7 +2,7 @@
 
 use super::{expect, rows_cols};
 use crate::Result;
-use crate::autograd::{Array, Backend, InputGrads, Tape, Tensor};
+use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor};
 
 impl<B: Backend> Tape<'_, B> {
     /// LayerNorm over the last dimension (Ba et al. 2016), weight and bias \[cols\]. Keeps x and two statistics a row.
@@ -25,11 +25,12 @@ fn backward<B: Backend>(
     (rows, cols): (usize, usize),
     saved: &[Array<B>],
     dy: Array<B>,
-    needs: &[bool],
+    needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let [x, weight, mean, rstd] = [0, 1, 2, 3].map(|i| saved[i].buffer());
     let need = (needs[0], needs[1] || needs[2]);
-    let (dx, dparams) = backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need)?;
+    let sums = needs.sums([Some(1), Some(2)])?;
+    let (dx, dparams) = backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need, sums)?;
     let dx = dx.map(|dx| Array::new(backend, dx, dy.shape())).transpose()?;
     let (dweight, dbias) = match dparams {
         Some((dw, db)) => (Some(Array::new(backend, dw, &[cols])?), Some(Array::new(backend, db, &[cols])?)),

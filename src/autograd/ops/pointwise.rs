@@ -1,7 +1,7 @@
 //! GELU, SwiGLU, LayerScale with the residual.
 
 use super::{expect, rows_cols};
-use crate::autograd::{Array, Backend, InputGrads, Tape, Tensor};
+use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor};
 use crate::{Error, Result};
 
 impl<B: Backend> Tape<'_, B> {
@@ -47,7 +47,7 @@ fn swiglu_backward<B: Backend>(
     (rows, width): (usize, usize),
     saved: &[Array<B>],
     dy: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let h = &saved[0];
     let dh = backend.swiglu_backward(rows, width, h.buffer(), dy.buffer())?;
@@ -59,11 +59,12 @@ fn layer_scale_backward<B: Backend>(
     (rows, cols): (usize, usize),
     saved: &[Array<B>],
     dy: Array<B>,
-    needs: &[bool],
+    needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let h = saved.get(1).map(Array::buffer);
     let need = (needs[1], needs[2]);
-    let (dh, dgamma) = backend.layer_scale_backward(rows, cols, h, saved[0].buffer(), dy.buffer(), need)?;
+    let sums = needs.sums([Some(2)])?;
+    let (dh, dgamma) = backend.layer_scale_backward(rows, cols, h, saved[0].buffer(), dy.buffer(), need, sums)?;
     let dh = dh.map(|dh| Array::new(backend, dh, dy.shape())).transpose()?;
     let dgamma = dgamma.map(|dgamma| Array::new(backend, dgamma, &[cols])).transpose()?;
     Ok(vec![Some(dy), dh, dgamma])

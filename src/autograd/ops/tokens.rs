@@ -1,7 +1,7 @@
 //! From patches to a sequence, and from a sequence to the head's input.
 
 use super::{expect, rows_cols};
-use crate::autograd::{Array, Backend, InputGrads, Tape, Tensor, TokenDims};
+use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor, TokenDims};
 use crate::{Error, Result};
 
 impl<B: Backend> Tape<'_, B> {
@@ -64,7 +64,7 @@ fn resample_backward<B: Backend>(
     (from, to, width): (usize, usize, usize),
     saved: &[Array<B>],
     dy: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let dpos = backend.resample_positions_backward(from, to, width, saved[0].buffer(), dy.buffer())?;
     Ok(vec![Some(Array::new(backend, dpos, &[1 + from, width])?)])
@@ -75,16 +75,17 @@ fn assemble_backward<B: Backend>(
     dims: TokenDims,
     _saved: &[Array<B>],
     dy: Array<B>,
-    needs: &[bool],
+    needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
-    let (dpatches, dcls, dpos, dregisters) = backend.assemble_tokens_backward(dims, dy.buffer())?;
+    let sums = needs.sums([Some(1), Some(2), (needs.count() == 4).then_some(3)])?;
+    let (dpatches, dcls, dpos, dregisters) = backend.assemble_tokens_backward(dims, dy.buffer(), sums)?;
     let width = dims.width;
     let mut grads = vec![
         Some(Array::new(backend, dpatches, &[dims.batch * dims.patches, width])?),
         Some(Array::new(backend, dcls, &[width])?),
         Some(Array::new(backend, dpos, &[1 + dims.patches, width])?),
     ];
-    if needs.len() == 4 {
+    if needs.count() == 4 {
         grads.push(dregisters.map(|d| Array::new(backend, d, &[dims.registers, width])).transpose()?);
     }
     Ok(grads)
@@ -95,7 +96,7 @@ fn pool_backward<B: Backend>(
     (dims, with_mean): (TokenDims, bool),
     _saved: &[Array<B>],
     dy: Array<B>,
-    _needs: &[bool],
+    _needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let dx = backend.pool_backward(dims, with_mean, dy.buffer())?;
     Ok(vec![Some(Array::new(backend, dx, &[dims.batch * dims.tokens(), dims.width])?)])
