@@ -46,7 +46,19 @@ fn operations(c: &mut Criterion) {
     let (_, mean, rstd) = cpu.layer_norm(ROWS, WIDTH, &x, &gamma, &gamma, 1e-6).expect("layer_norm");
     group.throughput(bytes(3 * ROWS * WIDTH));
     group.bench_function("layer_norm_backward", |b| {
-        b.iter(|| black_box(cpu.layer_norm_backward(ROWS, WIDTH, &x, &gamma, &mean, &rstd, &dy, (true, true))));
+        b.iter(|| {
+            black_box(cpu.layer_norm_backward(
+                ROWS,
+                WIDTH,
+                &x,
+                &gamma,
+                &mean,
+                &rstd,
+                &dy,
+                (true, true),
+                peftk::autograd::Sums::fresh(),
+            ))
+        });
     });
     group.bench_function("layer_scale", |b| b.iter(|| black_box(cpu.layer_scale(ROWS, WIDTH, &x, &dy, &gamma))));
     group.throughput(bytes(2 * ROWS * 4 * WIDTH));
@@ -54,7 +66,7 @@ fn operations(c: &mut Criterion) {
     group.throughput(bytes(3 * ROWS * 4 * WIDTH));
     group.bench_function("gelu_backward", |b| b.iter(|| black_box(cpu.gelu_backward(&wide, &dwide))));
     group.throughput(bytes(2 * ROWS * WIDTH));
-    group.bench_function("dropout", |b| b.iter(|| black_box(cpu.dropout(&x, 0.1, 3))));
+    group.bench_function("dropout", |b| b.iter(|| black_box(cpu.dropout(&x, 0.1, 3, 0))));
 
     let dims = AdapterDims { first_row: 0, rows: WIDTH, rank: 8, scale: 1.0 };
     let (w, a, b_matrix) = (numbers(&cpu, WIDTH * WIDTH), numbers(&cpu, 8 * WIDTH), numbers(&cpu, 8 * WIDTH));

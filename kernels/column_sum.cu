@@ -1,15 +1,16 @@
 // Sums over the rows of a matrix, column by column, in two stages of fixed order.
 //
-//     column_sum   partial[granule, j] = sum over the granule's rows of a[i, j]                           (bias gradients)
-//     column_dot   partial[granule, j] = sum over the granule's rows of a[i, j] (b[i, j] - bias[j])       (DoRA's dg)
-//     reduce       out[j] = sum over granules of partial[granule, j], in their order                      (stage two of both)
+//     column_sum   partial[piece, j] = sum over the piece's rows of a[i, j]                           (bias gradients)
+//     column_dot   partial[piece, j] = sum over the piece's rows of a[i, j] (b[i, j] - bias[j])       (DoRA's dg)
+//     reduce       out[j] (+)= sum over pieces of partial[piece, j], granule by granule               (stage two of both)
 //
 // DoRA's dg is sum dy (y - bias) / g where y = g z + bias: reduce divides by g, and gives 0 where g is 0; there z has to be made and
 // its sum taken by column_dot of dy and z without a bias.
-// Shapes    a, b T, rows of any stride; bias, gain [cols] f32; partial [ceil(rows / 128), cols] f32.
-// Numbers   f32 sums: each of 16 row slots in steps of 16 rows, the slots in order, the granules in 128 slices, the slices as a tree.
+// Shapes    a, b T, rows of any stride; bias, gain [cols] f32; partial [pieces, cols] f32.
+// Numbers   f32 sums: each of 16 row slots in steps of 16 rows, the slots in order, a granule's pieces in 32 runs, the runs in order, then
+//           the granules one after the other (common/cut.cuh).
 // Traffic   the columns once; partials 2 * 4 / 128 bytes an element.
-// Launch    column_sum, column_dot: grid granules * ceil(cols / 128), block 256. reduce: grid ceil(cols / 8), block 1024.
+// Launch    column_sum, column_dot: grid pieces * ceil(cols / 128), block 256. reduce: grid ceil(cols / 8), block 256.
 
 #include "common/column_tile.cuh"
 #include "params/norm.h"
@@ -20,7 +21,7 @@ using namespace column_tile;
 
 template <typename T>
 __device__ __forceinline__ void sum(const PeftkColumnSumParams& p) {
-    const Tile tile(p.rows, p.cols);
+    const Tile tile(p.cut, p.cols);
     const T* a = source_of<T>(p.a) + tile.column;
     const bool whole = tile.count == kColumns && aligned16(p.a) && p.lda % kColumns == 0;
     float sums[kColumns] = {};
@@ -38,7 +39,7 @@ __device__ __forceinline__ void sum(const PeftkColumnSumParams& p) {
 
 template <typename T>
 __device__ __forceinline__ void dot(const PeftkColumnSumParams& p) {
-    const Tile tile(p.rows, p.cols);
+    const Tile tile(p.cut, p.cols);
     const T *a = source_of<T>(p.a) + tile.column, *b = source_of<T>(p.b) + tile.column;
     const bool whole = tile.count == kColumns && aligned16(p.a, p.b) && (p.lda | p.ldb) % kColumns == 0;
     float bias[kColumns] = {}, sums[kColumns] = {};
@@ -57,35 +58,20 @@ __device__ __forceinline__ void dot(const PeftkColumnSumParams& p) {
 }
 
 constexpr unsigned kReduceColumns = 8;  // 32 bytes of a row of partials: one sector
-constexpr unsigned kSlices = 128;
+constexpr unsigned kRuns = 32;
 
 __device__ __forceinline__ void reduce(const PeftkReducePartialsParams& p) {
-    __shared__ float slices[kSlices][kReduceColumns + 1];
-    const unsigned slice = threadIdx.x / kReduceColumns, loaded = blockIdx.x * kReduceColumns + threadIdx.x % kReduceColumns;
-    float sum = 0.0f;
-    if (loaded < p.cols) {
-        const float* partial = source_of<float>(p.partial) + loaded;
-#pragma unroll 8
-        for (unsigned granule = slice; granule < p.granules; granule += kSlices) {
-            sum += partial[static_cast<size_t>(granule) * p.cols];
-        }
-    }
-    slices[slice][threadIdx.x % kReduceColumns] = sum;
-    __syncthreads();
-    // A warp a column: four slices a lane, then the lanes as a tree.
-    const unsigned lane = threadIdx.x % kWarp, own = threadIdx.x / kWarp, column = blockIdx.x * kReduceColumns + own;
-    if (own >= kReduceColumns || column >= p.cols) return;
-    sum = 0.0f;
-#pragma unroll
-    for (unsigned s = 0; s < kSlices; s += kWarp) sum += slices[s + lane][own];
-    sum = warp_sum(sum);
-    if (lane != 0) return;
-    if (p.gain != 0) {
-        const float gain = source_of<float>(p.gain)[column];
-        sum = gain == 0.0f ? 0.0f : sum / gain;
-    }
-    float* out = column < p.split ? target_of<float>(p.out) + column : target_of<float>(p.out_rest) + (column - p.split);
-    *out = p.accumulate != 0 ? *out + sum : sum;
+    const unsigned column = blockIdx.x * kReduceColumns + threadIdx.x % kReduceColumns;
+    const bool there = column < p.cols;
+    float* const out = !there              ? nullptr
+                       : column < p.split ? target_of<float>(p.out) + column
+                                          : target_of<float>(p.out_rest) + (column - p.split);
+    const float* const partial = source_of<float>(p.partial) + column;
+    const float gain = there && p.gain != 0 ? source_of<float>(p.gain)[column] : 1.0f;
+    const float sum = cut::add_up<kReduceColumns, kRuns>(
+        p.cut, there, there && p.cut.add ? *out : 0.0f, [&](unsigned piece) { return partial[size_t(piece) * p.cols]; },
+        [&](float sum) { return gain == 0.0f ? 0.0f : p.gain != 0 ? sum / gain : sum; });
+    if (there && threadIdx.x < kReduceColumns) *out = sum;
 }
 
 }  // namespace column_sum
@@ -102,6 +88,6 @@ ENTRIES(f32, float)
 ENTRIES(bf16, Bf16)
 #undef ENTRIES
 
-extern "C" __global__ void __launch_bounds__(1024) reduce_partials_f32(const PeftkReducePartialsParams p) {
+extern "C" __global__ void __launch_bounds__(256) reduce_partials_f32(const PeftkReducePartialsParams p) {
     column_sum::reduce(p);
 }

@@ -9,11 +9,12 @@
 //           by element: in L1). dx is rounded to R before `add` is added, as two kernels would. Every sum has a fixed order
 //           that depends on cols alone.
 // Traffic   forward rows cols (|R| + |T|) bytes; backward rows cols (2 |R| + |T|), with `add` |R| more. The entries with weights
-//           write dweight and dbias of every granule of 32 rows (8 cols bytes a granule); column_sum.cu's reduce_partials adds
+//           write dweight and dbias of every piece of at most 32 rows (8 cols bytes a piece); column_sum.cu's reduce_partials adds
 //           those up.
 // Launch    1, 2, 4, 8 or 16 warps a row, 16 columns a lane; block max(4, warps_per_row) warps, so 4 / warps_per_row rows a block
 //           (at least 1). forward, backward: grid ceil(rows / rows a block); backward_weights: grid ceil(rows / 32).
 
+#include "common/cut.cuh"
 #include "common/elements.cuh"
 #include "params/norm.h"
 
@@ -22,7 +23,6 @@ namespace layer_norm {
 constexpr unsigned kColumns = 4;  // columns of a chunk
 constexpr unsigned kChunks = 4;   // chunks a lane holds
 constexpr unsigned kMaxWarps = 16;
-constexpr unsigned kGranuleRows = 32;
 
 using Values = float[kChunks][kColumns];
 
@@ -279,11 +279,11 @@ template <typename R, typename T>
 __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardParams& p, Partial& partial) {
     __shared__ __align__(16) float sums[4 * 2 * 512];  // [groups, 2, cols]; groups > 1 only where a row is one or two warps
     const Place place(p.warps_per_row);
-    const unsigned groups = place.groups(), first = blockIdx.x * kGranuleRows;
+    const unsigned groups = place.groups(), first = cut::first_row(p.cut, blockIdx.x);
+    const unsigned last = cut::end_row(p.cut, blockIdx.x), rows = last - first;
     float* out = target_of<float>(p.partial) + static_cast<size_t>(blockIdx.x) * 2 * p.cols;
 
     if (!vectors(p.cols, p.x, p.weight, p.dy, p.add, p.dx)) {
-        const unsigned last = min(first + kGranuleRows, p.rows);
         const float *means = source_of<float>(p.mean), *rstds = source_of<float>(p.rstd);
         for (unsigned c = threadIdx.x; c < p.cols; c += blockDim.x) {
             float dweight = 0.0f, dbias = 0.0f;
@@ -296,16 +296,16 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
             out[c] = dweight;
             out[p.cols + c] = dbias;
         }
-        for (unsigned step = 0; p.dx != 0 && step * groups < kGranuleRows; ++step) {
-            const unsigned wanted = first + step * groups + place.group, row = min(wanted, p.rows - 1);
+        for (unsigned step = 0; p.dx != 0 && step * groups < rows; ++step) {
+            const unsigned wanted = first + step * groups + place.group, row = min(wanted, last - 1);
             write_dx_scalar<R, T>(p, place, row, wanted == row, partial[step % 2]);
         }
         return;
     }
 
     Values dweight = {}, dbias = {};
-    for (unsigned step = 0; step * groups < kGranuleRows; ++step) {
-        const unsigned wanted = first + step * groups + place.group, row = min(wanted, p.rows - 1);
+    for (unsigned step = 0; step * groups < rows; ++step) {
+        const unsigned wanted = first + step * groups + place.group, row = min(wanted, last - 1);
         Values h, dy;
         const float rstd = load_h_dy<R, T>(p, place, row, h, dy);
         if (wanted == row) {

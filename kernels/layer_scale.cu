@@ -47,7 +47,7 @@ __device__ __forceinline__ void forward(const PeftkLayerScaleParams& p) {
 
 template <typename R, typename T>
 __device__ __forceinline__ void backward(const PeftkLayerScaleBackwardParams& p) {
-    const Tile tile(p.rows, p.cols);
+    const Tile tile(p.cut, p.cols);
     const bool whole = tile.count == kColumns && aligned16(p.h, p.gamma, p.dy, p.dh) && p.cols % kColumns == 0;
     float gamma[kColumns], sums[kColumns] = {};
     load_some(source_of<float>(p.gamma) + tile.column, whole, tile.count, gamma);

@@ -6,16 +6,17 @@
 //
 // Shapes    x [m, k], dy [m, ld] from column first_row on, t [m, rank_padded], s g B [rows, rank_padded], Q [m, ld_q]: bf16; any m, k,
 //           rows from 1; ranks padded to multiples of 16 with zeros, cut into slices of 16. Partial sums, dA and dB: f32.
-// Numbers   products accumulate in f32; Q is rounded once. dA and dB are summed per granule of tokens, granules in order: how many
-//           tokens a granule has depends on m alone, so the bits do not depend on the GPU.
+// Numbers   products accumulate in f32; Q is rounded once. dA and dB are summed per piece of tokens, a granule's pieces in 8 runs,
+//           granules one after the other (common/cut.cuh): the cut depends on sizes alone, so the bits do not depend on the GPU.
 // Traffic   dy, t once and Q written (output kernels: a slice more reads dy again, from L2, as its block runs next to the other's);
 //           x and Q once (input kernels: up to 48 ranks of all adapters together); partial sums twice. m 65792, k = rows = 384: 101
 //           MB, 34 us at 2.96 TB/s. Above 1536 rows dy is read twice: lora_gradients_project, then lora_gradients_outer_output.
 // Work      6 m rank_padded (rows + k) FLOP: far below the tensor cores' share.
-// Launch    output: grid (slices * granules), 256 or 512 threads; project: the same, 256; input: grid (granules, ceil(k / 384),
+// Launch    output: grid (slices * pieces), 256 or 512 threads; project: the same, 256; input: grid (pieces, ceil(k / 384),
 //           groups of ranks), 256; reduce: grid (ceil(most outputs / 32), 2 * adapters), 256.
 //           Shared memory: below.
 
+#include "common/cut.cuh"
 #include "common/lora_tiles.cuh"
 #include "params.h"
 
@@ -115,16 +116,16 @@ __device__ __forceinline__ void write_partial(float* partial, size_t ld, unsigne
     }
 }
 
-// Q and dB's partial sums of one granule and one slice of ranks; a warp owns kTiles tiles of 16 columns of dy, with their rows of
+// Q and dB's partial sums of one piece and one slice of ranks; a warp owns kTiles tiles of 16 columns of dy, with their rows of
 // s g B in registers.
 template <unsigned kTile, unsigned kWarps, unsigned kTiles>
 __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams& p) {
     extern __shared__ __align__(16) unsigned char memory[];
-    const unsigned granule = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const unsigned piece = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Slice slice = find_slice(p, blockIdx.x % p.slices);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
     const unsigned rows = adapter.rows, padded = ceil_to(rows, 16), stride = tile_stride(padded);
-    const unsigned first = granule * p.granule, tokens = min(p.granule, p.m - first), tiles = (tokens + kTile - 1) / kTile;
+    const unsigned first = cut::first_row(p.cut, piece), tokens = cut::end_row(p.cut, piece) - first, tiles = (tokens + kTile - 1) / kTile;
 
     auto* const dy_tiles = reinterpret_cast<bf16*>(memory);
     bf16* const t_tiles = dy_tiles + kStages * kTile * stride;
@@ -188,12 +189,12 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
     copy_wait<0>();
 
     float* const partial =
-        reinterpret_cast<float*>(adapter.partial_b) + (size_t(granule) * adapter.rank_padded + slice.rank) * rows;
+        reinterpret_cast<float*>(adapter.partial_b) + (size_t(piece) * adapter.rank_padded + slice.rank) * rows;
 #pragma unroll
     for (unsigned i = 0; i < kTiles; ++i) write_partial(partial, rows, (warp + i * kWarps) * 16, rows, acc[i], lane);
 }
 
-// Partial sums of factor^T input, kSlices * 16 ranks by kBlockColumns columns, over one granule. The pointers are at its first token.
+// Partial sums of factor^T input, kSlices * 16 ranks by kBlockColumns columns, over one piece. The pointers are at its first token.
 template <unsigned kSlices>
 __device__ __forceinline__ void outer_products(const bf16* factor, unsigned ld_factor, unsigned ranks, const bf16* input,
                                                unsigned ld_input, unsigned cols, unsigned tokens, float* partial) {
@@ -245,14 +246,14 @@ __device__ __forceinline__ void outer_products(const bf16* factor, unsigned ld_f
     }
 }
 
-// dA's partial sums: Q^T x for kSlices slices of the granule's Q.
+// dA's partial sums: Q^T x for kSlices slices of the piece's Q.
 template <unsigned kSlices>
 __device__ __forceinline__ void input_gradients(const PeftkLoraGradientsParams& p) {
-    const unsigned granule = blockIdx.x, first = granule * p.granule, column = blockIdx.z * kSlices * kRanks;
+    const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece), column = blockIdx.z * kSlices * kRanks;
     outer_products<kSlices>(reinterpret_cast<const bf16*>(p.q) + size_t(first) * p.ld_q + p.q_first + column, p.ld_q,
                             min(kSlices * kRanks, p.q_columns - column), reinterpret_cast<const bf16*>(p.x) + size_t(first) * p.k, p.k,
-                            p.k, min(p.granule, p.m - first),
-                            reinterpret_cast<float*>(p.partial_a) + (size_t(granule) * p.q_columns + column) * p.k);
+                            p.k, cut::end_row(p.cut, piece) - first,
+                            reinterpret_cast<float*>(p.partial_a) + (size_t(piece) * p.q_columns + column) * p.k);
 }
 
 }  // namespace
@@ -271,11 +272,11 @@ extern "C" __global__ void __launch_bounds__(512, 1) lora_gradients_output_1536_
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
     extern __shared__ __align__(16) unsigned char memory[];
     constexpr unsigned kStride = tile_stride(kPiece), kWeightStride = tile_stride(kRanks);
-    const unsigned granule = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const unsigned piece = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Slice slice = find_slice(p, blockIdx.x % p.slices);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
-    const unsigned first = granule * p.granule, tokens = min(p.granule, p.m - first), tiles = (tokens + kTokens - 1) / kTokens;
-    const unsigned pieces = (adapter.rows + kPiece - 1) / kPiece;
+    const unsigned first = cut::first_row(p.cut, piece), tokens = cut::end_row(p.cut, piece) - first, tiles = (tokens + kTokens - 1) / kTokens;
+    const unsigned parts = (adapter.rows + kPiece - 1) / kPiece;
 
     auto* const dy_tiles = reinterpret_cast<bf16*>(memory);
     bf16* const weight_tiles = dy_tiles + kProjectStages * kTokens * kStride;
@@ -286,8 +287,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf
     const bool vectors = in_vectors(dy, p.ld_dy, adapter.rows);
 
     auto load = [&](unsigned step) {
-        if (step < tiles * pieces) {
-            const unsigned stage = step % kProjectStages, start = step / pieces * kTokens, column = step % pieces * kPiece;
+        if (step < tiles * parts) {
+            const unsigned stage = step % kProjectStages, start = step / parts * kTokens, column = step % parts * kPiece;
             const unsigned width = min(kPiece, adapter.rows - column);
             load_tile<kThreads>(dy_tiles + stage * kTokens * kStride, dy + size_t(start) * p.ld_dy + column, p.ld_dy, kTokens,
                                 tokens - start, width, kPiece, vectors);
@@ -301,7 +302,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf
 
     for (unsigned tile = 0, step = 0; tile < tiles; ++tile) {
         float share[4][4] = {};
-        for (unsigned piece = 0; piece < pieces; ++piece, ++step) {
+        for (unsigned part = 0; part < parts; ++part, ++step) {
             copy_wait<kProjectStages - 2>();
             __syncthreads();
             load(step + kProjectStages - 1);
@@ -322,17 +323,17 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf
     copy_wait<0>();
 }
 
-// dB's partial sums where lora_gradients_project made Q: grid (granules, ceil(most rows / 384), slices).
+// dB's partial sums where lora_gradients_project made Q: grid (pieces, ceil(most rows / 384), slices).
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     lora_gradients_outer_output_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
     const Slice slice = find_slice(p, blockIdx.z);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
-    const unsigned granule = blockIdx.x, first = granule * p.granule;
+    const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece);
     if (blockIdx.y * kBlockColumns >= adapter.rows) return;
     outer_products<1>(reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded + slice.rank, adapter.rank_padded,
                       kRanks, reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row, p.ld_dy, adapter.rows,
-                      min(p.granule, p.m - first),
-                      reinterpret_cast<float*>(adapter.partial_b) + (size_t(granule) * adapter.rank_padded + slice.rank) * adapter.rows);
+                      cut::end_row(p.cut, piece) - first,
+                      reinterpret_cast<float*>(adapter.partial_b) + (size_t(piece) * adapter.rank_padded + slice.rank) * adapter.rows);
 }
 
 // dA's partial sums for 16, 32 and 48 columns of Q a block.
@@ -346,38 +347,27 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_4
     input_gradients<3>(p);
 }
 
-// Adds the granules in order, 8 runs of them at a time: dA as it is, dB times s g and transposed. grid.y is 2 * adapter + (dA: 0, dB: 1).
+// Adds the pieces up: dA as it is, dB times s g and transposed. grid.y is 2 * adapter + (dA: 0, dB: 1).
 extern "C" __global__ void __launch_bounds__(256) lora_gradients_reduce(const __grid_constant__ PeftkLoraGradientsParams p) {
-    __shared__ float runs[8][33];
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 2];
     const bool is_b = blockIdx.y % 2;
     if (!is_b && adapter.da == 0) return;
     const unsigned width = is_b ? adapter.rows : p.k;
     const size_t count = size_t(adapter.rank) * width;
+    if (size_t(blockIdx.x) * 32 >= count) return;
     const size_t stride = size_t(is_b ? adapter.rank_padded : p.q_columns) * width;
     const float* const partial = is_b ? reinterpret_cast<const float*>(adapter.partial_b)
                                       : reinterpret_cast<const float*>(p.partial_a) + size_t(adapter.q_column - p.q_first) * width;
-    const unsigned lane = threadIdx.x % 32, run = threadIdx.x / 32, length = (p.granules + 7) / 8;
-    const size_t element = size_t(blockIdx.x) * 32 + lane;
-    if (size_t(blockIdx.x) * 32 >= count) return;
-
-    float sum = 0.0f;
-    if (element < count) {
-        const unsigned last = min((run + 1) * length, p.granules);
-#pragma unroll 8
-        for (unsigned g = run * length; g < last; ++g) sum += partial[g * stride + element];
-    }
-    runs[run][lane] = sum;
-    __syncthreads();
-    if (run != 0 || element >= count) return;
-    sum = runs[0][lane];
-#pragma unroll
-    for (unsigned i = 1; i < 8; ++i) sum += runs[i][lane];
-    if (!is_b) {
-        reinterpret_cast<float*>(adapter.da)[element] = sum;
-        return;
-    }
+    const size_t element = size_t(blockIdx.x) * 32 + threadIdx.x % 32;
+    const bool there = element < count;
     const unsigned rank = element / width, row = element % width;
-    const float gain = adapter.gain ? reinterpret_cast<const float*>(adapter.gain)[row] : 1.0f;
-    reinterpret_cast<float*>(adapter.db)[size_t(row) * adapter.rank + rank] = adapter.scale * gain * sum;
+    const float gain = is_b && there && adapter.gain ? reinterpret_cast<const float*>(adapter.gain)[row] : 1.0f;
+    const float factor = is_b ? adapter.scale * gain : 1.0f;
+    float* const to = is_b ? reinterpret_cast<float*>(adapter.db) + size_t(row) * adapter.rank + rank
+                           : reinterpret_cast<float*>(adapter.da) + element;
+    const unsigned add = is_b ? adapter.add_b : adapter.add_a;
+    const float sum = cut::add_up<32, 8>(
+        p.cut, there, there && add ? *to : 0.0f, [&](unsigned piece) { return partial[piece * stride + element]; },
+        [&](float sum) { return factor * sum; });
+    if (there && threadIdx.x < 32) *to = sum;
 }

@@ -1,13 +1,14 @@
 // The gradients of low-rank adapters in f32: kernels/lora_gradients.cu has the maths; its lora_gradients_reduce ends these too.
 //
 // Shapes    as there, all f32; rank_padded a multiple of 16, any number of slices.
-// Numbers   f32 products and sums: tokens of a granule in order, then granules in order.
+// Numbers   f32 products and sums: tokens of a piece in order, then pieces as common/cut.cuh says.
 // Traffic   dy and x once for every 32 ranks, Q and the partial sums twice: this is the exact mode, not the fast one.
 // Work      on the FP32 units, from tiles in shared memory.
-// Launch    project: grid (ceil(m / 64), ceil(most rank_padded / 32), adapters); input: grid (granules, ceil(k / 64),
-//           ceil(q_columns / 32)); outer_output: grid (granules, ceil(most rows / 64), adapters * ceil(most rank_padded / 32));
+// Launch    project: grid (ceil(m / 64), ceil(most rank_padded / 32), adapters); input: grid (pieces, ceil(k / 64),
+//           ceil(q_columns / 32)); outer_output: grid (pieces, ceil(most rows / 64), adapters * ceil(most rank_padded / 32));
 //           256 threads each, no dynamic shared memory.
 
+#include "common/cut.cuh"
 #include "params.h"
 
 namespace {
@@ -103,11 +104,11 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_f3
 
 // dA's partial sums.
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_input_f32(const __grid_constant__ PeftkLoraGradientsParams p) {
-    const unsigned granule = blockIdx.x, first = granule * p.granule, column = blockIdx.z * kRanks;
+    const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece), column = blockIdx.z * kRanks;
     outer_products(reinterpret_cast<const float*>(p.q) + size_t(first) * p.ld_q + p.q_first + column, p.ld_q,
                    min(kRanks, p.q_columns - column), reinterpret_cast<const float*>(p.x) + size_t(first) * p.k, p.k, p.k,
-                   min(p.granule, p.m - first),
-                   reinterpret_cast<float*>(p.partial_a) + (size_t(granule) * p.q_columns + column) * p.k);
+                   cut::end_row(p.cut, piece) - first,
+                   reinterpret_cast<float*>(p.partial_a) + (size_t(piece) * p.q_columns + column) * p.k);
 }
 
 // dB's partial sums.
@@ -115,11 +116,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     lora_gradients_outer_output_f32(const __grid_constant__ PeftkLoraGradientsParams p) {
     const unsigned groups = gridDim.z / p.count;
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.z / groups];
-    const unsigned granule = blockIdx.x, first = granule * p.granule, rank = blockIdx.z % groups * kRanks;
+    const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece), rank = blockIdx.z % groups * kRanks;
     if (rank >= adapter.rank_padded || blockIdx.y * kColumns >= adapter.rows) return;
     outer_products(reinterpret_cast<const float*>(adapter.t) + size_t(first) * adapter.rank_padded + rank, adapter.rank_padded,
                    min(kRanks, adapter.rank_padded - rank),
                    reinterpret_cast<const float*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row, p.ld_dy, adapter.rows,
-                   min(p.granule, p.m - first),
-                   reinterpret_cast<float*>(adapter.partial_b) + (size_t(granule) * adapter.rank_padded + rank) * adapter.rows);
+                   cut::end_row(p.cut, piece) - first,
+                   reinterpret_cast<float*>(adapter.partial_b) + (size_t(piece) * adapter.rank_padded + rank) * adapter.rows);
 }

@@ -4,13 +4,13 @@
 //     binary          loss = max(x, 0) - x t + ln(1 + exp(-|x|)),  dlogits = (sigmoid(x) - t) / denominator
 //     asymmetric      p = sigmoid(x), q = max(p - clip, 0): -k (1 - p)^gamma+ ln p where t > 0, -q^gamma- ln(1 - q) where t = 0,
 //                     nothing where t < 0; dlogits its true derivative / denominator    (Ridnik et al. 2021, with k beside it)
-//     loss_sum        loss = sum of the parts / denominator
+//     loss_sum        loss (+)= sum of the rows' losses, each divided by the denominator
 //
 // Shapes    logits, dlogits rows of any stride f32, labels [rows] i32, targets [rows, cols] f32.
 // Numbers   f32, finite for logits of any size: everything is taken from differences to the maximum, or from exp(-|x|). Sums
-//           have a fixed order: lanes, warps, then parts.
+//           have a fixed order: lanes, warps, then rows one after the other.
 // Traffic   small: 8 bytes a logit, 12 with targets.
-// Launch    cross_entropy: a block of 128 a row. Sigmoids: block 256, grid ceil(rows cols / 1024). loss_sum: one block of 1024.
+// Launch    cross_entropy: a block of 128 a row. Sigmoids: a block of 256 a row. loss_sum: one warp.
 
 #include "common/elements.cuh"
 #include "params/loss.h"
@@ -19,8 +19,7 @@ namespace loss {
 
 constexpr unsigned kRowThreads = 128;
 constexpr unsigned kMapThreads = 256;
-constexpr unsigned kMapElements = 4;  // a thread
-constexpr unsigned kSumThreads = 1024;
+constexpr unsigned kSumThreads = 32;
 
 __device__ __forceinline__ float block_max(float value, float* partial) {
 #pragma unroll
@@ -79,23 +78,23 @@ __device__ __forceinline__ void asymmetric(const PeftkSigmoidLossParams& p, floa
 
 using Function = void (*)(const PeftkSigmoidLossParams&, float, float, float&, float&);
 
+// A block a row.
 template <Function kFunction>
 __device__ __forceinline__ void sigmoids(const PeftkSigmoidLossParams& p) {
     __shared__ float partial[kMapThreads / kWarp];
-    const uint64_t total = static_cast<uint64_t>(p.rows) * p.cols;
-    const float* targets = source_of<float>(p.targets);
+    const size_t row = blockIdx.x;
+    const float* targets = source_of<float>(p.targets) + row * p.cols;
+    const float* logits = source_of<float>(p.logits) + row * p.ld;
+    float* dlogits = target_of<float>(p.dlogits) + row * p.ld;
     float sum = 0.0f;
-    for (unsigned i = 0; i < kMapElements; ++i) {
-        const uint64_t at = (static_cast<uint64_t>(blockIdx.x) * kMapElements + i) * kMapThreads + threadIdx.x;
-        if (at >= total) break;
-        const uint64_t place = at / p.cols * p.ld + at % p.cols;
+    for (unsigned column = threadIdx.x; column < p.cols; column += kMapThreads) {
         float value, slope;
-        kFunction(p, source_of<float>(p.logits)[place], targets[at], value, slope);
+        kFunction(p, logits[column], targets[column], value, slope);
         sum += value;
-        target_of<float>(p.dlogits)[place] = slope / p.denominator;
+        dlogits[column] = slope / p.denominator;
     }
     sum = block_all_sum(sum, partial);
-    if (threadIdx.x == 0) target_of<float>(p.partial)[blockIdx.x] = sum;
+    if (threadIdx.x == 0) target_of<float>(p.partial)[row] = sum;
 }
 
 }  // namespace loss
@@ -150,13 +149,19 @@ extern "C" __global__ void __launch_bounds__(loss::kMapThreads) asymmetric_loss_
     loss::sigmoids<loss::asymmetric>(p);
 }
 
+// Row after row upon what was there: a batch in parts has the loss of the whole. A thread of the warp loads a row, the first adds.
 extern "C" __global__ void __launch_bounds__(loss::kSumThreads) loss_sum_f32(const PeftkLossSumParams p) {
     using namespace loss;
-    __shared__ float warps[kSumThreads / kWarp];
-    float sum = 0.0f;
-    for (unsigned i = threadIdx.x; i < p.count; i += kSumThreads) sum += source_of<float>(p.partial)[i];
-    sum = block_all_sum(sum, warps) / p.denominator;
-    if (threadIdx.x != 0) return;
     float* loss = target_of<float>(p.loss);
-    *loss = p.accumulate != 0 ? *loss + sum : sum;
+    float total = p.accumulate != 0 ? *loss : 0.0f;
+    for (unsigned first = 0; first < p.count; first += kSumThreads) {
+        const unsigned own = first + threadIdx.x;
+        const float mine = own < p.count ? source_of<float>(p.partial)[own] / p.denominator : 0.0f;
+#pragma unroll
+        for (unsigned i = 0; i < kSumThreads; ++i) {
+            const float row = __shfl_sync(0xffffffffu, mine, i);
+            if (first + i < p.count) total += row;
+        }
+    }
+    if (threadIdx.x == 0) *loss = total;
 }

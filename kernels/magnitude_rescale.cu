@@ -6,14 +6,15 @@
 // Shapes    m, n, g and their gradients: f32, any number. y, dy [m, any] from a first column on, x [m, k], W [n, k], t
 //           [m, rank_padded], B [rows, rank_padded]: bf16 or f32; bias, gain, dg f32.
 // Numbers   f32, divisions rounded to nearest. The gradient reads y, which was saved anyway. Where |g| < 1 / 64 that y keeps too little
-//           of z (at g = 0 nothing), so there z is made anew from x: slow, right, and rare. Tokens are summed a granule at a time,
-//           granules in order; a granule's tokens depend on m alone.
+//           of z (at g = 0 nothing), so there z is made anew from x: slow, right, and rare. Tokens are summed a piece at a time,
+//           pieces as common/cut.cuh says.
 // Traffic   elementwise: 3 or 5 values each. gradient: y and dy once: m 65792, 384 rows: 101 MB in bf16, 34 us at 2.96 TB/s.
-// Launch    elementwise: grid (ceil(count / 256)), 256 threads; gradient: grid (ceil(rows / 64), granules), 256 threads; its reduction:
+// Launch    elementwise: grid (ceil(count / 256)), 256 threads; gradient: grid (ceil(rows / 64), pieces), 256 threads; its reduction:
 //           grid (ceil(rows / 32)), 256 threads. No dynamic shared memory.
 
 #include <cuda_bf16.h>
 
+#include "common/cut.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
 
@@ -32,7 +33,7 @@ struct alignas(kWidth * sizeof(T)) Vector {
     T value[kWidth];
 };
 
-// sum over the granule's tokens of dy z for column j, z made from x and t; every thread of the block must call it.
+// sum over the piece's tokens of dy z for column j, z made from x and t; every thread of the block must call it.
 template <class T>
 __device__ __forceinline__ float exact_sum(const PeftkMagnitudeGradientParams& p, unsigned j, unsigned first, unsigned tokens,
                                            float (&partial)[kThreads / kWarp][1]) {
@@ -54,7 +55,7 @@ __device__ __forceinline__ float exact_sum(const PeftkMagnitudeGradientParams& p
     return block_sums<1, kThreads>(only, partial);
 }
 
-// Column sums of dy (y - b) over one granule; thread (down, across) has kWidth columns.
+// Column sums of dy (y - b) over one piece; thread (down, across) has kWidth columns.
 template <class T, unsigned kWidth>
 __device__ __forceinline__ void column_sums(const PeftkMagnitudeGradientParams& p, unsigned first, unsigned tokens,
                                             float (&sums)[kThreads / kWarp * 4][kColumns + 1]) {
@@ -91,7 +92,7 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
     static_assert(kThreads / (kColumns / kWidth) <= kKept);
     __shared__ float sums[kKept][kColumns + 1];
     __shared__ float partial[kThreads / kWarp][1];
-    const unsigned first = blockIdx.y * p.granule, tokens = min(p.granule, p.m - first);
+    const unsigned first = cut::first_row(p.cut, blockIdx.y), tokens = cut::end_row(p.cut, blockIdx.y) - first;
     const bool vectors = (p.ld | p.ld_y | p.first_row | p.y_column | p.rows) % kWidth == 0 && (p.y | p.dy) % 16 == 0;
     if (vectors) column_sums<T, kWidth>(p, first, tokens, sums);
     else column_sums<T, 1>(p, first, tokens, sums);
@@ -141,22 +142,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     gradient<float>(p);
 }
 
-// Adds the granules, 8 runs of them in order.
+// Adds the pieces up.
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_reduce(const __grid_constant__ PeftkMagnitudeGradientParams p) {
-    __shared__ float runs[8][33];
-    const unsigned lane = threadIdx.x % 32, run = threadIdx.x / 32, j = blockIdx.x * 32 + lane;
-    const unsigned granules = (p.m + p.granule - 1) / p.granule, length = (granules + 7) / 8;
+    const unsigned j = blockIdx.x * 32 + threadIdx.x % 32;
+    const bool there = j < p.rows;
     const auto* const partial = reinterpret_cast<const float*>(p.partial);
-    float sum = 0.0f;
-    if (j < p.rows) {
-        const unsigned last = min((run + 1) * length, granules);
-        for (unsigned g = run * length; g < last; ++g) sum += partial[size_t(g) * p.rows + j];
-    }
-    runs[run][lane] = sum;
-    __syncthreads();
-    if (run != 0 || j >= p.rows) return;
-#pragma unroll
-    for (unsigned i = 1; i < 8; ++i) sum += runs[i][lane];
-    reinterpret_cast<float*>(p.dgain)[j] = sum;
+    auto* const to = reinterpret_cast<float*>(p.dgain) + j;
+    const float sum = cut::add_up<32, 8>(
+        p.cut, there, there && p.cut.add ? *to : 0.0f, [&](unsigned piece) { return partial[size_t(piece) * p.rows + j]; },
+        [](float sum) { return sum; });
+    if (there && threadIdx.x < 32) *to = sum;
 }

@@ -5,7 +5,7 @@
 //     tn   C = A^T B    A [k, m], B [k, n]    its weight's gradient: dy^T x
 //
 // Shapes    all row-major, any size from 1; A and B have row strides lda and ldb. nt and nn add a second product A2 B2 of depth
-//           k2 in the same accumulators. tn cuts k into splits: C [splits, m, n] in f32, summed by matmul_reduce_f32.
+//           k2 in the same accumulators. tn cuts k into pieces: C [pieces, m, n] in f32, summed by matmul_reduce_f32.
 // Numbers   v = acc + bias in f32; then, u being v rounded to bf16,
 //               matmul_nt_bf16                      C = u
 //               matmul_nt_bf16_gelu                 aux = u, C = gelu(u)
@@ -16,7 +16,7 @@
 // Traffic   A is read once for every 128 columns of C and B once for every 128 rows, mostly from L2: column tiles of the same rows
 //           run side by side. C is written once.
 // Work      2 m n k FLOP by mma.sync m16n8k16.
-// Launch    grid (ceil(n / 128), ceil(m / 128), splits or 1), block (256), 64 KB of dynamic shared memory.
+// Launch    grid (ceil(n / 128), ceil(m / 128), pieces or 1), block (256), 64 KB of dynamic shared memory.
 
 #include "common/gemm_bf16_product.cuh"
 

@@ -1,9 +1,10 @@
 // Matrix products in f32, and the sum of a product's parts.
 //
 //     nt   C = A B^T    A [m, k], B [n, k]        nn   C = A B    A [m, k], B [k, n]        tn   C = A^T B    A [k, m], B [k, n]
-//     matmul_reduce_f32                           C = sum over parts of A [splits, m, n], in their order
+//     matmul_reduce_f32                           C (+)= scale g_i sum over pieces of A [pieces, m, n], granule by granule
 //
-// Shapes    as in matmul_bf16.cu: row strides lda and ldb, a second product of depth k2 for nt and nn, splits of k for tn.
+// Shapes    as in matmul_bf16.cu: row strides lda and ldb, a second product of depth k2 for nt and nn, pieces of k for tn
+//           (common/cut.cuh).
 // Numbers   fused multiply-adds in f32, no tf32: the error is that of a plain f32 loop. v = acc + bias;
 //               matmul_nt_f32, matmul_nn_f32        C = v
 //               matmul_nt_f32_gelu                  aux = v, C = gelu(v)
@@ -11,10 +12,10 @@
 //               matmul_nn_f32_gelu_backward         C = v gelu'(aux)
 //           The order of every sum depends on the sizes alone.
 // Traffic   A once for every tile's columns of C, B once for every tile's rows, mostly from L2; C once. The reduction reads
-//           4 splits m n bytes and writes 4 m n.
+//           4 pieces m n bytes and writes 4 m n.
 // Work      2 m n k FLOP: bound by the multiply-adds (67 TFLOP/s on an H100).
-// Launch    tiles of 128 x 128, in the entries named _small of 32 x 32: grid (ceil(n / tile), ceil(m / tile), splits or 1), block
-//           (256). matmul_reduce_f32: grid (ceil(m n / 1024)), block (256). No dynamic shared memory.
+// Launch    tiles of 128 x 128, in the entries named _small of 32 x 32: grid (ceil(n / tile), ceil(m / tile), pieces or 1), block
+//           (256). matmul_reduce_f32: grid (ceil(rows cols / 256)), block (256). No dynamic shared memory.
 
 #include "common/gemm_f32.cuh"
 
@@ -36,25 +37,22 @@ PEFTK_MATMUL(matmul_tn_f32_small, 4, 32, true, true, kPartial)
 
 #undef PEFTK_MATMUL
 
-extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads) matmul_reduce_f32(const __grid_constant__ PeftkGemmParams p) {
+// A thread an element; m and n are a piece's, rows and cols C's.
+extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads) matmul_reduce_f32(const __grid_constant__ PeftkGemmReduceParams p) {
     const size_t size = static_cast<size_t>(p.m) * p.n;
-    const size_t first = (static_cast<size_t>(blockIdx.x) * gemm_f32::kThreads + threadIdx.x) * 4;
-    if (first >= size) return;
-    const float* const from = reinterpret_cast<const float*>(p.a) + first;
-    float* const to = reinterpret_cast<float*>(p.c) + first;
-    if (size % 4 == 0) {
-        float4 sum = *reinterpret_cast<const float4*>(from);
-#pragma unroll 4
-        for (unsigned part = 1; part < p.splits; ++part) {
-            const float4 next = *reinterpret_cast<const float4*>(from + part * size);
-            sum.x += next.x, sum.y += next.y, sum.z += next.z, sum.w += next.w;
-        }
-        *reinterpret_cast<float4*>(to) = sum;
-    } else {
-        for (unsigned i = 0; i < 4 && first + i < size; ++i) {
-            float sum = from[i];
-            for (unsigned part = 1; part < p.splits; ++part) sum += from[part * size + i];
-            to[i] = sum;
-        }
+    const size_t element = static_cast<size_t>(blockIdx.x) * gemm_f32::kThreads + threadIdx.x;
+    if (element >= static_cast<size_t>(p.rows) * p.cols) return;
+    const unsigned row = element / p.cols, column = element % p.cols;
+    const float* const from = reinterpret_cast<const float*>(p.parts) + static_cast<size_t>(row) * p.n + column;
+    float* const to = reinterpret_cast<float*>(p.c) + element;
+    const float factor = p.gain != 0 ? p.scale * reinterpret_cast<const float*>(p.gain)[row] : p.scale;
+    float total = p.cut.add != 0 ? *to : 0.0f;
+    for (unsigned begin = 0; begin < p.cut.pieces; begin += p.cut.per_granule) {
+        const unsigned end = min(begin + p.cut.per_granule, p.cut.pieces);
+        float sum = 0.0f;
+#pragma unroll 8
+        for (unsigned piece = begin; piece < end; ++piece) sum += from[piece * size];
+        total += factor * sum;
     }
+    *to = total;
 }

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "params/cut.h"
 #include "params/gemm.h"
 #include "params/sm90_gemm.h"
 #include "params/attention.h"

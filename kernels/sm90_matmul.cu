@@ -2,7 +2,8 @@
 //
 //     nt   C [m, n] = A [m, k] B [n, k]^T      a linear's forward, y = x W^T
 //     nn   C [m, n] = A [m, k] B [k, n]        its dx = dy W
-//     tn   C [m, n] = A [k, m]^T B [k, n]      its dW = dy^T x: f32, k cut into parts whose sums matmul_reduce_f32 adds in order
+//     tn   C [m, n] = A [k, m]^T B [k, n]      its dW = dy^T x: f32, k cut into pieces (common/cut.cuh) that matmul_f32.cu's
+//                                              matmul_reduce_f32 adds up
 //
 // Epilogues v = g_j acc + bias_j (g = 1, bias = 0 where absent), by entry:
 //     (none)                 C = bf16(v); tn: C = acc, f32
@@ -69,18 +70,3 @@ PEFTK_ENTRY(matmul_nn_bf16, Backward, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nn_bf16_gelu_backward, Backward, Epilogue::kGeluBackward)
 
 PEFTK_ENTRY(matmul_tn_f32, Weight, Epilogue::kStoreF32)
-
-// C [m, n] = sum over parts of A [splits, m, n], f32, in order; m n a multiple of 4. Grid: any; block 256.
-extern "C" __global__ void __launch_bounds__(256) matmul_reduce_f32(const PeftkGemmParams p) {
-    const size_t quads = static_cast<size_t>(p.m) * p.n / 4;
-    const auto* parts = reinterpret_cast<const float4*>(p.a);
-    for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < quads; i += static_cast<size_t>(gridDim.x) * blockDim.x) {
-        float4 sum = parts[i];
-#pragma unroll 4
-        for (unsigned split = 1; split < p.splits; ++split) {
-            const float4 part = parts[split * quads + i];
-            sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-        }
-        reinterpret_cast<float4*>(p.c)[i] = sum;
-    }
-}

@@ -5,7 +5,7 @@
 //
 // Shapes    patches [batch patches, width] T, cls [width], pos [1 + patches, width], registers [registers, width] f32,
 //           x [batch (1 + registers + patches), width] R. Names end in T_R.
-// Numbers   one f32 addition and one rounding; the sums over the batch in f32, in order.
+// Numbers   one f32 addition and one rounding; the sums over the batch in f32, image after image, upon what was there where asked.
 // Traffic   forward |T| + |R| bytes an element (positions come from L2); backward the same.
 // Launch    forward: block 256, grid ceil(batch tokens ceil(width / 8) / 256), 8 columns a thread.
 //           backward: block 128, grid ceil(tokens ceil(width / 4) / 128), 4 columns of one token a thread, images in a loop.
@@ -63,7 +63,18 @@ __device__ __forceinline__ void backward(const PeftkTokensParams& p) {
     const size_t patches_stride = static_cast<size_t>(p.patch_count) * p.width;
     const bool writes = is_patch && p.patches != 0;
 
-    float sum[kColumns] = {};
+    // What the sums over images begin with; CLS has two of them, its token's and its position's.
+    const bool has_pos = (token == 0 || is_patch) && p.pos != 0, has_cls = token == 0 && p.cls != 0;
+    const bool has_register = token != 0 && !is_patch && p.registers != 0;
+    float* const pos = target_of<float>(p.pos) + (is_patch ? 1 + patch : 0) * p.width + column;
+    float* const cls = target_of<float>(p.cls) + column;
+    float* const own_register = target_of<float>(p.registers) + static_cast<size_t>(token - 1) * p.width + column;
+    float sum[kColumns] = {}, cls_sum[kColumns] = {};
+    if (p.add != 0) {
+        if (has_pos) load_some(pos, whole, count, sum);
+        if (has_register) load_some(own_register, whole, count, sum);
+        if (has_cls) load_some(cls, whole, count, cls_sum);
+    }
     specialized(whole, [&](auto whole) {
         constexpr unsigned kAhead = 8;  // images whose loads are under way at once
         for (unsigned first = 0; first < p.batch; first += kAhead) {
@@ -79,18 +90,16 @@ __device__ __forceinline__ void backward(const PeftkTokensParams& p) {
                     store_some(dpatches + (first + i) * patches_stride, whole.value, count, value[i]);
                 }
 #pragma unroll
-                for (unsigned j = 0; j < kColumns; ++j) sum[j] += value[i][j];
+                for (unsigned j = 0; j < kColumns; ++j) {
+                    sum[j] += value[i][j];
+                    cls_sum[j] += value[i][j];
+                }
             }
         }
     });
-    if (token == 0 && p.cls != 0) store_some(target_of<float>(p.cls) + column, whole, count, sum);
-    if ((token == 0 || is_patch) && p.pos != 0) {
-        const size_t row = is_patch ? 1 + patch : 0;
-        store_some(target_of<float>(p.pos) + row * p.width + column, whole, count, sum);
-    }
-    if (token != 0 && !is_patch && p.registers != 0) {
-        store_some(target_of<float>(p.registers) + static_cast<size_t>(token - 1) * p.width + column, whole, count, sum);
-    }
+    if (has_cls) store_some(cls, whole, count, cls_sum);
+    if (has_pos) store_some(pos, whole, count, sum);
+    if (has_register) store_some(own_register, whole, count, sum);
 }
 
 }  // namespace tokens

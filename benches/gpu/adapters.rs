@@ -56,10 +56,20 @@ fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank:
     };
     case(name, work, make, move |device, buffers| {
         let Gradients { x, dy, q, adapters } = buffers;
-        let adapters = ranges.iter().zip(adapters).map(|(&(first_row, rows), (t, bg, gain, da, db))| {
-            AdapterGradients { first_row, rows, rank, scale: 1.0, t, bg, gain: dora.then_some(&*gain), da, db }
-        });
-        let mut args = LoraGradients { m, k, n, x, dy, adapters: adapters.collect() };
+        let adapters =
+            ranges.iter().zip(adapters).map(|(&(first_row, rows), (t, bg, gain, da, db))| AdapterGradients {
+                first_row,
+                rows,
+                rank,
+                scale: 1.0,
+                t,
+                bg,
+                gain: dora.then_some(&*gain),
+                da,
+                db,
+                add: (false, false),
+            });
+        let mut args = LoraGradients { m, k, n, x, dy, granule: m, adapters: adapters.collect() };
         if all { lora_gradients(device, &mut args, q) } else { lora_project(device, &mut args, q) }
     })
 }
@@ -194,7 +204,7 @@ fn gain_gradient() -> Case {
     };
     case("magnitude_gradient q of qkv", bytes(2 * 2 * m * rows), make, move |device, buffers| {
         let [dy, y, bias, gain, x, w, t, b, dgain] = buffers;
-        let sizes = GainGradient { m, k, n, first_row: 0, rows, rank, scale: 1.0 };
+        let sizes = GainGradient { m, k, n, first_row: 0, rows, rank, scale: 1.0, granule: m, add: false };
         let source = GainSource::Output { y, bias: Some(bias), gain, x, w, t, b };
         magnitude_gradient(device, sizes, dy, source, dgain)
     })

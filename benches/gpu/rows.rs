@@ -58,7 +58,7 @@ fn norm_backward(name: &str, rows: usize, cols: usize, stream: DType, activation
         let [x, weight, mean, rstd, dy, dx, dw, db] = buffers;
         let dx = if ask == Ask::AddTo { LayerNormDx::AddTo(dx) } else { LayerNormDx::Write(dx) };
         let weights = (ask == Ask::Weights).then_some((dw, db));
-        layer_norm_backward(device, rows, cols, LayerNormInputs { x, weight, mean, rstd, dy }, dx, weights, false)
+        layer_norm_backward(device, rows, cols, LayerNormInputs { x, weight, mean, rstd, dy }, dx, weights)
     })
 }
 
@@ -69,7 +69,7 @@ fn scale_backward(name: &str, rows: usize, cols: usize, dgamma: bool) -> Case {
     };
     let work = bytes(2 * rows * cols * if dgamma { 3 } else { 2 });
     case(format!("layer_scale_backward {name}"), work, make, move |device, (gamma, h, dy, dh, sums)| {
-        layer_scale_backward(device, rows, cols, gamma, dy, Some(dh), dgamma.then_some((&*h, sums)), false)
+        layer_scale_backward(device, rows, cols, gamma, dy, Some(dh), dgamma.then_some((&*h, sums)))
     })
 }
 
@@ -163,7 +163,7 @@ pub fn cases() -> Vec<Case> {
             "column_sum b256 of 1536 bf16",
             bytes(2 * wide),
             move |gpu| Ok((gpu.random(BF16, wide)?, gpu.out(F32, f)?)),
-            move |device, (dy, out)| column_sum(device, r, f, Columns { matrix: dy, ld: f, first: 0 }, out, false),
+            move |device, (dy, out)| column_sum(device, r, f, Columns { matrix: dy, ld: f, first: 0 }, out),
         ),
         case(
             "column_dot b256 q of qkv bf16",

@@ -82,7 +82,7 @@ pub fn cases() -> Vec<Case> {
             },
             |device, (dx, patches, cls, pos)| {
                 let grads = TokenGrads { patches: Some(patches), cls: Some(cls), pos: Some(pos), registers: None };
-                assemble_tokens_backward(device, DIMS, dx, grads)
+                assemble_tokens_backward(device, DIMS, dx, grads, false)
             },
         ),
         case(

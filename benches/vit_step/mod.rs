@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use peftk::autograd::{Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearOutput};
+use peftk::autograd::{Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearOutput, Sums};
 use peftk::cpu::{Buffer, Cpu};
 
 const RANK: usize = 8;
@@ -45,21 +45,24 @@ impl Linear {
     }
 
     pub fn backward(&self, cpu: &Cpu, m: usize, x: &Buffer, saved: &LinearOutput<Buffer>, dy: &Buffer) -> Buffer {
-        let grads = cpu.linear_backward(LinearBackward {
-            dims: self.dims(m),
-            x: Some(x),
-            w: &self.w,
-            bias: Some(&self.bias),
-            y: None,
-            adapters: self.adapters(),
-            t: saved.t.iter().collect(),
-            z: saved.z.iter().map(Option::as_ref).collect(),
-            dy,
-            need_x: true,
-            need_w: false,
-            need_bias: false,
-            need_adapter: true,
-        });
+        let grads = cpu.linear_backward(
+            LinearBackward {
+                dims: self.dims(m),
+                x: Some(x),
+                w: &self.w,
+                bias: Some(&self.bias),
+                y: None,
+                adapters: self.adapters(),
+                t: saved.t.iter().collect(),
+                z: saved.z.iter().map(Option::as_ref).collect(),
+                dy,
+                need_x: true,
+                need_w: false,
+                need_bias: false,
+                need_adapter: true,
+            },
+            Sums::fresh(),
+        );
         grads.ok().and_then(|grads| grads.x).expect("dx")
     }
 }
@@ -151,12 +154,16 @@ impl Step {
         let g = &self.gamma;
         let scaled = |dy: &Buffer| {
             self.timed("layer_scale backward", || {
-                cpu.layer_scale_backward(rows, cols, None, g, dy, (true, false)).ok().and_then(|d| d.0).expect("dh")
+                cpu.layer_scale_backward(rows, cols, None, g, dy, (true, false), Sums::fresh())
+                    .ok()
+                    .and_then(|d| d.0)
+                    .expect("dh")
             })
         };
         let through_norm = |x: &Buffer, norm: &(Buffer, Buffer, Buffer), dy: &Buffer| {
             self.timed("layer_norm backward", || {
-                let grads = cpu.layer_norm_backward(rows, cols, x, g, &norm.1, &norm.2, dy, (true, false));
+                let grads =
+                    cpu.layer_norm_backward(rows, cols, x, g, &norm.1, &norm.2, dy, (true, false), Sums::fresh());
                 grads.ok().and_then(|grads| grads.0).expect("dx")
             })
         };

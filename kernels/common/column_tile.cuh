@@ -1,8 +1,9 @@
-// Sums over rows, column by column: the first of two stages. A block takes a granule of kGranuleRows rows and kTileColumns columns;
-// its sums go to row `granule` of a [granules, cols] array that column_sum.cu's reduce_partials adds up. The cut depends on the sizes
-// alone, so every GPU gives the same bits.
+// Sums over rows, column by column: the first of two stages. A block takes a piece of rows (cut.cuh) and kTileColumns columns; its sums go
+// to row `piece` of a [pieces, cols] array that column_sum.cu's reduce_partials adds up. The cut depends on the sizes alone, so every
+// GPU gives the same bits.
 #pragma once
 
+#include "cut.cuh"
 #include "elements.cuh"
 
 namespace column_tile {
@@ -12,24 +13,23 @@ constexpr unsigned kColumnLanes = 16;  // threads side by side: 256 bytes of a b
 constexpr unsigned kRowSlots = 16;
 constexpr unsigned kThreads = kColumnLanes * kRowSlots;
 constexpr unsigned kTileColumns = kColumnLanes * kColumns;
-constexpr unsigned kGranuleRows = 128;
 
-// Where a thread of the block stands. Grid: granules * tiles blocks along x, the tiles of a granule side by side.
+// Where a thread of the block stands. Grid: pieces * tiles blocks along x, the tiles of a piece side by side.
 struct Tile {
-    unsigned granule, slot, column, count, first_row, end_row;
+    unsigned piece, slot, column, count, first_row, end_row;
 
-    __device__ Tile(unsigned rows, unsigned cols) {
+    __device__ Tile(const PeftkCut& rows, unsigned cols) {
         const unsigned tiles = (cols + kTileColumns - 1) / kTileColumns;
-        granule = blockIdx.x / tiles;
+        piece = blockIdx.x / tiles;
         slot = threadIdx.x / kColumnLanes;
         column = blockIdx.x % tiles * kTileColumns + threadIdx.x % kColumnLanes * kColumns;
         count = column < cols ? min(kColumns, cols - column) : 0;
-        first_row = granule * kGranuleRows + slot;
-        end_row = min((granule + 1) * kGranuleRows, rows);
+        first_row = cut::first_row(rows, piece) + slot;
+        end_row = cut::end_row(rows, piece);
     }
 };
 
-// Adds the slots' sums in order and writes the tile's part of the granule's row. Every thread of the block calls it.
+// Adds the slots' sums in order and writes the tile's part of the piece's row. Every thread of the block calls it.
 __device__ __forceinline__ void write_sums(const float (&sums)[kColumns], unsigned cols, float* partial) {
     __shared__ __align__(16) float slots[kRowSlots][kTileColumns];
     store(&slots[threadIdx.x / kColumnLanes][threadIdx.x % kColumnLanes * kColumns], sums);

@@ -6,6 +6,7 @@
 // (A = 0) only that last part runs, over the whole rank.
 #pragma once
 
+#include "common/cut.cuh"
 #include "common/gemm_bf16_epilogue.cuh"
 
 namespace gemm_bf16 {
@@ -78,7 +79,7 @@ __device__ __forceinline__ void place_given_rank_product(
     }
 }
 
-// A block's whole work. Grid (column tiles, row tiles, splits).
+// A block's whole work. Grid (column tiles, row tiles, pieces).
 template <bool kAAcross, bool kBAcross, bool kLora, Epilogue kEpilogue>
 __device__ __forceinline__ void product_bf16(const PeftkGemmParams& p) {
     extern __shared__ __align__(128) unsigned char stages[];
@@ -98,8 +99,8 @@ __device__ __forceinline__ void product_bf16(const PeftkGemmParams& p) {
 
     unsigned k_begin = 0, k_end = p.k;
     if constexpr (kEpilogue == Epilogue::kPartial) {
-        k_begin = min(blockIdx.z * p.k_per_split, p.k);
-        k_end = min(k_begin + p.k_per_split, p.k);
+        k_begin = cut::first_row(p.cut, blockIdx.z);
+        k_end = cut::end_row(p.cut, blockIdx.z);
     }
     const unsigned first_steps = (k_end - k_begin + kTileK - 1) / kTileK;
     const unsigned steps = first_steps + (p.a2 != 0 ? (p.k2 + kTileK - 1) / kTileK : 0);

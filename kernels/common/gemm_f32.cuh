@@ -5,6 +5,7 @@
 // are loaded one by one, neighbouring threads along the operand's contiguous side, so nothing has to be aligned.
 #pragma once
 
+#include "common/cut.cuh"
 #include "common/gemm_columns.cuh"
 #include "common/gelu.cuh"
 
@@ -90,7 +91,7 @@ __device__ __forceinline__ void finish_f32(
     c[at] = value;
 }
 
-// A block's whole work. Grid (column tiles, row tiles, splits). Adapters (kLora, tiles of 128): as in the bf16 product, t = x A^T
+// A block's whole work. Grid (column tiles, row tiles, pieces). Adapters (kLora, tiles of 128): as in the bf16 product, t = x A^T
 // is accumulated beside the tile, 8 rows by 2 columns a thread, and then (s t) B^T added; or, with t given, only the latter.
 template <unsigned kM, unsigned kN, bool kAAcross, bool kBAcross, bool kLora, Epilogue kEpilogue>
 __device__ __forceinline__ void product_f32(const PeftkGemmParams& p) {
@@ -112,8 +113,8 @@ __device__ __forceinline__ void product_f32(const PeftkGemmParams& p) {
     const bool rank_in_loop = kLora && tile.adapted && tile.adapter.a != 0;
     unsigned k_begin = 0, k_end = p.k;
     if constexpr (kEpilogue == Epilogue::kPartial) {
-        k_begin = min(blockIdx.z * p.k_per_split, p.k);
-        k_end = min(k_begin + p.k_per_split, p.k);
+        k_begin = cut::first_row(p.cut, blockIdx.z);
+        k_end = cut::end_row(p.cut, blockIdx.z);
     }
     const unsigned first_steps = (k_end - k_begin + kTileK - 1) / kTileK;
     const unsigned steps = first_steps + (p.a2 != 0 ? (p.k2 + kTileK - 1) / kTileK : 0);

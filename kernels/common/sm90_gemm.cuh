@@ -12,6 +12,7 @@
 // Tiles    columns fastest, so the blocks at work share A's rows in L2; parts of a split product slowest.
 #pragma once
 
+#include "common/cut.cuh"
 #include "common/sm90.cuh"
 #include "common/sm90_epilogue.cuh"
 #include "common/sm90_wgmma.cuh"
@@ -64,6 +65,7 @@ struct Tile {
     unsigned depth_begin;    // first of K
     unsigned blocks_t, blocks, blocks2;  // slots of t B^T, of the product and of the second one
     unsigned split;
+    unsigned tail;           // tn: steps of 16 in the last slot, where it is not whole: what follows is the next piece's
     int adapter;             // adapter of these columns, or -1
     __device__ __forceinline__ unsigned slots() const { return blocks_t + blocks + blocks2; }
 };
@@ -75,7 +77,7 @@ struct Schedule {
     __device__ __forceinline__ explicit Schedule(const PeftkGemmParams& p) {
         row_groups = (p.m + kTileRows * S::kCluster - 1) / (kTileRows * S::kCluster);
         column_tiles = (p.n + S::kColumns - 1) / S::kColumns;
-        total = row_groups * column_tiles * (S::kLayout == Layout::kTN ? p.splits : 1);
+        total = row_groups * column_tiles * (S::kLayout == Layout::kTN ? p.cut.pieces : 1);
     }
 
     __device__ __forceinline__ Tile tile(const PeftkGemmParams& p, unsigned index, unsigned rank) const {
@@ -84,9 +86,10 @@ struct Schedule {
         const unsigned above = index / column_tiles;
         t.row = (above % row_groups * S::kCluster + rank) * kTileRows;
         t.split = S::kLayout == Layout::kTN ? above / row_groups : 0;
-        t.depth_begin = S::kLayout == Layout::kTN ? t.split * p.k_per_split : 0;
-        const unsigned depth = S::kLayout == Layout::kTN ? min(p.k - t.depth_begin, p.k_per_split) : p.k;
+        t.depth_begin = S::kLayout == Layout::kTN ? cut::first_row(p.cut, t.split) : 0;
+        const unsigned depth = S::kLayout == Layout::kTN ? cut::end_row(p.cut, t.split) - t.depth_begin : p.k;
         t.blocks = (depth + kTileDepth - 1) / kTileDepth;
+        t.tail = S::kLayout == Layout::kTN ? (depth % kTileDepth + 15) / 16 % (kTileDepth / 16) : 0;
         t.blocks2 = 0;
         t.adapter = -1;
         t.blocks_t = 0;
@@ -168,6 +171,24 @@ __device__ __forceinline__ void multiply(float (&acc)[2][kSize], uint64_t a, uin
         }
     }
     wgmma_commit();
+}
+
+// The same of the first `steps` times 16 of the slot's depth.
+template <class S, int kN, int kSize>
+__device__ __forceinline__ void multiply_some(float (&acc)[2][kSize], uint64_t a, uint64_t b, unsigned steps) {
+    constexpr unsigned kStepA = (S::kTransA ? 16 * 128 : 32) >> 4;
+    constexpr unsigned kStepB = (S::kTransB ? 16 * 128 : 32) >> 4;
+    constexpr unsigned kHalfA = (64 * 128) >> 4;
+#pragma unroll 1
+    for (unsigned step = 0; step < steps; ++step) {
+        wgmma_fence();
+#pragma unroll
+        for (unsigned half = 0; half < 2; ++half) {
+            Wgmma<kN>::template shared<S::kTransA, S::kTransB>(acc[half], a + half * kHalfA + step * kStepA, b + step * kStepB);
+        }
+        wgmma_commit();
+        wgmma_wait<0>();
+    }
 }
 
 // t (after the y columns in acc) is rounded, written by the adapter's first tile, and s t B^T added to the y columns.
@@ -356,7 +377,19 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                 }
             }
             if (!adapted) {
-                loop(Constant<S::kColumns>{}, tile.blocks + tile.blocks2);
+                const bool part = S::kLayout == Layout::kTN && tile.tail > 0;
+                const unsigned whole = tile.blocks + tile.blocks2 - (part ? 1 : 0);
+                loop(Constant<S::kColumns>{}, whole);
+                if (part) {
+                    // All but the last slot is done first: a loop of unknown length has no place among products under way.
+                    wgmma_wait<0>();
+                    if (whole > 0) release(previous);
+                    barrier_wait(full + 8 * ring.slot, ring.phase);
+                    const uint64_t offset = (ring.slot * S::kStageBytes) >> 4;
+                    multiply_some<S, S::kColumns>(acc, desc_a + offset, desc_b + offset, tile.tail);
+                    previous = ring.slot;
+                    ring.advance(1);
+                }
                 pass_on();
                 wgmma_wait<0>();
                 release(previous);

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "cut.h"
+
 /** One adapter's f32 masters and what the matrix products read. */
 struct PeftkAdapterPackItem {
     /** A, `[rank, k]` f32, read. */
@@ -76,7 +78,7 @@ struct PeftkLoraAdapter {
     uint64_t bg;
     /** DoRA's g, `[rows]` f32, read by the reduction; 0: g = 1. */
     uint64_t gain;
-    /** `[granules, rank_padded, rows]` f32: t^T dy of each granule. */
+    /** `[pieces, rank_padded, rows]` f32: t^T dy of each piece. */
     uint64_t partial_b;
     /** dA, `[rank, k]` f32, written by the reduction; 0: not asked for. */
     uint64_t da;
@@ -94,6 +96,10 @@ struct PeftkLoraAdapter {
     uint32_t rank_padded;
     /** First column of this adapter in q. */
     uint32_t q_column;
+    /** 1: dA is added to; 0: written. */
+    uint32_t add_a;
+    /** 1: dB is added to; 0: written. */
+    uint32_t add_b;
 };
 
 /** The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this. */
@@ -104,7 +110,7 @@ struct PeftkLoraGradientsParams {
     uint64_t dy;
     /** Q = s (g dy) B of all adapters side by side, `[m, ld_q]`, operand type, written by the first kernel. */
     uint64_t q;
-    /** `[granules, q_columns, k]` f32: Q^T x of each granule. */
+    /** `[pieces, q_columns, k]` f32: Q^T x of each piece. */
     uint64_t partial_a;
     /** The adapters. */
     struct PeftkLoraAdapter adapters[3];
@@ -120,10 +126,8 @@ struct PeftkLoraGradientsParams {
     uint32_t q_first;
     /** Columns of q that x is multiplied with: the sum of rank_padded. */
     uint32_t q_columns;
-    /** Tokens a granule: a multiple of 32, chosen from the sizes alone. */
-    uint32_t granule;
-    /** ceil(m / granule). */
-    uint32_t granules;
+    /** How the tokens are cut. */
+    struct PeftkCut cut;
     /** Adapters, 1 to 3. */
     uint32_t count;
     /** Slices of 16 ranks over all adapters: q_columns / 16. */

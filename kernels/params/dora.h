@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "cut.h"
+
 /** The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps. */
 struct PeftkDoraNormParams {
     /** W, `[rows, cols]` f32, read. */
@@ -141,7 +143,7 @@ struct PeftkMagnitudeGradientParams {
     uint64_t t;
     /** B, `[rows, rank_padded]`, of x's type, likewise. */
     uint64_t b;
-    /** Sums over `granule` tokens each, `[ceil(m / granule), rows]` f32, written, then read by the second kernel. */
+    /** The pieces' sums, `[pieces, rows]` f32, written, then read by the second kernel. */
     uint64_t partial;
     /** dg, `[rows]` f32, written by the second kernel. */
     uint64_t dgain;
@@ -163,8 +165,10 @@ struct PeftkMagnitudeGradientParams {
     uint32_t rows;
     /** Columns of t and B. */
     uint32_t rank_padded;
-    /** Tokens a partial sum. */
-    uint32_t granule;
+    /** 0. */
+    uint32_t padding;
+    /** How the tokens are cut. */
+    struct PeftkCut cut;
 };
 
 /** One adapter's merged weight. */

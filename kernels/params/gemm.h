@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "cut.h"
+
 /** One low-rank adapter on columns `first_row .. first_row + rows` of the output (rows of W). */
 struct PeftkGemmAdapter {
     /** A, `[rank_padded, k]`, operand type, rows beyond `rank` zero; in-loop form only. */
@@ -34,7 +36,7 @@ struct PeftkGemmParams {
     uint64_t a2;
     /** Its second operand: nt `[n, k2]`; nn `[k2, n]`. */
     uint64_t b2;
-    /** The result `[m, n]`; tn with splits: `[splits, m, n]` f32. */
+    /** The result `[m, n]`; tn with pieces: `[pieces, m, n]` f32. */
     uint64_t c;
     /** bias `[n]` f32; 0: none. */
     uint64_t bias;
@@ -58,10 +60,32 @@ struct PeftkGemmParams {
     uint32_t lda;
     /** Row stride of B, elements. */
     uint32_t ldb;
-    /** tn: k is cut into so many parts of `k_per_split`, each summed on its own; 1: c is the result. */
-    uint32_t splits;
-    /** Depth of one part. */
-    uint32_t k_per_split;
+    /** tn: how k is cut, each piece summed on its own; one piece and nothing to add to: c is the result. */
+    struct PeftkCut cut;
+};
+
+/** The end of a tn product: C `[rows, cols]` (+)= scale gain_i times the sum of the pieces. */
+struct PeftkGemmReduceParams {
+    /** `[pieces, m, n]` f32, read. */
+    uint64_t parts;
+    /** C `[rows, cols]` f32, written. */
+    uint64_t c;
+    /** A factor a row, `[rows]` f32; 0: none. */
+    uint64_t gain;
+    /** A factor. */
+    float scale;
+    /** Rows of a piece. */
+    uint32_t m;
+    /** Columns of a piece. */
+    uint32_t n;
+    /** Rows of C, at most m. */
+    uint32_t rows;
+    /** Columns of C, at most n. */
+    uint32_t cols;
+    /** 0. */
+    uint32_t padding;
+    /** The pieces. */
+    struct PeftkCut cut;
 };
 
 #endif

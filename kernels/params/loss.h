@@ -28,13 +28,13 @@ struct PeftkCrossEntropyParams {
     uint32_t padding;
 };
 
-/** Losses of sigmoids against targets of the logits' shape: a sum a block, and dlogits. */
+/** Losses of sigmoids against targets of the logits' shape: a loss a row, and dlogits. */
 struct PeftkSigmoidLossParams {
     /** First column of the logits, `[rows, cols]` f32 with row stride `ld`, read. */
     uint64_t logits;
     /** Targets `[rows, cols]` f32 without gaps, read; asymmetric loss: negative entries count for nothing. */
     uint64_t targets;
-    /** The blocks' sums, `[ceil(rows cols / 1024)]` f32, written, not yet divided. */
+    /** The rows' losses, `[rows]` f32, written, not yet divided. */
     uint64_t partial;
     /** dL/dlogits, laid out as the logits, written; it may be the logits themselves. */
     uint64_t dlogits;
@@ -56,15 +56,15 @@ struct PeftkSigmoidLossParams {
     uint32_t ld;
 };
 
-/** The loss from its parts. */
+/** The loss from its rows'. */
 struct PeftkLossSumParams {
     /** `[count]` f32, read. */
     uint64_t partial;
     /** The loss, `[1]` f32, written. */
     uint64_t loss;
-    /** What the sum is divided by. */
+    /** What each is divided by. */
     float denominator;
-    /** Parts. */
+    /** Rows. */
     uint32_t count;
     /** 1: added to what is there; 0: written over it. */
     uint32_t accumulate;

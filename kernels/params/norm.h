@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "cut.h"
+
 /** y = (x - mean) rstd weight + bias for every row. R: the residual stream's type, T: the activations' type. */
 struct PeftkLayerNormParams {
     /** x, `[rows, cols]` R, read. */
@@ -44,7 +46,7 @@ struct PeftkLayerNormBackwardParams {
     uint64_t add;
     /** dL/dx, `[rows, cols]` R, written; 0: not wanted. */
     uint64_t dx;
-    /** Sums over granules of 32 rows, `[ceil(rows / 32), 2, cols]` f32: dweight, dbias; of the entries with weights only. */
+    /** The pieces' sums, `[pieces, 2, cols]` f32: dweight, dbias; of the entries with weights only. */
     uint64_t partial;
     /** Tokens. */
     uint32_t rows;
@@ -54,9 +56,11 @@ struct PeftkLayerNormBackwardParams {
     uint32_t warps_per_row;
     /** 0. */
     uint32_t padding;
+    /** How the rows are cut, in pieces of at most 32; of the entries with weights only. */
+    struct PeftkCut cut;
 };
 
-/** Sums over granules of 128 rows: of a, or of a (b - bias). */
+/** Sums over pieces of at most 128 rows: of a, or of a (b - bias). */
 struct PeftkColumnSumParams {
     /** First column of a, `[rows, cols]` T with row stride `lda`, read. */
     uint64_t a;
@@ -64,10 +68,12 @@ struct PeftkColumnSumParams {
     uint64_t b;
     /** Subtracted from b, `[cols]` f32; 0: nothing. */
     uint64_t bias;
-    /** The sums, `[ceil(rows / 128), cols]` f32, written. */
+    /** The sums, `[pieces, cols]` f32, written. */
     uint64_t partial;
-    /** Rows. */
-    uint32_t rows;
+    /** How the rows are cut. */
+    struct PeftkCut cut;
+    /** 0. */
+    uint32_t padding;
     /** Columns that are summed. */
     uint32_t cols;
     /** Row stride of a, elements. */
@@ -76,9 +82,9 @@ struct PeftkColumnSumParams {
     uint32_t ldb;
 };
 
-/** The second stage of every sum over rows: granules added up in their order. */
+/** The second stage of every sum over rows. */
 struct PeftkReducePartialsParams {
-    /** `[granules, cols]` f32, read. */
+    /** `[pieces, cols]` f32, read. */
     uint64_t partial;
     /** DoRA's g, `[cols]` f32, which the sums are divided by, or 0 where g is 0; address 0: no division. */
     uint64_t gain;
@@ -86,14 +92,12 @@ struct PeftkReducePartialsParams {
     uint64_t out;
     /** The other `cols - split` sums, f32, written. */
     uint64_t out_rest;
-    /** Granules. */
-    uint32_t granules;
     /** Columns. */
     uint32_t cols;
     /** Columns that belong to `out`. */
     uint32_t split;
-    /** 1: added to what is there; 0: written over it. */
-    uint32_t accumulate;
+    /** The pieces. */
+    struct PeftkCut cut;
 };
 
 /** LayerScale with its residual: y = x + gamma h. */
@@ -122,12 +126,14 @@ struct PeftkLayerScaleBackwardParams {
     uint64_t dy;
     /** dL/dh, `[rows, cols]` T, written; 0: not wanted. */
     uint64_t dh;
-    /** Sums over granules of 128 rows, `[ceil(rows / 128), cols]` f32, written; 0: not wanted. */
+    /** The pieces' sums, `[pieces, cols]` f32, written; 0: not wanted. */
     uint64_t partial;
-    /** Tokens. */
-    uint32_t rows;
+    /** How the tokens are cut, in pieces of at most 128. */
+    struct PeftkCut cut;
     /** Width. */
     uint32_t cols;
+    /** 0. */
+    uint32_t padding;
 };
 
 #endif

@@ -19,7 +19,7 @@ struct PeftkSm90GemmParams {
     /** Sizes, outputs and epilogue operands. */
     struct PeftkGemmParams gemm;
     /** Padding to a multiple of 64 bytes. */
-    uint64_t reserved;
+    uint64_t reserved[7];
 };
 
 #endif

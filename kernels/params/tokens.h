@@ -44,6 +44,10 @@ struct PeftkTokensParams {
     uint32_t patch_count;
     /** Width. */
     uint32_t width;
+    /** Backward: 1: dcls, dpos and dregisters are added to; 0: written. */
+    uint32_t add;
+    /** 0. */
+    uint32_t padding;
 };
 
 /** The head's input from the tokens, or the tokens' gradient from it. */

@@ -133,12 +133,17 @@ impl<T> Sums<T> {
         }
     }
 
-    /// Rows of a granule, where the pass has `rows`.
+    /// Rows of a granule, where the pass has `rows`; also of one that the pass does not fill.
     pub fn granule(&self, rows: usize) -> usize {
         match rows.checked_div(self.images) {
-            Some(of_image) if of_image * self.images == rows && self.images > GRANULE_IMAGES => of_image * GRANULE_IMAGES,
+            Some(of_image) if of_image * self.images == rows => of_image * GRANULE_IMAGES,
             _ => rows.max(1),
         }
+    }
+
+    /// The images of the pass, or 1 where nobody knows.
+    pub fn images(&self) -> usize {
+        self.images.max(1)
     }
 }
 

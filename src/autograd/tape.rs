@@ -76,7 +76,8 @@ impl<B: Backend> Needs<B> {
         let mut list = Vec::new();
         for input in inputs {
             let given = input.and_then(|input| self.sums.get_mut(input)?.take());
-            let given = given.map(|to| Ok::<_, Error>(SumTo { block: to.block.into_buffer()?, add: to.add })).transpose()?;
+            let given =
+                given.map(|to| Ok::<_, Error>(SumTo { block: to.block.into_buffer()?, add: to.add })).transpose()?;
             list.push(given);
         }
         Ok(Sums::new(self.images, list))
@@ -242,7 +243,13 @@ impl<'m, B: Backend> Tape<'m, B> {
     }
 
     /// Puts a loss \[1\] on the tape with its gradient, dL/dlogits for dL/dloss = 1.
-    pub(crate) fn record_loss(&self, op: &'static str, logits: &Tensor<B>, loss: Array<B>, dlogits: Array<B>) -> Tensor<B> {
+    pub(crate) fn record_loss(
+        &self,
+        op: &'static str,
+        logits: &Tensor<B>,
+        loss: Array<B>,
+        dlogits: Array<B>,
+    ) -> Tensor<B> {
         if !self.records(&[logits]) {
             return Tensor::constant(loss);
         }
@@ -368,11 +375,8 @@ impl<'m, B: Backend> Tape<'m, B> {
                     ids[i] = None;
                 }
             }
-            let mut needs = Needs {
-                asked: node.inputs.iter().map(Option::is_some).collect(),
-                sums: Vec::new(),
-                images,
-            };
+            let mut needs =
+                Needs { asked: node.inputs.iter().map(Option::is_some).collect(), sums: Vec::new(), images };
             let made = match node.kind {
                 Kind::Leaf(id) => {
                     grads.accumulate(id, dy)?;

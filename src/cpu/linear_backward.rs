@@ -264,7 +264,8 @@ fn collect(
                 add_assign(a, &sums.a);
             }
             if let Some(b) = &mut grads.b {
-                let by_row: Vec<f32> = (0..d.rows).flat_map(|j| sums.b.iter().skip(j).step_by(d.rows).copied()).collect();
+                let by_row: Vec<f32> =
+                    (0..d.rows).flat_map(|j| sums.b.iter().skip(j).step_by(d.rows).copied()).collect();
                 add_assign(b, &scale_rows(&by_row, adapter));
             }
             if let (Some(dgain), Some(gain)) = (&mut grads.gain, adapter.gain) {

@@ -3,8 +3,8 @@
 use super::elementwise::{map, map2};
 use super::math::{normal, sigmoid, simd};
 use super::threads::{add_up, piece_rows, runs};
-use crate::autograd::Sums;
 use super::{Buffer, Cpu};
+use crate::autograd::Sums;
 
 /// 1 / sqrt(2 pi).
 const DENSITY: f32 = 0.398_942_3;

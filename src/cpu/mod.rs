@@ -20,7 +20,8 @@ pub use buffer::Buffer;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, SumTo, Sums, TokenDims,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, SumTo,
+    Sums, TokenDims,
 };
 
 /// The CPU; a clone shares its threads and its memory.

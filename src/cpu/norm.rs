@@ -2,8 +2,8 @@
 
 use super::math::{add_assign, simd, sum, sum_by};
 use super::threads::{add_up, piece_rows, runs, shares};
-use crate::autograd::Sums;
 use super::{Buffer, Cpu};
+use crate::autograd::Sums;
 
 /// ((x, y), (mean, 1 / standard deviation)) of a piece.
 type NormPiece<'a> = ((&'a [f32], &'a mut [f32]), (&'a mut [f32], &'a mut [f32]));
@@ -99,7 +99,9 @@ pub(super) fn layer_norm_backward(
         let mut partials = runs.iter().zip(partials).peekable();
         while let Some((run, partial)) = partials.next() {
             let (mut weight, mut bias) = partial.unwrap_or_default();
-            while let Some((_, Some((more_weight, more_bias)))) = partials.next_if(|(next, _)| next.granule == run.granule) {
+            while let Some((_, Some((more_weight, more_bias)))) =
+                partials.next_if(|(next, _)| next.granule == run.granule)
+            {
                 add_up(&mut weight, [more_weight]);
                 add_up(&mut bias, [more_bias]);
             }

@@ -115,7 +115,8 @@ pub(super) fn assemble_tokens_backward(
     let pieces = dy.chunks(tokens * width).zip(dpatches.chunks_mut(dims.patches * width)).collect();
     cpu.threads.each(pieces, |(dy, out): (&[f32], &mut [f32])| own_patches(dy, out));
     // The sum over images, one after the other, a range of tokens at a time.
-    let (mut dcls, mut dpos) = (cpu.sum_block(&mut sums, 0, width), cpu.sum_block(&mut sums, 1, (1 + dims.patches) * width));
+    let (mut dcls, mut dpos) =
+        (cpu.sum_block(&mut sums, 0, width), cpu.sum_block(&mut sums, 1, (1 + dims.patches) * width));
     let mut dregisters = (dims.registers > 0).then(|| cpu.sum_block(&mut sums, 2, dims.registers * width));
     let mut total = cpu.pool.zeros(tokens * width);
     let (first, rest) = total.split_at_mut(width);

@@ -4,14 +4,18 @@ use super::linear::{self, After, Forward};
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{
     AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, TokenDims,
+    LinearOutput, Sums, TokenDims,
 };
 use crate::gpu::{Buf, DType};
+use crate::kernels::cut::Rows;
 use crate::kernels::{
     attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
     tokens,
 };
 use crate::{Error, Result};
+
+/// What [`crate::autograd::dropout_keeps`] adds to the seed for the next element.
+const DROPOUT_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Backend for Cuda {
     type Buffer = CudaBuffer;
@@ -126,16 +130,21 @@ impl Backend for Cuda {
         Ok(self.run_linear(&Forward { dims, x, w, bias, adapters }, After::Residual(residual, gamma))?.0)
     }
 
-    fn linear_backward(&self, args: LinearBackward<'_, CudaBuffer>) -> Result<LinearGrads<CudaBuffer>> {
-        self.run_linear_backward(&args, None)
+    fn linear_backward(
+        &self,
+        args: LinearBackward<'_, CudaBuffer>,
+        sums: Sums<CudaBuffer>,
+    ) -> Result<LinearGrads<CudaBuffer>> {
+        self.run_linear_backward(&args, None, sums)
     }
 
     fn linear_backward_gelu(
         &self,
         args: LinearBackward<'_, CudaBuffer>,
         h: &CudaBuffer,
+        sums: Sums<CudaBuffer>,
     ) -> Result<LinearGrads<CudaBuffer>> {
-        self.run_linear_backward(&args, Some(h))
+        self.run_linear_backward(&args, Some(h), sums)
     }
 
     fn dora_norm(
@@ -215,7 +224,9 @@ impl Backend for Cuda {
         merge::merge(&self.device, adapter_rows(dims, k), &mut w.data, &a.data, &b.data, gain.map(|g| &g.data))
     }
 
-    fn dropout(&self, x: &CudaBuffer, p: f64, seed: u64) -> Result<CudaBuffer> {
+    fn dropout(&self, x: &CudaBuffer, p: f64, seed: u64, first: u64) -> Result<CudaBuffer> {
+        // The generator steps by the same amount for an element as for the seed.
+        let seed = seed.wrapping_add(first.wrapping_mul(DROPOUT_STEP));
         let mut y = self.buf(x.dtype(), x.data.len())?;
         pointwise::dropout(&self.device, x.len, &x.data, p, seed, &mut y)?;
         Ok(CudaBuffer::padded(y, x.len))
@@ -284,10 +295,15 @@ impl Backend for Cuda {
         rstd: &CudaBuffer,
         dy: &CudaBuffer,
         need: (bool, bool),
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<(Option<CudaBuffer>, Option<(CudaBuffer, CudaBuffer)>)> {
         let mut dx = need.0.then(|| self.buf(x.dtype(), rows * cols)).transpose()?;
+        let mut summed = Rows { count: rows, granule: sums.granule(rows), add: false };
         let mut params = match need.1 {
-            true => Some((self.buf(DType::F32, cols)?, self.buf(DType::F32, cols)?)),
+            true => {
+                let [weight, bias] = self.sum_blocks(&mut sums, [(0, cols), (1, cols)], &mut summed.add)?;
+                Some((weight, bias))
+            }
             false => None,
         };
         let inputs = layer_norm::LayerNormInputs {
@@ -302,7 +318,7 @@ impl Backend for Cuda {
             None => layer_norm::LayerNormDx::None,
         };
         let weights = params.as_mut().map(|(dweight, dbias)| (dweight, dbias));
-        layer_norm::layer_norm_backward(&self.device, rows, cols, inputs, dx_to, weights, false)?;
+        layer_norm::layer_norm_backward(&self.device, summed, cols, inputs, dx_to, weights)?;
         Ok((dx.map(CudaBuffer::new), params.map(|(w, b)| (CudaBuffer::new(w), CudaBuffer::new(b)))))
     }
 
@@ -345,15 +361,19 @@ impl Backend for Cuda {
         gamma: &CudaBuffer,
         dy: &CudaBuffer,
         need: (bool, bool),
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<(Option<CudaBuffer>, Option<CudaBuffer>)> {
         let mut dh = need.0.then(|| self.activation(rows * cols)).transpose()?;
-        let mut dgamma = need.1.then(|| self.buf(DType::F32, cols)).transpose()?;
-        let with_h = match (&mut dgamma, h) {
-            (Some(dgamma), Some(h)) => Some((&h.data, dgamma)),
-            (Some(_), None) => return Err(Error::Internal("layer_scale: h was not kept".into())),
-            (None, _) => None,
+        let mut summed = Rows { count: rows, granule: sums.granule(rows), add: false };
+        let mut dgamma = match need.1 {
+            true => {
+                let [dgamma] = self.sum_blocks(&mut sums, [(0, cols)], &mut summed.add)?;
+                Some(dgamma)
+            }
+            false => None,
         };
-        layer_scale::layer_scale_backward(&self.device, rows, cols, &gamma.data, &dy.data, dh.as_mut(), with_h, false)?;
+        let with_h = h.map(|h| &h.data).zip(dgamma.as_mut());
+        layer_scale::layer_scale_backward(&self.device, summed, cols, &gamma.data, &dy.data, dh.as_mut(), with_h)?;
         Ok((dh.map(CudaBuffer::new), dgamma.map(CudaBuffer::new)))
     }
 
@@ -408,20 +428,22 @@ impl Backend for Cuda {
         &self,
         dims: TokenDims,
         dy: &CudaBuffer,
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<(CudaBuffer, CudaBuffer, CudaBuffer, Option<CudaBuffer>)> {
         let TokenDims { batch, registers, patches, width } = dims;
         let mut dpatches = self.activation(batch * patches * width)?;
-        let (mut dcls, mut dpos) = (self.buf(DType::F32, width)?, self.buf(DType::F32, (1 + patches) * width)?);
-        let mut dregisters = (registers > 0).then(|| self.buf(DType::F32, registers * width)).transpose()?;
+        let mut add = false;
+        let sizes = [(0, width), (1, (1 + patches) * width), (2, (registers * width).max(1))];
+        let [mut dcls, mut dpos, mut dregisters] = self.sum_blocks(&mut sums, sizes, &mut add)?;
         let grads = tokens::TokenGrads {
             patches: Some(&mut dpatches),
             cls: Some(&mut dcls),
             pos: Some(&mut dpos),
-            registers: dregisters.as_mut(),
+            registers: Some(&mut dregisters).filter(|_| registers > 0),
         };
-        tokens::assemble_tokens_backward(&self.device, dims, &dy.data, grads)?;
-        let [dpatches, dcls, dpos] = [dpatches, dcls, dpos].map(CudaBuffer::new);
-        Ok((dpatches, dcls, dpos, dregisters.map(CudaBuffer::new)))
+        tokens::assemble_tokens_backward(&self.device, dims, &dy.data, grads, add)?;
+        let [dpatches, dcls, dpos, dregisters] = [dpatches, dcls, dpos, dregisters].map(CudaBuffer::new);
+        Ok((dpatches, dcls, dpos, Some(dregisters).filter(|_| registers > 0)))
     }
 
     fn pool(&self, dims: TokenDims, with_mean: bool, x: &CudaBuffer) -> Result<CudaBuffer> {
@@ -444,11 +466,14 @@ impl Backend for Cuda {
         labels: &[usize],
         smoothing: f64,
         denominator: f64,
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<(CudaBuffer, CudaBuffer)> {
         // The tape has checked them against the number of classes.
         let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
         let labels = Buf::from_slice(&self.device, &labels, DType::I32)?;
-        let (mut loss, mut dlogits) = (self.buf(DType::F32, 1)?, self.buf(DType::F32, logits.len)?);
+        let mut add = false;
+        let [mut loss] = self.sum_blocks(&mut sums, [(0, 1)], &mut add)?;
+        let mut dlogits = self.buf(DType::F32, logits.len)?;
         loss::cross_entropy(
             &self.device,
             loss::LogitDims::whole(labels.len(), classes),
@@ -458,7 +483,7 @@ impl Backend for Cuda {
             denominator,
             &mut loss,
             &mut dlogits,
-            false,
+            add,
         )?;
         Ok((CudaBuffer::new(loss), CudaBuffer::new(dlogits)))
     }
@@ -468,18 +493,21 @@ impl Backend for Cuda {
         logits: &CudaBuffer,
         targets: &[f32],
         denominator: f64,
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<(CudaBuffer, CudaBuffer)> {
         let targets = Buf::from_f32(&self.device, targets, DType::F32)?;
-        let (mut loss, mut dlogits) = (self.buf(DType::F32, 1)?, self.buf(DType::F32, logits.len)?);
+        let mut add = false;
+        let [mut loss] = self.sum_blocks(&mut sums, [(0, 1)], &mut add)?;
+        let mut dlogits = self.buf(DType::F32, logits.len)?;
         loss::binary_cross_entropy(
             &self.device,
-            loss::LogitDims::whole(1, logits.len),
+            loss::LogitDims::whole(sums.images(), logits.len / sums.images()),
             &logits.data,
             &targets,
             denominator,
             &mut loss,
             &mut dlogits,
-            false,
+            add,
         )?;
         Ok((CudaBuffer::new(loss), CudaBuffer::new(dlogits)))
     }

@@ -2,13 +2,14 @@
 
 use super::linear::required;
 use super::{Cuda, CudaBuffer};
-use crate::autograd::{AdapterDims, AdapterGrads, LinearBackward, LinearDims, LinearGrads};
+use crate::autograd::{AdapterDims, AdapterGrads, LinearBackward, LinearDims, LinearGrads, Sums};
 use crate::gpu::{Buf, DType};
 use crate::kernels::adapter_pack::{RowGain, padded_rank, weight_rescale};
 use crate::kernels::column_sum::{Columns, column_sum};
+use crate::kernels::cut::Rows;
 use crate::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients};
 use crate::kernels::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient};
-use crate::kernels::matmul::{Epilogue, Layout, MAX_RANK_IN_LOOP, Matmul, Operand, Second, matmul};
+use crate::kernels::matmul::{Epilogue, Layout, MAX_RANK_IN_LOOP, Matmul, Operand, Second, WeightSum, matmul};
 use crate::kernels::{dora_dropout, pointwise};
 use crate::{Error, Result};
 
@@ -27,22 +28,31 @@ impl Cuda {
         &self,
         args: &Args<'_>,
         pre: Option<&CudaBuffer>,
+        mut sums: Sums<CudaBuffer>,
     ) -> Result<LinearGrads<CudaBuffer>> {
         let LinearDims { m, k, n } = args.dims;
+        let granule = sums.granule(m);
         if args.need_w && !args.adapters.is_empty() {
             return Err(Error::Internal("a weight under an adapter is not trained".into()));
         }
-        let mut bias = args.need_bias.then(|| self.buf(DType::F32, n)).transpose()?;
-        if let Some(bias) = &mut bias {
-            let dy = Columns { matrix: &args.dy.data, ld: n, first: 0 };
-            column_sum(&self.device, m, n, dy, bias, false)?;
-        }
+        let bias = match args.need_bias {
+            true => {
+                let mut add = false;
+                let [mut bias] = self.sum_blocks(&mut sums, [(1, n)], &mut add)?;
+                let dy = Columns { matrix: &args.dy.data, ld: n, first: 0 };
+                column_sum(&self.device, Rows { count: m, granule, add }, n, dy, &mut bias)?;
+                Some(bias)
+            }
+            false => None,
+        };
         let w_grad = match args.need_w {
             true => {
                 let x = required(args.x, "x")?;
-                let mut dw = self.buf(DType::F32, n * k)?;
+                let mut add = false;
+                let [mut dw] = self.sum_blocks(&mut sums, [(0, n * k)], &mut add)?;
                 let product = Matmul {
                     b: Operand { buf: &x.data, first: 0, stride: x.stride(m) },
+                    sum: WeightSum { granule: Some(granule), add, ..WeightSum::default() },
                     ..Matmul::new(Layout::Tn, (n, k, m), &args.dy.data, &x.data)
                 };
                 matmul(&self.device, product, &mut dw)?;
@@ -59,14 +69,14 @@ impl Cuda {
                 && args.need_adapter
                 && args.adapters.iter().all(|adapter| padded_rank(adapter.dims.rank) <= MAX_RANK_IN_LOOP)
             {
-                folded.push(self.adapters_in_one_pass(args, &mut adapters)?);
+                folded.push(self.adapters_in_one_pass(args, &mut adapters, &mut sums)?);
             } else {
                 for (index, grads) in adapters.iter_mut().enumerate() {
-                    folded.extend(self.adapter_by_products(args, index, grads)?);
+                    folded.extend(self.adapter_by_products(args, index, grads, &mut sums)?);
                 }
             }
             if args.need_adapter {
-                self.gain_gradients(args, &mut adapters)?;
+                self.gain_gradients(args, &mut adapters, &mut sums)?;
             }
         }
         let x = args.need_x.then(|| self.input_gradient(args, pre, folded)).transpose()?;
@@ -128,19 +138,27 @@ impl Cuda {
     }
 
     /// Adapters that share x and are small: Q, dA and dB from one pass over x and dy.
-    fn adapters_in_one_pass(&self, args: &Args<'_>, grads: &mut [AdapterGrads<CudaBuffer>]) -> Result<Folded> {
+    fn adapters_in_one_pass(
+        &self,
+        args: &Args<'_>,
+        grads: &mut [AdapterGrads<CudaBuffer>],
+        sums: &mut Sums<CudaBuffer>,
+    ) -> Result<Folded> {
         let LinearDims { m, k, n } = args.dims;
         let dtype = args.dy.dtype();
         let packed = self.pack_backward(k, &args.adapters, dtype)?;
         let mut q = self.buf(dtype, m * packed.width)?;
         let mut made = Vec::with_capacity(args.adapters.len());
-        for adapter in &args.adapters {
+        for (index, adapter) in args.adapters.iter().enumerate() {
             let AdapterDims { rows, rank, .. } = adapter.dims;
-            made.push((self.buf(DType::F32, rank * k)?, self.buf(DType::F32, rows * rank)?));
+            let (mut add_a, mut add_b) = (false, false);
+            let [da] = self.sum_blocks(sums, [(2 + 3 * index, rank * k)], &mut add_a)?;
+            let [db] = self.sum_blocks(sums, [(3 + 3 * index, rows * rank)], &mut add_b)?;
+            made.push((da, db, (add_a, add_b)));
         }
         let adapters = args.adapters.iter().zip(&mut made).zip(&args.t).zip(&packed.bg);
         let adapters = adapters
-            .map(|(((adapter, (da, db)), t), bg)| AdapterGradients {
+            .map(|(((adapter, (da, db, add)), t), bg)| AdapterGradients {
                 first_row: adapter.dims.first_row,
                 rows: adapter.dims.rows,
                 rank: adapter.dims.rank,
@@ -150,13 +168,14 @@ impl Cuda {
                 gain: adapter.gain.map(|gain| &gain.data),
                 da,
                 db,
+                add: *add,
             })
             .collect();
         let x = &required(args.x, "x")?.data;
-        let mut all = LoraGradients { m, k, n, x, dy: &args.dy.data, adapters };
+        let mut all = LoraGradients { m, k, n, x, dy: &args.dy.data, granule: sums.granule(m), adapters };
         lora_gradients(&self.device, &mut all, &mut q)?;
         drop(all);
-        for (grads, (da, db)) in grads.iter_mut().zip(made) {
+        for (grads, (da, db, _)) in grads.iter_mut().zip(made) {
             (grads.a, grads.b) = (Some(CudaBuffer::new(da)), Some(CudaBuffer::new(db)));
         }
         Ok(Folded { width: packed.width, q, a: packed.a })
@@ -168,6 +187,7 @@ impl Cuda {
         args: &Args<'_>,
         index: usize,
         grads: &mut AdapterGrads<CudaBuffer>,
+        sums: &mut Sums<CudaBuffer>,
     ) -> Result<Option<Folded>> {
         let LinearDims { m, k, n } = args.dims;
         let adapter = &args.adapters[index];
@@ -184,30 +204,32 @@ impl Cuda {
         if args.need_adapter {
             // dA = Q^T x, the first `rank` of its rows.
             let x = required(adapter.dropped.or(args.x), "x")?;
-            let mut da = self.buf(DType::F32, padded * k)?;
+            let (mut add_a, mut add_b) = (false, false);
+            let granule = Some(sums.granule(m));
+            let [mut da] = self.sum_blocks(sums, [(2 + 3 * index, rank * k)], &mut add_a)?;
             let product = Matmul {
                 b: Operand { buf: &x.data, first: 0, stride: x.stride(m) },
+                sum: WeightSum { granule, add: add_a, size: Some((rank, k)), ..WeightSum::default() },
                 ..Matmul::new(Layout::Tn, (padded, k, m), &q, &x.data)
             };
             matmul(&self.device, product, &mut da)?;
-            let mut exact = self.buf(DType::F32, rank * k)?;
-            pointwise::cast(&self.device, rank, k, &da, k, &mut exact, k)?;
-            grads.a = Some(CudaBuffer::new(exact));
+            grads.a = Some(CudaBuffer::new(da));
             // dB = s g dy^T t.
             let t = &args.t[index].data;
-            let mut db = self.buf(DType::F32, rows * padded)?;
-            let product = Matmul { a: dy, ..Matmul::new(Layout::Tn, (rows, padded, m), &args.dy.data, t) };
+            let [mut db] = self.sum_blocks(sums, [(3 + 3 * index, rows * rank)], &mut add_b)?;
+            let product = Matmul {
+                a: dy,
+                sum: WeightSum {
+                    granule,
+                    add: add_b,
+                    size: Some((rows, rank)),
+                    scale: Some(scale as f32),
+                    gain: adapter.gain.map(|gain| &gain.data),
+                },
+                ..Matmul::new(Layout::Tn, (rows, padded, m), &args.dy.data, t)
+            };
             matmul(&self.device, product, &mut db)?;
-            let mut exact = self.buf(DType::F32, rows * rank)?;
-            pointwise::cast(&self.device, rows, rank, &db, padded, &mut exact, rank)?;
-            if let Some(gain) = adapter.gain {
-                let mut rescaled = self.buf(DType::F32, rows * rank)?;
-                let gains = [RowGain { first_row: 0, rows, gain: &gain.data }];
-                weight_rescale(&self.device, rows, rank, &exact, &gains, &mut rescaled)?;
-                exact = rescaled;
-            }
-            pointwise::scale_assign(&self.device, rows * rank, &mut exact, scale as f32)?;
-            grads.b = Some(CudaBuffer::new(exact));
+            grads.b = Some(CudaBuffer::new(db));
         }
         if adapter.dropped.is_none() {
             return Ok(Some(Folded { width: padded, q, a: packed.a }));
@@ -239,15 +261,22 @@ impl Cuda {
     }
 
     /// dg of each adapter with a gain: from y, which was kept, or under dropout from z.
-    fn gain_gradients(&self, args: &Args<'_>, grads: &mut [AdapterGrads<CudaBuffer>]) -> Result<()> {
+    fn gain_gradients(
+        &self,
+        args: &Args<'_>,
+        grads: &mut [AdapterGrads<CudaBuffer>],
+        sums: &mut Sums<CudaBuffer>,
+    ) -> Result<()> {
         let LinearDims { m, k, n } = args.dims;
         let dtype = args.dy.dtype();
         for (index, grads) in grads.iter_mut().enumerate() {
             let adapter = &args.adapters[index];
             let Some(gain) = adapter.gain else { continue };
             let AdapterDims { first_row, rows, rank, scale } = adapter.dims;
-            let sizes = GainGradient { m, k, n, first_row, rows, rank, scale: scale as f32 };
-            let mut dgain = self.buf(DType::F32, rows)?;
+            let mut add = false;
+            let [mut dgain] = self.sum_blocks(sums, [(4 + 3 * index, rows)], &mut add)?;
+            let granule = sums.granule(m);
+            let sizes = GainGradient { m, k, n, first_row, rows, rank, scale: scale as f32, granule, add };
             if adapter.dropped.is_some() {
                 let z = required(args.z[index], "z")?;
                 magnitude_gradient(&self.device, sizes, &args.dy.data, GainSource::Z(&z.data), &mut dgain)?;

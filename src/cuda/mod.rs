@@ -19,6 +19,7 @@ use std::rc::Rc;
 pub use buffer::CudaBuffer;
 use buffer::{Operand, OperandCopy};
 
+use crate::autograd::Sums;
 use crate::config::Precision;
 use crate::gpu::{Buf, DType, Device};
 use crate::kernels::{layer_scale, pointwise};
@@ -63,6 +64,28 @@ impl Cuda {
 
     fn activation(&self, len: usize) -> Result<Buf> {
         self.buf(self.activations, len)
+    }
+
+    /// The f32 blocks that sums of these (place, length) go to. All of them are added to what is there, or all are written over it: where only
+    /// some have something, the others begin with zeros.
+    fn sum_blocks<const N: usize>(
+        &self,
+        sums: &mut Sums<CudaBuffer>,
+        list: [(usize, usize); N],
+        add: &mut bool,
+    ) -> Result<[Buf; N]> {
+        let given = list.map(|(place, len)| (sums.take(place), len));
+        *add = given.iter().any(|(to, _)| to.as_ref().is_some_and(|to| to.add));
+        let mut blocks = Vec::with_capacity(N);
+        for (to, len) in given {
+            let begins = to.as_ref().is_some_and(|to| to.add);
+            let mut block = to.map_or_else(|| self.buf(DType::F32, len), |to| Ok(to.block.data))?;
+            if *add && !begins {
+                block.fill_bytes(0)?;
+            }
+            blocks.push(block);
+        }
+        blocks.try_into().map_err(|_| Error::Internal("as many blocks as were asked for".into()))
     }
 
     /// A weight \[rows, _\] as a product of `dtype` reads it, with the stride of its rows: for tensor cores a multiple of 8.

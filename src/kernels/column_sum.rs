@@ -1,14 +1,15 @@
 //! Launches kernels/column_sum.cu: sums over rows, column by column.
 
 use super::check::{dimension, length};
+use super::cut::Rows;
 use super::entry::{address, by_type, grid};
 use super::function;
-use super::params::{PeftkColumnSumParams, PeftkReducePartialsParams};
+use super::params::{PeftkColumnSumParams, PeftkCut, PeftkReducePartialsParams};
 use crate::gpu::{Buf, DType, Device};
 use crate::{Error, Result};
 
-/// Rows of a granule of the first stage, as in kernels/common/column_tile.cuh.
-pub(super) const GRANULE_ROWS: usize = 128;
+/// Most rows of a piece.
+pub(super) const PIECE_ROWS: usize = 128;
 /// Columns of one of its blocks.
 pub(super) const TILE_COLUMNS: u64 = 128;
 
@@ -23,24 +24,18 @@ pub struct Columns<'a> {
     pub first: usize,
 }
 
-/// out\[j\] = sum over rows of a\[i, j\], `[cols]` f32; added to what is there with `accumulate`. Biases' gradients.
+/// out\[j\] = sum over rows of a\[i, j\], `[cols]` f32. Biases' gradients.
 ///
 /// # Errors
 /// [`Error::Shape`] for sizes that do not fit.
-pub fn column_sum(
-    device: &Device,
-    rows: usize,
-    cols: usize,
-    a: Columns<'_>,
-    out: &mut Buf,
-    accumulate: bool,
-) -> Result<()> {
+pub fn column_sum(device: &Device, rows: impl Into<Rows>, cols: usize, a: Columns<'_>, out: &mut Buf) -> Result<()> {
     const OP: &str = "column_sum";
     let entry = by_type!("column_sum", a.matrix.dtype())?;
     length(OP, "out", out, device, DType::F32, cols)?;
-    let partial = first_stage(device, OP, entry, rows, cols, a, None, None)?;
-    let ends = Ends { out, rest: None, gain: None, split: cols, accumulate };
-    reduce_partials(device, OP, &partial, rows.div_ceil(GRANULE_ROWS), cols, ends)
+    let cut = rows.into().cut(OP, PIECE_ROWS)?;
+    let partial = first_stage(device, OP, entry, cut, cols, a, None, None)?;
+    let ends = Ends { out, rest: None, gain: None, split: cols };
+    reduce_partials(device, OP, &partial, cut, cols, ends)
 }
 
 /// out\[j\] = sum over rows of a\[i, j\] (b\[i, j\] - bias\[j\]) / gain\[j\], `[cols]` f32; without a bias nothing is subtracted, without
@@ -52,7 +47,7 @@ pub fn column_sum(
 #[allow(clippy::too_many_arguments)]
 pub fn column_dot(
     device: &Device,
-    rows: usize,
+    rows: impl Into<Rows>,
     cols: usize,
     a: Columns<'_>,
     b: Columns<'_>,
@@ -66,9 +61,10 @@ pub fn column_dot(
         buf.map_or(Ok(()), |buf| length(OP, name, buf, device, DType::F32, cols))?;
     }
     length(OP, "out", out, device, DType::F32, cols)?;
-    let partial = first_stage(device, OP, entry, rows, cols, a, Some(b), bias)?;
-    let ends = Ends { out, rest: None, gain, split: cols, accumulate: false };
-    reduce_partials(device, OP, &partial, rows.div_ceil(GRANULE_ROWS), cols, ends)
+    let cut = rows.into().cut(OP, PIECE_ROWS)?;
+    let partial = first_stage(device, OP, entry, cut, cols, a, Some(b), bias)?;
+    let ends = Ends { out, rest: None, gain, split: cols };
+    reduce_partials(device, OP, &partial, cut, cols, ends)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -76,7 +72,7 @@ fn first_stage(
     device: &Device,
     op: &str,
     entry: &'static str,
-    rows: usize,
+    cut: PeftkCut,
     cols: usize,
     a: Columns<'_>,
     b: Option<Columns<'_>>,
@@ -91,24 +87,24 @@ fn first_stage(
                 columns.first + cols,
             ));
         }
-        length(op, name, columns.matrix, device, dtype, (rows.max(1) - 1) * columns.ld + columns.first + cols)?;
+        length(op, name, columns.matrix, device, dtype, (cut.rows as usize - 1) * columns.ld + columns.first + cols)?;
         let first = columns.matrix.address() + (columns.first * dtype.bytes()) as u64;
         Ok((first, dimension(op, "row stride", columns.ld)?))
     };
-    let granules = rows.div_ceil(GRANULE_ROWS);
-    let partial = Buf::uninit(device, DType::F32, granules * cols)?;
+    let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * cols)?;
     let ((a, lda), (b, ldb)) = (start("a", a)?, b.map_or(Ok((0, 0)), |b| start("b", b))?);
     let params = PeftkColumnSumParams {
         a,
         b,
         bias: address(bias),
         partial: partial.address(),
-        rows: dimension(op, "rows", rows)?,
+        cut,
+        padding: 0,
         cols: dimension(op, "cols", cols)?,
         lda,
         ldb,
     };
-    let grid = grid(op, granules as u64 * (cols as u64).div_ceil(TILE_COLUMNS), 256)?;
+    let grid = grid(op, u64::from(cut.pieces) * (cols as u64).div_ceil(TILE_COLUMNS), 256)?;
     // SAFETY: both entries take a PeftkColumnSumParams; the columns lie in their matrices, `partial` is this function's own.
     unsafe { function(device, "column_sum", entry)?.launch(grid, &params)? };
     Ok(partial)
@@ -124,33 +120,30 @@ pub(super) struct Ends<'a> {
     pub gain: Option<&'a Buf>,
     /// How many are in `out`.
     pub split: usize,
-    /// Whether they are added to what is there.
-    pub accumulate: bool,
 }
 
-/// The second stage: partial \[granules, cols\] added up in order. The caller has checked what it hands over.
+/// The second stage: partial \[pieces, cols\] added up in order. The caller has checked what it hands over.
 pub(super) fn reduce_partials(
     device: &Device,
     op: &str,
     partial: &Buf,
-    granules: usize,
+    cut: PeftkCut,
     cols: usize,
     ends: Ends<'_>,
 ) -> Result<()> {
-    let Ends { out, rest, gain, split, accumulate } = ends;
+    let Ends { out, rest, gain, split } = ends;
     let params = PeftkReducePartialsParams {
         partial: partial.address(),
         gain: address(gain),
         out: out.address(),
         out_rest: address(rest.as_deref()),
-        granules: dimension(op, "granules", granules)?,
         cols: dimension(op, "cols", cols)?,
         split: dimension(op, "cols", split)?,
-        accumulate: accumulate.into(),
+        cut,
     };
-    length(op, "partial sums", partial, device, DType::F32, granules * cols)?;
+    length(op, "partial sums", partial, device, DType::F32, cut.pieces as usize * cols)?;
     length(op, "out", out, device, DType::F32, split)?;
-    let grid = grid(op, (cols as u64).div_ceil(8), 1024)?;
+    let grid = grid(op, (cols as u64).div_ceil(8), 256)?;
     // SAFETY: reduce_partials_f32 takes this struct; the lengths were checked here and by the callers, for `rest` and `gain`.
     unsafe { function(device, "column_sum", "reduce_partials_f32")?.launch(grid, &params) }
 }

@@ -2,6 +2,7 @@
 
 use super::check::{dimension, length};
 use super::column_sum::{Ends, reduce_partials};
+use super::cut::Rows;
 use super::entry::{address, by_stream, grid};
 use super::function;
 use super::params::{PeftkLayerNormBackwardParams, PeftkLayerNormParams};
@@ -13,7 +14,7 @@ pub const MAX_COLS: usize = 8192;
 
 // As in kernels/layer_norm.cu.
 const COLUMNS_PER_WARP: usize = 512;
-const GRANULE_ROWS: usize = 32;
+const PIECE_ROWS: usize = 32;
 
 /// y = LayerNorm(x) and, where asked for, (mean, rstd) of every row.
 ///
@@ -92,20 +93,22 @@ pub enum LayerNormDx<'a> {
     None,
 }
 
-/// dx and, where asked for, (dweight, dbias) \[cols\] f32 of LayerNorm; the two are added to what is there with `accumulate`.
+/// dx and, where asked for, (dweight, dbias) \[cols\] f32 of LayerNorm.
 ///
 /// # Errors
 /// As [`layer_norm_forward`]; when nothing is asked for.
 pub fn layer_norm_backward(
     device: &Device,
-    rows: usize,
+    rows: impl Into<Rows>,
     cols: usize,
     inputs: LayerNormInputs<'_>,
     dx: LayerNormDx<'_>,
     weights: Option<(&mut Buf, &mut Buf)>,
-    accumulate: bool,
 ) -> Result<()> {
     const OP: &str = "layer_norm_backward";
+    let rows = rows.into();
+    let cut = rows.cut(OP, PIECE_ROWS)?;
+    let rows = rows.count;
     let LayerNormInputs { x, weight, mean, rstd, dy } = inputs;
     let (stream, activations) = (x.dtype(), dy.dtype());
     let (warps_per_row, threads) = row_warps(OP, cols)?;
@@ -137,6 +140,7 @@ pub fn layer_norm_backward(
         cols: dimension(OP, "cols", cols)?,
         warps_per_row,
         padding: 0,
+        cut,
     };
     let Some((dweight, dbias)) = weights else {
         let entry = by_stream!("layer_norm_backward", stream, activations)?;
@@ -146,15 +150,14 @@ pub fn layer_norm_backward(
     };
     length(OP, "dweight", dweight, device, DType::F32, cols)?;
     length(OP, "dbias", dbias, device, DType::F32, cols)?;
-    let granules = rows.div_ceil(GRANULE_ROWS);
-    let partial = Buf::uninit(device, DType::F32, granules * 2 * cols)?;
+    let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * 2 * cols)?;
     params.partial = partial.address();
     let entry = by_stream!("layer_norm_backward_weights", stream, activations)?;
-    let grid = grid(OP, granules as u64, threads)?;
-    // SAFETY: as above, and `partial` has a row a granule.
+    let grid = grid(OP, cut.pieces.into(), threads)?;
+    // SAFETY: as above, and `partial` has a row a piece.
     unsafe { function(device, "layer_norm", entry)?.launch(grid, &params)? };
-    let ends = Ends { out: dweight, rest: Some(dbias), gain: None, split: cols, accumulate };
-    reduce_partials(device, OP, &partial, granules, 2 * cols, ends)
+    let ends = Ends { out: dweight, rest: Some(dbias), gain: None, split: cols };
+    reduce_partials(device, OP, &partial, cut, 2 * cols, ends)
 }
 
 /// Warps that share a row, and threads of a block.

@@ -2,6 +2,7 @@
 
 use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
+use super::cut::Rows;
 use super::function;
 use super::params::{PeftkLoraAdapter, PeftkLoraGradientsParams};
 use crate::gpu::{Arch, Buf, DType, Device, Grid};
@@ -20,12 +21,14 @@ const STAGES: u32 = 3;
 const PROJECT_BYTES: u32 = 76_800;
 const F32_COLUMNS: u32 = 64;
 const F32_RANKS: u32 = 32;
-/// Granules that the tokens are cut into, about. Sizes alone decide, never the GPU, so that the sums are the same on all.
-const GRANULES: usize = 132;
+/// Pieces that a granule of tokens is cut into, about, and the most tokens of one. Sizes alone decide, never the GPU, so that the sums are the
+/// same on all. Two granules of 4112 tokens and two slices of ranks make 172 blocks.
+const PIECES: usize = 43;
+const MOST_TOKENS: usize = 512;
 
-/// Tokens whose products are summed on their own, for `m` of them: a multiple of 32.
-pub(super) fn granule(m: usize) -> usize {
-    m.div_ceil(GRANULES).next_multiple_of(TILE_TOKENS)
+/// Tokens whose products are summed by one block, of a granule's: a multiple of 32.
+pub(super) fn piece(granule: usize) -> usize {
+    granule.div_ceil(PIECES).next_multiple_of(TILE_TOKENS).min(MOST_TOKENS)
 }
 
 /// One adapter's inputs, and where its gradients go.
@@ -49,6 +52,8 @@ pub struct AdapterGradients<'a> {
     pub da: &'a mut Buf,
     /// dB `[rows, rank]`, f32.
     pub db: &'a mut Buf,
+    /// Whether dA and dB are added to what is there, or written over it.
+    pub add: (bool, bool),
 }
 
 /// Adapters of one linear that read the same x. x, dy, t, s g B and Q have one dtype, f32 or bf16.
@@ -64,6 +69,8 @@ pub struct LoraGradients<'a> {
     pub x: &'a Buf,
     /// dy `[m, n]`.
     pub dy: &'a Buf,
+    /// Tokens of a granule: these are summed on their own ([`super::cut::Rows::granule`]).
+    pub granule: usize,
     /// 1 to 3 adapters.
     pub adapters: Vec<AdapterGradients<'a>>,
 }
@@ -83,19 +90,19 @@ impl LoraGradients<'_> {
 /// device's memory is full.
 pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf) -> Result<()> {
     let Prepared { mut params, dtype } = prepare(device, args, q)?;
-    let granules = params.granules as usize;
-    let partial_a = Buf::uninit(device, DType::F32, granules * args.q_columns() * args.k)?;
+    let pieces = params.cut.pieces as usize;
+    let partial_a = Buf::uninit(device, DType::F32, pieces * args.q_columns() * args.k)?;
     params.partial_a = partial_a.address();
     let mut partials = Vec::new();
     for (to, adapter) in params.adapters.iter_mut().zip(&args.adapters) {
-        let partial = Buf::uninit(device, DType::F32, granules * padded_rank(adapter.rank) * adapter.rows)?;
+        let partial = Buf::uninit(device, DType::F32, pieces * padded_rank(adapter.rank) * adapter.rows)?;
         to.partial_b = partial.address();
         partials.push(partial);
     }
     for launch in launches(device.arch(), dtype, &params, true) {
         // SAFETY: every entry takes a PeftkLoraGradientsParams. `prepare` has compared every buffer's dtype, length and device with the
         // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da and db are
-        // borrowed mutably and so apart from all else; `launches` covers every granule, column and rank.
+        // borrowed mutably and so apart from all else; `launches` covers every piece, column and rank.
         unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
     }
     Ok(())
@@ -164,10 +171,11 @@ fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepare
             rank: dimension(op, "rank", rank)?,
             rank_padded: dimension(op, "padded rank", padded)?,
             q_column: column as u32,
+            add_a: adapter.add.0.into(),
+            add_b: adapter.add.1.into(),
         };
         column += padded;
     }
-    let granule = granule(m);
     params.x = args.x.address();
     params.dy = args.dy.address();
     params.q = q.address();
@@ -176,8 +184,8 @@ fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepare
     params.ld_dy = dimension(op, "n", n)?;
     params.ld_q = dimension(op, "ranks", columns)?;
     params.q_columns = params.ld_q;
-    params.granule = dimension(op, "granule", granule)?;
-    params.granules = m.div_ceil(granule) as u32;
+    let granule = args.granule.max(1);
+    params.cut = Rows { count: m, granule, add: false }.cut(op, piece(granule))?;
     params.count = args.adapters.len() as u32;
     params.slices = params.q_columns / SLICE;
     Ok(Prepared { params, dtype })
@@ -217,14 +225,14 @@ fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: b
         let groups = padded.div_ceil(F32_RANKS);
         add(file, "lora_gradients_project_f32", (p.m.div_ceil(F32_COLUMNS), groups, p.count), THREADS, 0);
         if gradients {
-            let blocks = (p.granules, rows.div_ceil(F32_COLUMNS), p.count * groups);
+            let blocks = (p.cut.pieces, rows.div_ceil(F32_COLUMNS), p.count * groups);
             add(file, "lora_gradients_outer_output_f32", blocks, THREADS, 0);
-            let blocks = (p.granules, p.k.div_ceil(F32_COLUMNS), p.q_columns.div_ceil(F32_RANKS));
+            let blocks = (p.cut.pieces, p.k.div_ceil(F32_COLUMNS), p.q_columns.div_ceil(F32_RANKS));
             add(file, "lora_gradients_input_f32", blocks, THREADS, 0);
         }
     } else {
         let file = "lora_gradients";
-        let blocks = (p.slices * p.granules, 1, 1);
+        let blocks = (p.slices * p.cut.pieces, 1, 1);
         let shared = output_bytes(rows);
         let outer_bytes = |ranks: u32| STAGES * 32 * 2 * (BLOCK_COLUMNS + 8 + ranks + 8);
         if gradients && rows <= BLOCK_COLUMNS {
@@ -234,7 +242,7 @@ fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: b
         } else {
             add(file, "lora_gradients_project_bf16", blocks, THREADS, PROJECT_BYTES);
             if gradients {
-                let blocks = (p.granules, rows.div_ceil(BLOCK_COLUMNS), p.slices);
+                let blocks = (p.cut.pieces, rows.div_ceil(BLOCK_COLUMNS), p.slices);
                 add(file, "lora_gradients_outer_output_bf16", blocks, THREADS, outer_bytes(SLICE));
             }
         }
@@ -244,7 +252,7 @@ fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: b
                 2 | 4 => (2, "lora_gradients_input_32_bf16"),
                 _ => (3, "lora_gradients_input_48_bf16"),
             };
-            let blocks = (p.granules, p.k.div_ceil(BLOCK_COLUMNS), p.slices.div_ceil(slices));
+            let blocks = (p.cut.pieces, p.k.div_ceil(BLOCK_COLUMNS), p.slices.div_ceil(slices));
             add(file, entry, blocks, THREADS, outer_bytes(slices * SLICE));
         }
     }
@@ -260,12 +268,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn granules_cover_the_tokens() {
-        for m in [1, 31, 32, 33, 257, 4224, 4225, 16_448, 65_792, 1_000_003] {
-            let granule = granule(m);
-            assert!(granule.is_multiple_of(32) && m.div_ceil(granule) <= GRANULES, "{m}: {granule}");
+    fn pieces_are_whole_tiles() {
+        for granule in [1, 31, 32, 33, 257, 4112, 65_792, 1_000_003] {
+            assert!(piece(granule).is_multiple_of(32) && piece(granule) <= MOST_TOKENS, "{granule}");
         }
-        assert_eq!((granule(65_792), granule(257)), (512, 32));
+        assert_eq!((piece(65_792), piece(4112), piece(257)), (512, 96, 32));
     }
 
     #[test]

@@ -161,8 +161,7 @@ fn sigmoid_loss(
 ) -> Result<()> {
     let (first_logit, first_gradient) = dims.addresses(op, device, logits, dlogits)?;
     length(op, "targets", targets, device, DType::F32, dims.rows * dims.cols)?;
-    let blocks = (dims.rows * dims.cols).div_ceil(1024);
-    let partial = Buf::uninit(device, DType::F32, blocks)?;
+    let partial = Buf::uninit(device, DType::F32, dims.rows)?;
     let params = PeftkSigmoidLossParams {
         logits: first_logit,
         targets: targets.address(),
@@ -177,8 +176,8 @@ fn sigmoid_loss(
         cols: dimension(op, "cols", dims.cols)?,
         ld: dimension(op, "row stride", dims.ld)?,
     };
-    // SAFETY: both entries take a PeftkSigmoidLossParams; the lengths were checked, `partial` has a value a block.
-    unsafe { function(device, "loss", entry)?.launch(grid(op, blocks as u64, 256)?, &params)? };
+    // SAFETY: both entries take a PeftkSigmoidLossParams; the lengths were checked, `partial` has a value a row.
+    unsafe { function(device, "loss", entry)?.launch(grid(op, dims.rows as u64, 256)?, &params)? };
     loss_sum(device, op, &partial, denominator, loss, accumulate)
 }
 
@@ -200,5 +199,5 @@ fn loss_sum(
         padding: 0,
     };
     // SAFETY: loss_sum_f32 takes this struct; it reads all of `partial` and writes one value.
-    unsafe { function(device, "loss", "loss_sum_f32")?.launch(grid(op, 1, 1024)?, &params) }
+    unsafe { function(device, "loss", "loss_sum_f32")?.launch(grid(op, 1, 32)?, &params) }
 }

@@ -2,8 +2,9 @@
 
 use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
+use super::cut::Rows;
 use super::function;
-use super::lora_gradients::granule;
+use super::lora_gradients::piece;
 use super::params::{PeftkMagnitudeGradientParams, PeftkMagnitudeParams};
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
@@ -108,6 +109,10 @@ pub struct GainGradient {
     pub rank: usize,
     /// s.
     pub scale: f32,
+    /// Tokens of a granule: these are summed on their own ([`super::cut::Rows::granule`]).
+    pub granule: usize,
+    /// Whether the gradient is added to what is there, or written over it.
+    pub add: bool,
 }
 
 /// Queues `dgain[j]` = sum over tokens of dy z, `[rows]` f32. `dy` is `[m, n]`, f32 or bf16. A workspace of partial sums is taken while this
@@ -124,7 +129,7 @@ pub fn magnitude_gradient(
     dgain: &mut Buf,
 ) -> Result<()> {
     let op = "magnitude_gradient";
-    let GainGradient { m, k, n, first_row, rows, rank, scale } = sizes;
+    let GainGradient { m, k, n, first_row, rows, rank, scale, granule, add } = sizes;
     let dtype = dy.dtype();
     let entry = match dtype {
         DType::F32 => "magnitude_gradient_f32",
@@ -138,10 +143,10 @@ pub fn magnitude_gradient(
     length(op, "dy", dy, device, dtype, m * n)?;
     length(op, "dgain", dgain, device, DType::F32, rows)?;
     let tokens = dimension(op, "m", m)?;
-    let granule = granule(m);
-    let granules = m.div_ceil(granule);
+    let granule = granule.max(1);
+    let cut = Rows { count: m, granule, add }.cut(op, piece(granule))?;
     dimension(op, "rows", rows)?;
-    let partial = Buf::uninit(device, DType::F32, granules * rows)?;
+    let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * rows)?;
     let mut params = <PeftkMagnitudeGradientParams as bytemuck::Zeroable>::zeroed();
     match from {
         GainSource::Output { y, bias, gain, x, w, t, b } => {
@@ -173,8 +178,8 @@ pub fn magnitude_gradient(
     params.ld = dimension(op, "n", n)?;
     params.first_row = first_row as u32;
     params.rows = dimension(op, "rows", rows)?;
-    params.granule = dimension(op, "granule", granule)?;
-    let blocks = (params.rows.div_ceil(COLUMNS), granules as u32, 1);
+    params.cut = cut;
+    let blocks = (params.rows.div_ceil(COLUMNS), cut.pieces, 1);
     let sums = Grid { blocks, threads: THREADS, shared_bytes: 0 };
     let reduce = Grid { blocks: (params.rows.div_ceil(32), 1, 1), threads: THREADS, shared_bytes: 0 };
     // SAFETY: both entries take a PeftkMagnitudeGradientParams; every buffer was checked or made with the length that its shape asks for,

@@ -6,8 +6,9 @@
 mod operands;
 
 use super::check::dimension;
+use super::cut::Rows;
 use super::function;
-use super::params::PeftkGemmParams;
+use super::params::{PeftkGemmParams, PeftkGemmReduceParams};
 use super::sm90_matmul;
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ const STAGE_RANK_BYTES: u32 = 32 * 32 * 2;
 const MOST_ROW_TILES: u32 = 65_535;
 
 /// Tokens by which the depth of a weight's gradient is cut.
-const SPLIT_GRANULE: usize = 256;
+const SPLIT_UNIT: usize = 256;
 /// Blocks that a weight's gradient is cut into, about: enough for any GPU, and the same for all so that the sums are the same.
 const SPLIT_BLOCKS: usize = 264;
 
@@ -156,6 +157,23 @@ pub struct Matmul<'a> {
     pub adapters: Vec<LoraAdapter<'a>>,
     /// What follows.
     pub epilogue: Epilogue<'a>,
+    /// How the depth is summed and what becomes of it; tn.
+    pub sum: WeightSum<'a>,
+}
+
+/// What a weight's gradient C is made of the product over the depth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WeightSum<'a> {
+    /// Rows of a granule of the depth, summed on their own ([`super::cut::Rows::granule`]); none: all of them.
+    pub granule: Option<usize>,
+    /// Whether it is added to what is in C, or written over it.
+    pub add: bool,
+    /// (rows, columns) of C, which may be fewer than the product's.
+    pub size: Option<(usize, usize)>,
+    /// A factor.
+    pub scale: Option<f32>,
+    /// A factor a row, `[rows]` f32.
+    pub gain: Option<&'a Buf>,
 }
 
 impl<'a> Matmul<'a> {
@@ -164,7 +182,46 @@ impl<'a> Matmul<'a> {
         let a = Operand::dense(a, if layout == Layout::Tn { m } else { k });
         let b = Operand::dense(b, if layout == Layout::Nt { k } else { n });
         let epilogue = Epilogue::Plain;
-        Self { layout, m, n, k, a, b, second: None, bias: None, adapters: Vec::new(), epilogue }
+        Self {
+            layout,
+            m,
+            n,
+            k,
+            a,
+            b,
+            second: None,
+            bias: None,
+            adapters: Vec::new(),
+            epilogue,
+            sum: WeightSum::default(),
+        }
+    }
+
+    /// Rows and columns of C.
+    fn size(&self) -> (usize, usize) {
+        self.sum.size.unwrap_or((self.m, self.n))
+    }
+
+    /// Rows of a granule of the depth.
+    pub(super) fn granule(&self) -> usize {
+        self.sum.granule.unwrap_or(self.k).max(1)
+    }
+
+    /// How many granules a pass has where its batch is cut small: what the cut of one is made for.
+    pub(super) fn usual_granules(&self) -> usize {
+        if self.sum.granule.is_some() { 2 } else { 1 }
+    }
+
+    /// Cuts the depth, and takes a workspace for the pieces where they are not C at once.
+    pub(super) fn cut(&self, device: &Device, params: &mut PeftkGemmParams, piece: usize) -> Result<Option<Buf>> {
+        let WeightSum { add, scale, gain, .. } = self.sum;
+        params.cut = Rows { count: self.k, granule: self.granule(), add }.cut("matmul", piece)?;
+        if params.cut.pieces == 1 && !add && scale.is_none() && gain.is_none() && self.size() == (self.m, self.n) {
+            return Ok(None);
+        }
+        let workspace = Buf::uninit(device, DType::F32, params.cut.pieces as usize * self.m * self.n)?;
+        params.c = workspace.address();
+        Ok(Some(workspace))
     }
 
     /// Kernel file and entry; the second for a small product.
@@ -220,11 +277,10 @@ fn column_tiles(params: &PeftkGemmParams, tile: u32) -> u32 {
     tiles + (params.n - at).div_ceil(tile)
 }
 
-/// (splits, depth of one) of a weight's gradient whose C has `tiles` tiles: by the sizes alone, never by the GPU.
-fn split_depth(tiles: usize, k: usize) -> (usize, usize) {
-    let wanted = (SPLIT_BLOCKS / tiles).max(1);
-    let each = k.div_ceil(wanted).next_multiple_of(SPLIT_GRANULE);
-    (k.div_ceil(each), each)
+/// Depth of a piece of a weight's gradient whose C has `tiles` tiles: by the sizes alone, never by the GPU. `parts` granules are seen at once, about.
+fn piece_depth(tiles: usize, granule: usize, parts: usize) -> usize {
+    let wanted = (SPLIT_BLOCKS / tiles / parts).max(1);
+    granule.div_ceil(wanted).next_multiple_of(SPLIT_UNIT)
 }
 
 /// Queues C = A B with everything that is fused into it. `c` is `[m, n]`: of the operands' dtype, for tn f32, and with a residual of the
@@ -246,7 +302,7 @@ pub fn matmul(device: &Device, args: Matmul<'_>, c: &mut Buf) -> Result<()> {
 
     // Products too small to fill a GPU with large tiles: a classifier's head.
     let large_tiles = u64::from(params.m.div_ceil(TILE)) * u64::from(params.n.div_ceil(TILE));
-    let few = large_tiles < 32 && (args.layout != Layout::Tn || args.k < 4096);
+    let few = large_tiles < 32 && (args.layout != Layout::Tn || args.granule() < 4096);
     let (entry, tile) = match small {
         Some(small) if few => (small, SMALL_TILE),
         _ => (large, TILE),
@@ -258,36 +314,53 @@ pub fn matmul(device: &Device, args: Matmul<'_>, c: &mut Buf) -> Result<()> {
     }
     let mut parts = None;
     if args.layout == Layout::Tn {
-        let (splits, each) = split_depth(columns as usize * rows as usize, args.k);
-        if splits > 1 {
-            let workspace = Buf::uninit(device, DType::F32, splits * args.m * args.n)?;
-            params.c = workspace.address();
-            (params.splits, params.k_per_split) = (splits as u32, each as u32);
-            parts = Some(workspace);
-        }
+        let granule = args.granule();
+        let tiles = columns as usize * rows as usize;
+        let piece = piece_depth(tiles, granule, args.usual_granules());
+        parts = args.cut(device, &mut params, piece)?;
     }
     let shared_bytes = match (args.a.buf.dtype(), args.adapters.is_empty()) {
         (DType::F32, _) => 0,
         (_, true) => STAGES * STAGE_BYTES,
         (_, false) => STAGES * (STAGE_BYTES + STAGE_RANK_BYTES),
     };
-    let grid = Grid { blocks: (columns, rows, params.splits), threads: THREADS, shared_bytes };
+    let grid = Grid {
+        blocks: (columns, rows, if args.layout == Layout::Tn { params.cut.pieces } else { 1 }),
+        threads: THREADS,
+        shared_bytes,
+    };
     // SAFETY: every matmul entry takes a PeftkGemmParams. `check` has compared every buffer's dtype, length and device with what the entry
     // of this layout, dtype and epilogue reads and writes; what is written (c or the workspace, aux, t) is borrowed mutably or owned, so
     // it is none of the operands; the grid covers every tile and part once.
     unsafe { function(device, file, entry)?.launch(grid, &params)? };
 
-    if let Some(parts) = parts {
-        let blocks = u32::try_from((args.m * args.n).div_ceil(THREADS as usize * 4))
-            .map_err(|_| Error::shape("matmul's C", "fewer elements", args.m * args.n))?;
-        params.a = parts.address();
-        params.c = c.address();
-        let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
-        // SAFETY: the entry takes a PeftkGemmParams, reads `splits` matrices of m n values from `a`, which is the workspace, and writes
-        // one to c. The workspace is freed in stream order, so after this launch.
-        unsafe { function(device, "matmul_f32", "matmul_reduce_f32")?.launch(grid, &params)? };
+    match parts {
+        Some(parts) => reduce(device, &args, &params, &parts, c),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The pieces of a weight's gradient as C.
+pub(super) fn reduce(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams, parts: &Buf, c: &Buf) -> Result<()> {
+    let (rows, cols) = args.size();
+    let params = PeftkGemmReduceParams {
+        parts: parts.address(),
+        c: c.address(),
+        gain: args.sum.gain.map_or(0, Buf::address),
+        scale: args.sum.scale.unwrap_or(1.0),
+        m: params.m,
+        n: params.n,
+        rows: dimension("matmul", "rows", rows)?,
+        cols: dimension("matmul", "columns", cols)?,
+        padding: 0,
+        cut: params.cut,
+    };
+    let blocks = u32::try_from((rows * cols).div_ceil(THREADS as usize))
+        .map_err(|_| Error::shape("matmul's C", "fewer elements", rows * cols))?;
+    let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: the entry takes a PeftkGemmReduceParams, reads a matrix of m n values a piece, which the workspace has, and writes rows cols
+    // values to c, whose length was checked. The workspace is freed in stream order, so after this launch.
+    unsafe { function(device, "matmul_f32", "matmul_reduce_f32")?.launch(grid, &params) }
 }
 
 #[cfg(test)]
@@ -295,18 +368,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_cover_the_depth_and_follow_from_sizes() {
+    fn pieces_follow_from_sizes() {
         for tiles in [1, 2, 9, 27, 36, 264, 5000] {
-            for k in [1, 255, 256, 257, 8224, 65_792, 1_000_003] {
-                let (splits, each) = split_depth(tiles, k);
-                assert!(
-                    splits >= 1 && (splits - 1) * each < k && splits * each >= k,
-                    "{tiles} tiles, k {k}: {splits} of {each}"
-                );
-                assert!(
-                    each % SPLIT_GRANULE == 0 && (splits == 1 || splits * tiles <= SPLIT_BLOCKS),
-                    "{tiles} tiles, k {k}"
-                );
+            for k in [1_usize, 255, 256, 257, 4112, 65_792, 1_000_003] {
+                for parts in [1, 2] {
+                    let pieces = k.div_ceil(piece_depth(tiles, k, parts));
+                    assert!(pieces == 1 || pieces * tiles * parts <= SPLIT_BLOCKS, "{tiles} tiles, k {k}: {pieces}");
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod augment;
 pub(crate) mod check;
 pub mod column_sum;
+pub mod cut;
 pub mod dora_dropout;
 pub mod dora_norm;
 pub mod dora_norm_backward;

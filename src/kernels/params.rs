@@ -2,6 +2,34 @@
 //!
 //! Written by tools/bindgen: edit kernels/params.h, then run `make params`.
 
+#[doc = " Rows in granules, and those in pieces: a piece is summed by one block, a granule's pieces are added up on their own, and the granules are\n  added one after the other to what was there. Where a granule begins and ends depends on the images alone, so the sum is the same whatever\n  part of a batch is seen at once."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct PeftkCut {
+    #[doc = " Rows in all."]
+    pub rows: u32,
+    #[doc = " Rows of a granule; the last may have fewer."]
+    pub granule: u32,
+    #[doc = " Rows of a piece; the last of a granule may have fewer."]
+    pub piece: u32,
+    #[doc = " Pieces of a whole granule."]
+    pub per_granule: u32,
+    #[doc = " Pieces in all."]
+    pub pieces: u32,
+    #[doc = " 1: the sum is added to what is there; 0: written over it."]
+    pub add: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PeftkCut"][::core::mem::size_of::<PeftkCut>() - 24usize];
+    ["Alignment of PeftkCut"][::core::mem::align_of::<PeftkCut>() - 4usize];
+    ["Offset of field: PeftkCut::rows"][::core::mem::offset_of!(PeftkCut, rows) - 0usize];
+    ["Offset of field: PeftkCut::granule"][::core::mem::offset_of!(PeftkCut, granule) - 4usize];
+    ["Offset of field: PeftkCut::piece"][::core::mem::offset_of!(PeftkCut, piece) - 8usize];
+    ["Offset of field: PeftkCut::per_granule"][::core::mem::offset_of!(PeftkCut, per_granule) - 12usize];
+    ["Offset of field: PeftkCut::pieces"][::core::mem::offset_of!(PeftkCut, pieces) - 16usize];
+    ["Offset of field: PeftkCut::add"][::core::mem::offset_of!(PeftkCut, add) - 20usize];
+};
 #[doc = " One low-rank adapter on columns `first_row .. first_row + rows` of the output (rows of W)."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -49,7 +77,7 @@ pub struct PeftkGemmParams {
     pub a2: u64,
     #[doc = " Its second operand: nt `[n, k2]`; nn `[k2, n]`."]
     pub b2: u64,
-    #[doc = " The result `[m, n]`; tn with splits: `[splits, m, n]` f32."]
+    #[doc = " The result `[m, n]`; tn with pieces: `[pieces, m, n]` f32."]
     pub c: u64,
     #[doc = " bias `[n]` f32; 0: none."]
     pub bias: u64,
@@ -73,14 +101,12 @@ pub struct PeftkGemmParams {
     pub lda: u32,
     #[doc = " Row stride of B, elements."]
     pub ldb: u32,
-    #[doc = " tn: k is cut into so many parts of `k_per_split`, each summed on its own; 1: c is the result."]
-    pub splits: u32,
-    #[doc = " Depth of one part."]
-    pub k_per_split: u32,
+    #[doc = " tn: how k is cut, each piece summed on its own; one piece and nothing to add to: c is the result."]
+    pub cut: PeftkCut,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkGemmParams"][::core::mem::size_of::<PeftkGemmParams>() - 248usize];
+    ["Size of PeftkGemmParams"][::core::mem::size_of::<PeftkGemmParams>() - 264usize];
     ["Alignment of PeftkGemmParams"][::core::mem::align_of::<PeftkGemmParams>() - 8usize];
     ["Offset of field: PeftkGemmParams::a"][::core::mem::offset_of!(PeftkGemmParams, a) - 0usize];
     ["Offset of field: PeftkGemmParams::b"][::core::mem::offset_of!(PeftkGemmParams, b) - 8usize];
@@ -98,8 +124,48 @@ const _: () = {
     ["Offset of field: PeftkGemmParams::k2"][::core::mem::offset_of!(PeftkGemmParams, k2) - 228usize];
     ["Offset of field: PeftkGemmParams::lda"][::core::mem::offset_of!(PeftkGemmParams, lda) - 232usize];
     ["Offset of field: PeftkGemmParams::ldb"][::core::mem::offset_of!(PeftkGemmParams, ldb) - 236usize];
-    ["Offset of field: PeftkGemmParams::splits"][::core::mem::offset_of!(PeftkGemmParams, splits) - 240usize];
-    ["Offset of field: PeftkGemmParams::k_per_split"][::core::mem::offset_of!(PeftkGemmParams, k_per_split) - 244usize];
+    ["Offset of field: PeftkGemmParams::cut"][::core::mem::offset_of!(PeftkGemmParams, cut) - 240usize];
+};
+#[doc = " The end of a tn product: C `[rows, cols]` (+)= scale gain_i times the sum of the pieces."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct PeftkGemmReduceParams {
+    #[doc = " `[pieces, m, n]` f32, read."]
+    pub parts: u64,
+    #[doc = " C `[rows, cols]` f32, written."]
+    pub c: u64,
+    #[doc = " A factor a row, `[rows]` f32; 0: none."]
+    pub gain: u64,
+    #[doc = " A factor."]
+    pub scale: f32,
+    #[doc = " Rows of a piece."]
+    pub m: u32,
+    #[doc = " Columns of a piece."]
+    pub n: u32,
+    #[doc = " Rows of C, at most m."]
+    pub rows: u32,
+    #[doc = " Columns of C, at most n."]
+    pub cols: u32,
+    #[doc = " 0."]
+    pub padding: u32,
+    #[doc = " The pieces."]
+    pub cut: PeftkCut,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PeftkGemmReduceParams"][::core::mem::size_of::<PeftkGemmReduceParams>() - 72usize];
+    ["Alignment of PeftkGemmReduceParams"][::core::mem::align_of::<PeftkGemmReduceParams>() - 8usize];
+    ["Offset of field: PeftkGemmReduceParams::parts"][::core::mem::offset_of!(PeftkGemmReduceParams, parts) - 0usize];
+    ["Offset of field: PeftkGemmReduceParams::c"][::core::mem::offset_of!(PeftkGemmReduceParams, c) - 8usize];
+    ["Offset of field: PeftkGemmReduceParams::gain"][::core::mem::offset_of!(PeftkGemmReduceParams, gain) - 16usize];
+    ["Offset of field: PeftkGemmReduceParams::scale"][::core::mem::offset_of!(PeftkGemmReduceParams, scale) - 24usize];
+    ["Offset of field: PeftkGemmReduceParams::m"][::core::mem::offset_of!(PeftkGemmReduceParams, m) - 28usize];
+    ["Offset of field: PeftkGemmReduceParams::n"][::core::mem::offset_of!(PeftkGemmReduceParams, n) - 32usize];
+    ["Offset of field: PeftkGemmReduceParams::rows"][::core::mem::offset_of!(PeftkGemmReduceParams, rows) - 36usize];
+    ["Offset of field: PeftkGemmReduceParams::cols"][::core::mem::offset_of!(PeftkGemmReduceParams, cols) - 40usize];
+    ["Offset of field: PeftkGemmReduceParams::padding"]
+        [::core::mem::offset_of!(PeftkGemmReduceParams, padding) - 44usize];
+    ["Offset of field: PeftkGemmReduceParams::cut"][::core::mem::offset_of!(PeftkGemmReduceParams, cut) - 48usize];
 };
 #[doc = " A CUtensorMap as bytes: made by cuTensorMapEncodeTiled, read by the copy engine."]
 #[repr(C)]
@@ -125,16 +191,16 @@ pub struct PeftkSm90GemmParams {
     #[doc = " Sizes, outputs and epilogue operands."]
     pub gemm: PeftkGemmParams,
     #[doc = " Padding to a multiple of 64 bytes."]
-    pub reserved: u64,
+    pub reserved: [u64; 7usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkSm90GemmParams"][::core::mem::size_of::<PeftkSm90GemmParams>() - 1280usize];
+    ["Size of PeftkSm90GemmParams"][::core::mem::size_of::<PeftkSm90GemmParams>() - 1344usize];
     ["Alignment of PeftkSm90GemmParams"][::core::mem::align_of::<PeftkSm90GemmParams>() - 64usize];
     ["Offset of field: PeftkSm90GemmParams::maps"][::core::mem::offset_of!(PeftkSm90GemmParams, maps) - 0usize];
     ["Offset of field: PeftkSm90GemmParams::gemm"][::core::mem::offset_of!(PeftkSm90GemmParams, gemm) - 1024usize];
     ["Offset of field: PeftkSm90GemmParams::reserved"]
-        [::core::mem::offset_of!(PeftkSm90GemmParams, reserved) - 1272usize];
+        [::core::mem::offset_of!(PeftkSm90GemmParams, reserved) - 1288usize];
 };
 #[doc = " softmax(scale q k^T) v for every image and head. All matrices are row-major without gaps."]
 #[repr(C)]
@@ -299,7 +365,7 @@ pub struct PeftkLayerNormBackwardParams {
     pub add: u64,
     #[doc = " dL/dx, `[rows, cols]` R, written; 0: not wanted."]
     pub dx: u64,
-    #[doc = " Sums over granules of 32 rows, `[ceil(rows / 32), 2, cols]` f32: dweight, dbias; of the entries with weights only."]
+    #[doc = " The pieces' sums, `[pieces, 2, cols]` f32: dweight, dbias; of the entries with weights only."]
     pub partial: u64,
     #[doc = " Tokens."]
     pub rows: u32,
@@ -309,10 +375,12 @@ pub struct PeftkLayerNormBackwardParams {
     pub warps_per_row: u32,
     #[doc = " 0."]
     pub padding: u32,
+    #[doc = " How the rows are cut, in pieces of at most 32; of the entries with weights only."]
+    pub cut: PeftkCut,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLayerNormBackwardParams"][::core::mem::size_of::<PeftkLayerNormBackwardParams>() - 80usize];
+    ["Size of PeftkLayerNormBackwardParams"][::core::mem::size_of::<PeftkLayerNormBackwardParams>() - 104usize];
     ["Alignment of PeftkLayerNormBackwardParams"][::core::mem::align_of::<PeftkLayerNormBackwardParams>() - 8usize];
     ["Offset of field: PeftkLayerNormBackwardParams::x"]
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, x) - 0usize];
@@ -338,8 +406,10 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, warps_per_row) - 72usize];
     ["Offset of field: PeftkLayerNormBackwardParams::padding"]
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, padding) - 76usize];
+    ["Offset of field: PeftkLayerNormBackwardParams::cut"]
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, cut) - 80usize];
 };
-#[doc = " Sums over granules of 128 rows: of a, or of a (b - bias)."]
+#[doc = " Sums over pieces of at most 128 rows: of a, or of a (b - bias)."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkColumnSumParams {
@@ -349,10 +419,12 @@ pub struct PeftkColumnSumParams {
     pub b: u64,
     #[doc = " Subtracted from b, `[cols]` f32; 0: nothing."]
     pub bias: u64,
-    #[doc = " The sums, `[ceil(rows / 128), cols]` f32, written."]
+    #[doc = " The sums, `[pieces, cols]` f32, written."]
     pub partial: u64,
-    #[doc = " Rows."]
-    pub rows: u32,
+    #[doc = " How the rows are cut."]
+    pub cut: PeftkCut,
+    #[doc = " 0."]
+    pub padding: u32,
     #[doc = " Columns that are summed."]
     pub cols: u32,
     #[doc = " Row stride of a, elements."]
@@ -362,23 +434,25 @@ pub struct PeftkColumnSumParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkColumnSumParams"][::core::mem::size_of::<PeftkColumnSumParams>() - 48usize];
+    ["Size of PeftkColumnSumParams"][::core::mem::size_of::<PeftkColumnSumParams>() - 72usize];
     ["Alignment of PeftkColumnSumParams"][::core::mem::align_of::<PeftkColumnSumParams>() - 8usize];
     ["Offset of field: PeftkColumnSumParams::a"][::core::mem::offset_of!(PeftkColumnSumParams, a) - 0usize];
     ["Offset of field: PeftkColumnSumParams::b"][::core::mem::offset_of!(PeftkColumnSumParams, b) - 8usize];
     ["Offset of field: PeftkColumnSumParams::bias"][::core::mem::offset_of!(PeftkColumnSumParams, bias) - 16usize];
     ["Offset of field: PeftkColumnSumParams::partial"]
         [::core::mem::offset_of!(PeftkColumnSumParams, partial) - 24usize];
-    ["Offset of field: PeftkColumnSumParams::rows"][::core::mem::offset_of!(PeftkColumnSumParams, rows) - 32usize];
-    ["Offset of field: PeftkColumnSumParams::cols"][::core::mem::offset_of!(PeftkColumnSumParams, cols) - 36usize];
-    ["Offset of field: PeftkColumnSumParams::lda"][::core::mem::offset_of!(PeftkColumnSumParams, lda) - 40usize];
-    ["Offset of field: PeftkColumnSumParams::ldb"][::core::mem::offset_of!(PeftkColumnSumParams, ldb) - 44usize];
+    ["Offset of field: PeftkColumnSumParams::cut"][::core::mem::offset_of!(PeftkColumnSumParams, cut) - 32usize];
+    ["Offset of field: PeftkColumnSumParams::padding"]
+        [::core::mem::offset_of!(PeftkColumnSumParams, padding) - 56usize];
+    ["Offset of field: PeftkColumnSumParams::cols"][::core::mem::offset_of!(PeftkColumnSumParams, cols) - 60usize];
+    ["Offset of field: PeftkColumnSumParams::lda"][::core::mem::offset_of!(PeftkColumnSumParams, lda) - 64usize];
+    ["Offset of field: PeftkColumnSumParams::ldb"][::core::mem::offset_of!(PeftkColumnSumParams, ldb) - 68usize];
 };
-#[doc = " The second stage of every sum over rows: granules added up in their order."]
+#[doc = " The second stage of every sum over rows."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkReducePartialsParams {
-    #[doc = " `[granules, cols]` f32, read."]
+    #[doc = " `[pieces, cols]` f32, read."]
     pub partial: u64,
     #[doc = " DoRA's g, `[cols]` f32, which the sums are divided by, or 0 where g is 0; address 0: no division."]
     pub gain: u64,
@@ -386,18 +460,16 @@ pub struct PeftkReducePartialsParams {
     pub out: u64,
     #[doc = " The other `cols - split` sums, f32, written."]
     pub out_rest: u64,
-    #[doc = " Granules."]
-    pub granules: u32,
     #[doc = " Columns."]
     pub cols: u32,
     #[doc = " Columns that belong to `out`."]
     pub split: u32,
-    #[doc = " 1: added to what is there; 0: written over it."]
-    pub accumulate: u32,
+    #[doc = " The pieces."]
+    pub cut: PeftkCut,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkReducePartialsParams"][::core::mem::size_of::<PeftkReducePartialsParams>() - 48usize];
+    ["Size of PeftkReducePartialsParams"][::core::mem::size_of::<PeftkReducePartialsParams>() - 64usize];
     ["Alignment of PeftkReducePartialsParams"][::core::mem::align_of::<PeftkReducePartialsParams>() - 8usize];
     ["Offset of field: PeftkReducePartialsParams::partial"]
         [::core::mem::offset_of!(PeftkReducePartialsParams, partial) - 0usize];
@@ -407,14 +479,12 @@ const _: () = {
         [::core::mem::offset_of!(PeftkReducePartialsParams, out) - 16usize];
     ["Offset of field: PeftkReducePartialsParams::out_rest"]
         [::core::mem::offset_of!(PeftkReducePartialsParams, out_rest) - 24usize];
-    ["Offset of field: PeftkReducePartialsParams::granules"]
-        [::core::mem::offset_of!(PeftkReducePartialsParams, granules) - 32usize];
     ["Offset of field: PeftkReducePartialsParams::cols"]
-        [::core::mem::offset_of!(PeftkReducePartialsParams, cols) - 36usize];
+        [::core::mem::offset_of!(PeftkReducePartialsParams, cols) - 32usize];
     ["Offset of field: PeftkReducePartialsParams::split"]
-        [::core::mem::offset_of!(PeftkReducePartialsParams, split) - 40usize];
-    ["Offset of field: PeftkReducePartialsParams::accumulate"]
-        [::core::mem::offset_of!(PeftkReducePartialsParams, accumulate) - 44usize];
+        [::core::mem::offset_of!(PeftkReducePartialsParams, split) - 36usize];
+    ["Offset of field: PeftkReducePartialsParams::cut"]
+        [::core::mem::offset_of!(PeftkReducePartialsParams, cut) - 40usize];
 };
 #[doc = " LayerScale with its residual: y = x + gamma h."]
 #[repr(C)]
@@ -456,16 +526,18 @@ pub struct PeftkLayerScaleBackwardParams {
     pub dy: u64,
     #[doc = " dL/dh, `[rows, cols]` T, written; 0: not wanted."]
     pub dh: u64,
-    #[doc = " Sums over granules of 128 rows, `[ceil(rows / 128), cols]` f32, written; 0: not wanted."]
+    #[doc = " The pieces' sums, `[pieces, cols]` f32, written; 0: not wanted."]
     pub partial: u64,
-    #[doc = " Tokens."]
-    pub rows: u32,
+    #[doc = " How the tokens are cut, in pieces of at most 128."]
+    pub cut: PeftkCut,
     #[doc = " Width."]
     pub cols: u32,
+    #[doc = " 0."]
+    pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLayerScaleBackwardParams"][::core::mem::size_of::<PeftkLayerScaleBackwardParams>() - 48usize];
+    ["Size of PeftkLayerScaleBackwardParams"][::core::mem::size_of::<PeftkLayerScaleBackwardParams>() - 72usize];
     ["Alignment of PeftkLayerScaleBackwardParams"][::core::mem::align_of::<PeftkLayerScaleBackwardParams>() - 8usize];
     ["Offset of field: PeftkLayerScaleBackwardParams::h"]
         [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, h) - 0usize];
@@ -477,10 +549,12 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, dh) - 24usize];
     ["Offset of field: PeftkLayerScaleBackwardParams::partial"]
         [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, partial) - 32usize];
-    ["Offset of field: PeftkLayerScaleBackwardParams::rows"]
-        [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, rows) - 40usize];
+    ["Offset of field: PeftkLayerScaleBackwardParams::cut"]
+        [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, cut) - 40usize];
     ["Offset of field: PeftkLayerScaleBackwardParams::cols"]
-        [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, cols) - 44usize];
+        [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, cols) - 64usize];
+    ["Offset of field: PeftkLayerScaleBackwardParams::padding"]
+        [::core::mem::offset_of!(PeftkLayerScaleBackwardParams, padding) - 68usize];
 };
 #[doc = " y = f(x) over `count` elements."]
 #[repr(C)]
@@ -684,10 +758,14 @@ pub struct PeftkTokensParams {
     pub patch_count: u32,
     #[doc = " Width."]
     pub width: u32,
+    #[doc = " Backward: 1: dcls, dpos and dregisters are added to; 0: written."]
+    pub add: u32,
+    #[doc = " 0."]
+    pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkTokensParams"][::core::mem::size_of::<PeftkTokensParams>() - 56usize];
+    ["Size of PeftkTokensParams"][::core::mem::size_of::<PeftkTokensParams>() - 64usize];
     ["Alignment of PeftkTokensParams"][::core::mem::align_of::<PeftkTokensParams>() - 8usize];
     ["Offset of field: PeftkTokensParams::patches"][::core::mem::offset_of!(PeftkTokensParams, patches) - 0usize];
     ["Offset of field: PeftkTokensParams::cls"][::core::mem::offset_of!(PeftkTokensParams, cls) - 8usize];
@@ -700,6 +778,8 @@ const _: () = {
     ["Offset of field: PeftkTokensParams::patch_count"]
         [::core::mem::offset_of!(PeftkTokensParams, patch_count) - 48usize];
     ["Offset of field: PeftkTokensParams::width"][::core::mem::offset_of!(PeftkTokensParams, width) - 52usize];
+    ["Offset of field: PeftkTokensParams::add"][::core::mem::offset_of!(PeftkTokensParams, add) - 56usize];
+    ["Offset of field: PeftkTokensParams::padding"][::core::mem::offset_of!(PeftkTokensParams, padding) - 60usize];
 };
 #[doc = " The head's input from the tokens, or the tokens' gradient from it."]
 #[repr(C)]
@@ -817,7 +897,7 @@ const _: () = {
     ["Offset of field: PeftkCrossEntropyParams::padding"]
         [::core::mem::offset_of!(PeftkCrossEntropyParams, padding) - 52usize];
 };
-#[doc = " Losses of sigmoids against targets of the logits' shape: a sum a block, and dlogits."]
+#[doc = " Losses of sigmoids against targets of the logits' shape: a loss a row, and dlogits."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkSigmoidLossParams {
@@ -825,7 +905,7 @@ pub struct PeftkSigmoidLossParams {
     pub logits: u64,
     #[doc = " Targets `[rows, cols]` f32 without gaps, read; asymmetric loss: negative entries count for nothing."]
     pub targets: u64,
-    #[doc = " The blocks' sums, `[ceil(rows cols / 1024)]` f32, written, not yet divided."]
+    #[doc = " The rows' losses, `[rows]` f32, written, not yet divided."]
     pub partial: u64,
     #[doc = " dL/dlogits, laid out as the logits, written; it may be the logits themselves."]
     pub dlogits: u64,
@@ -871,7 +951,7 @@ const _: () = {
     ["Offset of field: PeftkSigmoidLossParams::cols"][::core::mem::offset_of!(PeftkSigmoidLossParams, cols) - 56usize];
     ["Offset of field: PeftkSigmoidLossParams::ld"][::core::mem::offset_of!(PeftkSigmoidLossParams, ld) - 60usize];
 };
-#[doc = " The loss from its parts."]
+#[doc = " The loss from its rows'."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkLossSumParams {
@@ -879,9 +959,9 @@ pub struct PeftkLossSumParams {
     pub partial: u64,
     #[doc = " The loss, `[1]` f32, written."]
     pub loss: u64,
-    #[doc = " What the sum is divided by."]
+    #[doc = " What each is divided by."]
     pub denominator: f32,
-    #[doc = " Parts."]
+    #[doc = " Rows."]
     pub count: u32,
     #[doc = " 1: added to what is there; 0: written over it."]
     pub accumulate: u32,
@@ -1212,7 +1292,7 @@ pub struct PeftkLoraAdapter {
     pub bg: u64,
     #[doc = " DoRA's g, `[rows]` f32, read by the reduction; 0: g = 1."]
     pub gain: u64,
-    #[doc = " `[granules, rank_padded, rows]` f32: t^T dy of each granule."]
+    #[doc = " `[pieces, rank_padded, rows]` f32: t^T dy of each piece."]
     pub partial_b: u64,
     #[doc = " dA, `[rank, k]` f32, written by the reduction; 0: not asked for."]
     pub da: u64,
@@ -1230,10 +1310,14 @@ pub struct PeftkLoraAdapter {
     pub rank_padded: u32,
     #[doc = " First column of this adapter in q."]
     pub q_column: u32,
+    #[doc = " 1: dA is added to; 0: written."]
+    pub add_a: u32,
+    #[doc = " 1: dB is added to; 0: written."]
+    pub add_b: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 72usize];
+    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 80usize];
     ["Alignment of PeftkLoraAdapter"][::core::mem::align_of::<PeftkLoraAdapter>() - 8usize];
     ["Offset of field: PeftkLoraAdapter::t"][::core::mem::offset_of!(PeftkLoraAdapter, t) - 0usize];
     ["Offset of field: PeftkLoraAdapter::bg"][::core::mem::offset_of!(PeftkLoraAdapter, bg) - 8usize];
@@ -1248,6 +1332,8 @@ const _: () = {
     ["Offset of field: PeftkLoraAdapter::rank_padded"]
         [::core::mem::offset_of!(PeftkLoraAdapter, rank_padded) - 64usize];
     ["Offset of field: PeftkLoraAdapter::q_column"][::core::mem::offset_of!(PeftkLoraAdapter, q_column) - 68usize];
+    ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 72usize];
+    ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 76usize];
 };
 #[doc = " The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this."]
 #[repr(C)]
@@ -1259,7 +1345,7 @@ pub struct PeftkLoraGradientsParams {
     pub dy: u64,
     #[doc = " Q = s (g dy) B of all adapters side by side, `[m, ld_q]`, operand type, written by the first kernel."]
     pub q: u64,
-    #[doc = " `[granules, q_columns, k]` f32: Q^T x of each granule."]
+    #[doc = " `[pieces, q_columns, k]` f32: Q^T x of each piece."]
     pub partial_a: u64,
     #[doc = " The adapters."]
     pub adapters: [PeftkLoraAdapter; 3usize],
@@ -1275,10 +1361,8 @@ pub struct PeftkLoraGradientsParams {
     pub q_first: u32,
     #[doc = " Columns of q that x is multiplied with: the sum of rank_padded."]
     pub q_columns: u32,
-    #[doc = " Tokens a granule: a multiple of 32, chosen from the sizes alone."]
-    pub granule: u32,
-    #[doc = " ceil(m / granule)."]
-    pub granules: u32,
+    #[doc = " How the tokens are cut."]
+    pub cut: PeftkCut,
     #[doc = " Adapters, 1 to 3."]
     pub count: u32,
     #[doc = " Slices of 16 ranks over all adapters: q_columns / 16."]
@@ -1286,7 +1370,7 @@ pub struct PeftkLoraGradientsParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 288usize];
+    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 328usize];
     ["Alignment of PeftkLoraGradientsParams"][::core::mem::align_of::<PeftkLoraGradientsParams>() - 8usize];
     ["Offset of field: PeftkLoraGradientsParams::x"][::core::mem::offset_of!(PeftkLoraGradientsParams, x) - 0usize];
     ["Offset of field: PeftkLoraGradientsParams::dy"][::core::mem::offset_of!(PeftkLoraGradientsParams, dy) - 8usize];
@@ -1295,24 +1379,22 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLoraGradientsParams, partial_a) - 24usize];
     ["Offset of field: PeftkLoraGradientsParams::adapters"]
         [::core::mem::offset_of!(PeftkLoraGradientsParams, adapters) - 32usize];
-    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 248usize];
-    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 252usize];
+    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 272usize];
+    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 276usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_dy"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 256usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 280usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_q"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 260usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 284usize];
     ["Offset of field: PeftkLoraGradientsParams::q_first"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 264usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 288usize];
     ["Offset of field: PeftkLoraGradientsParams::q_columns"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 268usize];
-    ["Offset of field: PeftkLoraGradientsParams::granule"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, granule) - 272usize];
-    ["Offset of field: PeftkLoraGradientsParams::granules"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, granules) - 276usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 292usize];
+    ["Offset of field: PeftkLoraGradientsParams::cut"]
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, cut) - 296usize];
     ["Offset of field: PeftkLoraGradientsParams::count"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 280usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 320usize];
     ["Offset of field: PeftkLoraGradientsParams::slices"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 284usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 324usize];
 };
 #[doc = " The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps."]
 #[repr(C)]
@@ -1555,7 +1637,7 @@ pub struct PeftkMagnitudeGradientParams {
     pub t: u64,
     #[doc = " B, `[rows, rank_padded]`, of x's type, likewise."]
     pub b: u64,
-    #[doc = " Sums over `granule` tokens each, `[ceil(m / granule), rows]` f32, written, then read by the second kernel."]
+    #[doc = " The pieces' sums, `[pieces, rows]` f32, written, then read by the second kernel."]
     pub partial: u64,
     #[doc = " dg, `[rows]` f32, written by the second kernel."]
     pub dgain: u64,
@@ -1577,12 +1659,14 @@ pub struct PeftkMagnitudeGradientParams {
     pub rows: u32,
     #[doc = " Columns of t and B."]
     pub rank_padded: u32,
-    #[doc = " Tokens a partial sum."]
-    pub granule: u32,
+    #[doc = " 0."]
+    pub padding: u32,
+    #[doc = " How the tokens are cut."]
+    pub cut: PeftkCut,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMagnitudeGradientParams"][::core::mem::size_of::<PeftkMagnitudeGradientParams>() - 120usize];
+    ["Size of PeftkMagnitudeGradientParams"][::core::mem::size_of::<PeftkMagnitudeGradientParams>() - 144usize];
     ["Alignment of PeftkMagnitudeGradientParams"][::core::mem::align_of::<PeftkMagnitudeGradientParams>() - 8usize];
     ["Offset of field: PeftkMagnitudeGradientParams::dy"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, dy) - 0usize];
@@ -1622,8 +1706,10 @@ const _: () = {
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rows) - 108usize];
     ["Offset of field: PeftkMagnitudeGradientParams::rank_padded"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rank_padded) - 112usize];
-    ["Offset of field: PeftkMagnitudeGradientParams::granule"]
-        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, granule) - 116usize];
+    ["Offset of field: PeftkMagnitudeGradientParams::padding"]
+        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, padding) - 116usize];
+    ["Offset of field: PeftkMagnitudeGradientParams::cut"]
+        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, cut) - 120usize];
 };
 #[doc = " One adapter's merged weight."]
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! Launches kernels/sm90_matmul.cu: the matrix products of [`super::matmul`] on Hopper, for the shapes that its copy engine takes.
 
 use super::function;
-use super::matmul::{Epilogue, Layout, LoraAdapter, Matmul, RankProduct};
+use super::matmul::{Epilogue, Layout, LoraAdapter, Matmul, RankProduct, reduce};
 use super::params::{PeftkGemmParams, PeftkSm90GemmParams, PeftkTensorMap};
 use crate::Result;
 use crate::gpu::{Arch, Buf, DType, Device, Grid, MatrixMap};
@@ -14,10 +14,11 @@ const TILE_ROWS: u32 = 128;
 const TILE_DEPTH: u32 = 64;
 const WARPS: u32 = 8;
 
-const REDUCE_THREADS: u32 = 256;
 /// Blocks that a weight's gradient is cut for. Sizes alone decide, never the GPU, so that the sums are the same on all.
 const SPLIT_BLOCKS: u32 = 132;
-const MOST_SPLITS: u32 = 64;
+const MOST_PIECES: u32 = 64;
+/// Depth of one wgmma: where a granule ends inside one, the general kernels have to cut.
+const STEP: usize = 16;
 
 /// An entry's tile, as `Shape` in the kernel file.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +84,9 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
         && args.second.is_none_or(|second| second.k.is_multiple_of(8))
         && params.a.is_multiple_of(16)
         && params.b.is_multiple_of(16);
-    if device.arch() != Arch::Sm90a || args.a.buf.dtype() != DType::Bf16 || !rows_fit {
+    // A granule's last products end where a wgmma does, or at the end of all.
+    let depth_fits = args.layout != Layout::Tn || args.granule() == args.k || args.granule().is_multiple_of(STEP);
+    if device.arch() != Arch::Sm90a || args.a.buf.dtype() != DType::Bf16 || !rows_fit || !depth_fits {
         return None;
     }
     let adapters = adapters(args, ADAPTED.columns as usize)?;
@@ -127,19 +130,20 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
     Some((name, shape))
 }
 
-/// (splits, depth of one) of a weight's gradient of `tiles` tiles: where rounds of blocks, their ends and the parts' traffic cost least.
-fn split_depth(tiles: u32, shape: Shape, params: &PeftkGemmParams) -> (u32, u32) {
-    let blocks = params.k.div_ceil(TILE_DEPTH);
+/// Depth of a piece of a weight's gradient of `tiles` tiles, where `parts` granules are seen at once: where rounds of blocks, their ends and the
+/// pieces' traffic cost least.
+fn piece_depth(tiles: u32, shape: Shape, params: &PeftkGemmParams, granule: u32, parts: u32) -> u32 {
+    let blocks = granule.div_ceil(TILE_DEPTH);
     let c = u64::from(params.m) * u64::from(params.n);
-    let cost = |splits: u32| {
-        let rounds = u64::from((tiles * splits).div_ceil(SPLIT_BLOCKS));
-        // Cycles: 64 of K at about 0.8 of wgmma's rate, 1500 for a tile's end, 8 bytes of traffic for an element of a part.
-        let each = u64::from(blocks.div_ceil(splits));
-        rounds * (each * u64::from(shape.columns) * 5 + 1500) + u64::from(splits) * c * 8 / 1500
+    let cost = |pieces: u32| {
+        let rounds = u64::from((tiles * pieces * parts).div_ceil(SPLIT_BLOCKS));
+        // Cycles: 64 of K at about 0.8 of wgmma's rate, 1500 for a tile's end, 8 bytes of traffic for an element of a piece.
+        let each = u64::from(blocks.div_ceil(pieces));
+        rounds * (each * u64::from(shape.columns) * 5 + 1500) + u64::from(pieces * parts) * c * 8 / 1500
     };
-    let exact = |splits: &u32| blocks.div_ceil(blocks.div_ceil(*splits)) == *splits;
-    let splits = (1..=MOST_SPLITS.min(blocks)).filter(exact).min_by_key(|splits| cost(*splits)).unwrap_or(1);
-    (splits, blocks.div_ceil(splits) * TILE_DEPTH)
+    let exact = |pieces: &u32| blocks.div_ceil(blocks.div_ceil(*pieces)) == *pieces;
+    let pieces = (1..=MOST_PIECES.min(blocks)).filter(exact).min_by_key(|pieces| cost(*pieces)).unwrap_or(1);
+    blocks.div_ceil(pieces) * TILE_DEPTH
 }
 
 /// The maps of a product's operands, in the order of `PeftkSm90GemmParams::maps`.
@@ -197,15 +201,13 @@ pub(super) fn matmul(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParam
     let mut tiles = shape.tiles(&gemm);
     let mut parts = None;
     if args.layout == Layout::Tn {
-        (gemm.splits, gemm.k_per_split) = split_depth(tiles, shape, &gemm);
-        tiles *= gemm.splits;
-        if gemm.splits > 1 {
-            let workspace = Buf::uninit(device, DType::F32, gemm.splits as usize * args.m * args.n)?;
-            gemm.c = workspace.address();
-            parts = Some(workspace);
-        }
+        let granule = args.granule();
+        // At most k, which fits.
+        let piece = piece_depth(tiles, shape, &gemm, granule as u32, args.usual_granules() as u32);
+        parts = args.cut(device, &mut gemm, piece as usize)?;
+        tiles *= gemm.cut.pieces;
     }
-    let launch = PeftkSm90GemmParams { maps: maps(device, args, &gemm, shape)?, gemm, reserved: 0 };
+    let launch = PeftkSm90GemmParams { maps: maps(device, args, &gemm, shape)?, gemm, reserved: [0; 7] };
     let blocks = tiles.min(device.multiprocessors()).max(1);
     let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: shape.shared_bytes() };
     // SAFETY: every entry but the reduction takes a PeftkSm90GemmParams. The caller has compared every buffer's dtype, length and device
@@ -214,14 +216,7 @@ pub(super) fn matmul(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParam
     unsafe { function(device, FILE, name)?.launch(grid, &launch)? };
 
     if let Some(parts) = parts {
-        gemm.a = parts.address();
-        gemm.c = c.address();
-        let blocks = (u64::from(gemm.m) * u64::from(gemm.n)).div_ceil(u64::from(REDUCE_THREADS) * 4);
-        let blocks = u32::try_from(blocks.min(u64::from(device.multiprocessors()) * 8)).unwrap_or(1);
-        let grid = Grid { blocks: (blocks, 1, 1), threads: REDUCE_THREADS, shared_bytes: 0 };
-        // SAFETY: the entry takes a PeftkGemmParams, reads `splits` matrices of m n values from `a`, which is the workspace, and writes one
-        // to c; any grid covers it. The workspace is freed in stream order, so after this launch.
-        unsafe { function(device, FILE, "matmul_reduce_f32")?.launch(grid, &gemm)? };
+        reduce(device, args, &gemm, &parts, c)?;
     }
     Ok(true)
 }
@@ -231,15 +226,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_cover_the_depth() {
+    fn pieces_are_whole_tiles() {
         let shape = PLAIN;
         for (m, n) in [(8, 8), (384, 384), (1152, 384), (384, 1536), (3072, 768), (8192, 8192)] {
-            for k in [1, 63, 64, 65, 257, 8224, 65_792, 1_000_003] {
-                let mut params = <PeftkGemmParams as bytemuck::Zeroable>::zeroed();
-                (params.m, params.n, params.k) = (m, n, k);
-                let (splits, each) = split_depth(shape.tiles(&params), shape, &params);
-                assert!(each % TILE_DEPTH == 0 && splits <= MOST_SPLITS, "m {m} n {n} k {k}: {splits} of {each}");
-                assert!((splits - 1) * each < k && splits * each >= k, "m {m} n {n} k {k}: {splits} of {each}");
+            for k in [1, 63, 64, 65, 257, 4112, 8224, 65_792, 1_000_003] {
+                for parts in [1, 2] {
+                    let mut params = <PeftkGemmParams as bytemuck::Zeroable>::zeroed();
+                    (params.m, params.n, params.k) = (m, n, k);
+                    let piece = piece_depth(shape.tiles(&params), shape, &params, k, parts);
+                    assert!(piece % TILE_DEPTH == 0 && k.div_ceil(piece) <= MOST_PIECES, "m {m} n {n} k {k}: {piece}");
+                }
             }
         }
     }

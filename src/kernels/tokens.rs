@@ -101,7 +101,13 @@ pub struct TokenGrads<'a> {
 ///
 /// # Errors
 /// [`Error::Shape`] for sizes or types that do not fit.
-pub fn assemble_tokens_backward(device: &Device, dims: TokenDims, dx: &Buf, grads: TokenGrads<'_>) -> Result<()> {
+pub fn assemble_tokens_backward(
+    device: &Device,
+    dims: TokenDims,
+    dx: &Buf,
+    grads: TokenGrads<'_>,
+    add: bool,
+) -> Result<()> {
     const OP: &str = "assemble_tokens_backward";
     let activations = grads.patches.as_deref().map_or(dx.dtype(), Buf::dtype);
     let entry = match (activations, dx.dtype()) {
@@ -119,7 +125,7 @@ pub fn assemble_tokens_backward(device: &Device, dims: TokenDims, dx: &Buf, grad
     parts.check(OP, device, dims, activations)?;
     length(OP, "dx", dx, device, dx.dtype(), dims.batch * dims.tokens() * dims.width)?;
     let grid = grid(OP, (dims.tokens() as u64 * (dims.width as u64).div_ceil(4)).div_ceil(128), 128)?;
-    let params = parts.params(OP, dims, dx)?;
+    let params = PeftkTokensParams { add: add.into(), ..parts.params(OP, dims, dx)? };
     // SAFETY: the entry takes a PeftkTokensParams; the lengths were checked, and what it writes came as a mutable borrow.
     unsafe { function(device, "tokens", entry)?.launch(grid, &params) }
 }
@@ -158,6 +164,8 @@ impl Parts<'_> {
             register_count: dims.registers as u32,
             patch_count: dimension(op, "patches", dims.patches)?,
             width: dimension(op, "width", dims.width)?,
+            add: 0,
+            padding: 0,
         })
     }
 }

@@ -21,8 +21,8 @@ pub use real::Real;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    Sums, TokenDims, dropout_keeps,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, Sums,
+    TokenDims, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -88,11 +88,7 @@ impl<T: Real> Backend for Reference<T> {
     ) -> Result<LinearOutput<Vec<T>>> {
         Ok(linear::linear(dims, x, w, bias, adapters))
     }
-    fn linear_backward(
-        &self,
-        args: LinearBackward<'_, Vec<T>>,
-        mut sums: Sums<Vec<T>>,
-    ) -> Result<LinearGrads<Vec<T>>> {
+    fn linear_backward(&self, args: LinearBackward<'_, Vec<T>>, mut sums: Sums<Vec<T>>) -> Result<LinearGrads<Vec<T>>> {
         let mut grads = linear::linear_backward(args);
         grads.w = grads.w.map(|w| sums.finish(0, w, add));
         grads.bias = grads.bias.map(|bias| sums.finish(1, bias, add));

@@ -70,6 +70,17 @@ impl<B: Backend> BareStep<B> {
     }
 }
 
+impl<B: Backend> BareStep<B> {
+    /// The trained values on the host, by name.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn trained(&self) -> Result<Vec<(String, Vec<f32>)>> {
+        let params = &self.model.params;
+        params.trainable().map(|(id, param)| Ok((param.name.clone(), params.download(id)?))).collect()
+    }
+}
+
 impl BareStep<Cuda> {
     /// On a GPU that was just opened, in the arena of its plan, as a run; `residual` is the residual stream's type where it is not the
     /// precision's own.

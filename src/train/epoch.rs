@@ -71,7 +71,8 @@ impl<B: Backend> Run<'_, B> {
             let count = batch.indices.len();
             self.grads.restart();
             let seed = step_seed(self.config.seed, progress.step);
-            let loss = forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut self.grads)?;
+            let loss =
+                forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut self.grads)?;
             if !loss.is_finite() {
                 return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
             }

@@ -107,7 +107,7 @@ fn saved_by_purpose<B: Backend>(
     options: StepOptions,
 ) -> Result<BTreeMap<&'static str, usize>> {
     let tape = Tape::new(&model.params);
-    let mode = Mode { dropout_seed: Some(0), checkpointing: options.checkpointing };
+    let mode = Mode { dropout_seed: Some(0), checkpointing: options.checkpointing, ..Mode::default() };
     // Alive until here: what is counted is what the tape keeps, not what passes through.
     let _logits = model.vit.logits(&tape, pixels(batch, &(0..batch.indices.len())), batch.indices.len(), mode)?;
     let mut by_op = BTreeMap::new();

@@ -117,7 +117,9 @@ fn loss_of<B: Backend>(
 ) -> Result<Tensor<B>> {
     let count = batch.indices.len();
     match options.task {
-        Task::Multiclass => tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64, before),
+        Task::Multiclass => {
+            tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64, before)
+        }
         Task::Multilabel => {
             let classes = batch.targets.len() / count.max(1);
             if logits.shape().last() != Some(&classes) {

@@ -3,7 +3,7 @@
 use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
-use crate::autograd::{Array, AttentionDims, Derived, Backend, Images, ParamId, Tape, Tensor, TokenDims};
+use crate::autograd::{Array, AttentionDims, Backend, Derived, Images, ParamId, Tape, Tensor, TokenDims};
 use crate::config::Pool;
 use crate::gpu::profile;
 use crate::{Error, Result};

@@ -1,7 +1,7 @@
 //! Linears with and without adapters, forward and backward.
 
 use peftk::Result;
-use peftk::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims};
+use peftk::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims, Sums};
 
 use crate::{Case, Random, check};
 
@@ -57,7 +57,7 @@ impl Case for Linear {
         let (x, w, dy, bias) = (up(&self.x)?, up(&self.w)?, up(&self.dy)?, up_option(&self.bias)?);
         let mut held = Vec::new();
         for (i, adapter) in self.adapters.iter().enumerate() {
-            let dropped = self.dropout.map(|p| backend.dropout(&x, p, 7 + i as u64)).transpose()?;
+            let dropped = self.dropout.map(|p| backend.dropout(&x, p, 7 + i as u64, 0)).transpose()?;
             held.push((up(&adapter.a)?, up(&adapter.b)?, up_option(&adapter.gain)?, dropped));
         }
         let adapters = || -> Vec<Adapter<'_, B::Buffer>> {
@@ -74,21 +74,24 @@ impl Case for Linear {
         let [need_x, need_w, need_bias, need_adapter] = self.need;
         let gain_without_dropout = self.dropout.is_none() && self.adapters.iter().any(|a| a.gain.is_some());
         let needs_x = need_w || (need_adapter && self.dropout.is_none());
-        let grads = backend.linear_backward(LinearBackward {
-            dims: self.dims,
-            x: needs_x.then_some(&x),
-            w: &w,
-            bias: bias.as_ref(),
-            y: gain_without_dropout.then_some(&forward.y),
-            adapters: adapters(),
-            t: forward.t.iter().collect(),
-            z: forward.z.iter().map(Option::as_ref).collect(),
-            dy: &dy,
-            need_x,
-            need_w,
-            need_bias,
-            need_adapter,
-        })?;
+        let grads = backend.linear_backward(
+            LinearBackward {
+                dims: self.dims,
+                x: needs_x.then_some(&x),
+                w: &w,
+                bias: bias.as_ref(),
+                y: gain_without_dropout.then_some(&forward.y),
+                adapters: adapters(),
+                t: forward.t.iter().collect(),
+                z: forward.z.iter().map(Option::as_ref).collect(),
+                dy: &dy,
+                need_x,
+                need_w,
+                need_bias,
+                need_adapter,
+            },
+            Sums::fresh(),
+        )?;
         let mut results = vec![("y".to_owned(), forward.y)];
         results.extend(forward.t.into_iter().enumerate().map(|(i, t)| (format!("t{i}"), t)));
         results.extend(forward.z.into_iter().enumerate().filter_map(|(i, z)| Some((format!("z{i}"), z?))));

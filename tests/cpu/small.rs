@@ -1,7 +1,7 @@
 //! Everything but linears and attention.
 
 use peftk::Result;
-use peftk::autograd::{AdamW, AdapterDims, Backend, TokenDims, dropout_keeps};
+use peftk::autograd::{AdamW, AdapterDims, Backend, Sums, TokenDims, dropout_keeps};
 use peftk::cpu::Cpu;
 use peftk::reference::Reference;
 
@@ -30,7 +30,7 @@ case!(Norm { size: (usize, usize), x: Vec<f32>, weight: Vec<f32>, bias: Vec<f32>
     let (x, weight) = (up(&c.x)?, up(&c.weight)?);
     let (rows, cols) = c.size;
     let (y, mean, rstd) = b.layer_norm(rows, cols, &x, &weight, &up(&c.bias)?, 1e-6)?;
-    let (dx, sums) = b.layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &up(&c.dy)?, c.need)?;
+    let (dx, sums) = b.layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &up(&c.dy)?, c.need, Sums::fresh())?;
     let mut results = vec![y, mean, rstd];
     results.extend(dx);
     results.extend(sums.into_iter().flat_map(|(dweight, dbias)| [dweight, dbias]));
@@ -43,7 +43,7 @@ case!(Mlp { rows: usize, width: usize, h: Vec<f32>, x: Vec<f32>, gamma: Vec<f32>
     results.push(b.swiglu(c.rows, c.width, &h)?);
     results.push(b.swiglu_backward(c.rows, c.width, &h, &dy)?);
     results.push(b.layer_scale(c.rows, c.width, &x, &dy, &gamma)?);
-    let (dh, dgamma) = b.layer_scale_backward(c.rows, c.width, c.need.1.then_some(&x), &gamma, &dy, c.need)?;
+    let (dh, dgamma) = b.layer_scale_backward(c.rows, c.width, c.need.1.then_some(&x), &gamma, &dy, c.need, Sums::fresh())?;
     results.extend(dh);
     results.extend(dgamma);
     Ok(numbered(results))
@@ -53,7 +53,7 @@ case!(Tokens { dims: TokenDims, patches: Vec<f32>, cls: Vec<f32>, pos: Vec<f32>,
     let registers = up(&c.registers)?;
     let registers = (c.dims.registers > 0).then_some(&registers);
     let x = b.assemble_tokens(c.dims, &up(&c.patches)?, &up(&c.cls)?, &up(&c.pos)?, registers)?;
-    let (dpatches, dcls, dpos, dregisters) = b.assemble_tokens_backward(c.dims, &up(&c.dy)?)?;
+    let (dpatches, dcls, dpos, dregisters) = b.assemble_tokens_backward(c.dims, &up(&c.dy)?, Sums::fresh())?;
     let mut results = vec![dpatches, dcls, dpos];
     results.extend(dregisters);
     let dcls_alone = up(&c.dpool[..c.dims.batch * c.dims.width].to_vec())?;
@@ -83,8 +83,8 @@ case!(Dora { dims: AdapterDims, k: usize, w: Vec<f32>, a: Vec<f32>, b: Vec<f32>,
 
 case!(Loss { classes: usize, labels: Vec<usize>, smoothing: f64, logits: Vec<f32>, targets: Vec<f32> }, |c, b, up| {
     let logits = up(&c.logits)?;
-    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &c.labels, c.smoothing, 3.5)?;
-    let (binary, dbinary) = b.binary_cross_entropy(&logits, &c.targets, 2.5)?;
+    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &c.labels, c.smoothing, 3.5, Sums::fresh())?;
+    let (binary, dbinary) = b.binary_cross_entropy(&logits, &c.targets, 2.5, Sums::fresh())?;
     Ok(numbered([loss, dlogits, binary, dbinary]))
 });
 
@@ -103,7 +103,7 @@ case!(Optimise { value: Vec<f32>, grads: Vec<Vec<f32>> }, |c, b, up| {
     Ok(numbered([value, m, v, squares]))
 });
 
-case!(Dropout { x: Vec<f32>, p: f64, seed: u64 }, |c, b, up| { Ok(numbered([b.dropout(&up(&c.x)?, c.p, c.seed)?])) });
+case!(Dropout { x: Vec<f32>, p: f64, seed: u64 }, |c, b, up| { Ok(numbered([b.dropout(&up(&c.x)?, c.p, c.seed, 0)?])) });
 
 case!(Patches { images: Vec<u8>, batch: usize, size: usize, patch: usize }, |c, b, _up| {
     Ok(numbered([b.patches(&c.images, c.batch, c.size, c.patch)?]))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peftk::adapter::{self, AdapterConfig, AdapterFile, AdapterModule};
-use peftk::autograd::{AdapterDims, AdapterInput, Array, Backend, Grads, ParamId, Params, Tape, Tensor};
+use peftk::autograd::{AdapterDims, AdapterInput, Array, Backend, Grads, ParamId, Params, Sums, Tape, Tensor};
 use peftk::config::{AdapterInit, AdapterSettings};
 use peftk::io::state::{HostTensor, StateDict};
 use peftk::reference::Reference;
@@ -171,9 +171,11 @@ fn losses_and_their_gradients() {
     let buffer = backend.upload(&narrow).unwrap();
     for name in ["ce", "ce_smooth", "bce"] {
         let (loss, grad) = match name {
-            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, 0.0, labels.len() as f64).unwrap(),
-            "ce_smooth" => backend.cross_entropy(shape[1], &buffer, &labels, 0.1, labels.len() as f64).unwrap(),
-            _ => backend.binary_cross_entropy(&buffer, &hot, hot.len() as f64).unwrap(),
+            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, 0.0, labels.len() as f64, Sums::fresh()).unwrap(),
+            "ce_smooth" => {
+                backend.cross_entropy(shape[1], &buffer, &labels, 0.1, labels.len() as f64, Sums::fresh()).unwrap()
+            }
+            _ => backend.binary_cross_entropy(&buffer, &hot, hot.len() as f64, Sums::fresh()).unwrap(),
         };
         let wrong = error(&backend.download(&loss).unwrap(), &tensor(&file, &format!("{name}.loss")).0, 0.0);
         assert!(wrong < 1e-6, "{name}: loss {wrong:.2e}");

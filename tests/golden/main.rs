@@ -7,6 +7,7 @@ mod families;
 mod files;
 mod fixtures;
 mod measure;
+mod micro_batches;
 mod names;
 
 pub(crate) use measure::{data, error, largest, tensor};

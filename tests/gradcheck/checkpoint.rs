@@ -37,7 +37,7 @@ fn checkpoint_gives_the_same_gradients_and_keeps_less() {
                 block(&tape, &x, ids).unwrap()
             };
         }
-        let loss = tape.cross_entropy(&x, &[0, 1, 2, 3, 0, 1], 0.0, 6.0).unwrap();
+        let loss = tape.cross_entropy(&x, &[0, 1, 2, 3, 0, 1], 0.0, 6.0, None).unwrap();
         let (kept, by_op) = (tape.saved_bytes(), tape.saved_by_op());
         let mut grads = Grads::new(&case.params);
         tape.backward(&loss, &mut grads).unwrap();
@@ -76,7 +76,7 @@ fn gradients_add_up_over_backward_passes() {
         for _ in 0..times {
             let tape = Tape::new(&case.params);
             let logits = tape.linear(&tape.param(x), &tape.param(w), None, &[]).unwrap();
-            let loss = tape.cross_entropy(&logits, &labels, 0.0, scale).unwrap();
+            let loss = tape.cross_entropy(&logits, &labels, 0.0, scale, None).unwrap();
             tape.backward(&loss, grads).unwrap();
         }
     };

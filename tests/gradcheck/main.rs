@@ -56,7 +56,7 @@ impl Case {
         let labels: Vec<usize> = (0..rows).map(|_| self.index(classes)).collect();
         let loss = |tape: &Tape<'_, F64>| -> Result<Tensor<F64>> {
             let logits = tape.linear(&f(tape)?, &tape.param(readout), None, &[])?;
-            tape.cross_entropy(&logits, &labels, 0.0, 1.0)
+            tape.cross_entropy(&logits, &labels, 0.0, 1.0, None)
         };
 
         let mut grads = Grads::new(&self.params);

@@ -78,7 +78,7 @@ fn adapter(
     dropout: f64,
     seed: usize,
 ) -> AdapterInput<F64> {
-    let dropped = (dropout > 0.0).then(|| t.dropout(x, dropout, seed as u64).unwrap());
+    let dropped = (dropout > 0.0).then(|| t.dropout(x, dropout, seed as u64, 0).unwrap());
     AdapterInput { dims, a: t.param(a), b: t.param(b), gain, dropped }
 }
 
@@ -112,7 +112,7 @@ fn magnitude_rescale() {
 fn dropout() {
     let mut case = Case::new();
     let x = case.input(&[4, 6]);
-    case.check("dropout", |t| t.dropout(&t.param(x), 0.3, 11));
+    case.check("dropout", |t| t.dropout(&t.param(x), 0.3, 11, 0));
 }
 
 #[test]
@@ -195,9 +195,11 @@ fn losses() {
     for smoothing in [0.0, 0.1] {
         let mut case = Case::new();
         let x = case.input(&[4, 3]);
-        case.check("cross_entropy", |t| t.cross_entropy(&t.param(x), &[2, 0, 1, 2], smoothing, 4.0));
+        case.check("cross_entropy", |t| t.cross_entropy(&t.param(x), &[2, 0, 1, 2], smoothing, 4.0, None));
     }
     let mut case = Case::new();
     let x = case.input(&[2, 3]);
-    case.check("binary_cross_entropy", |t| t.binary_cross_entropy(&t.param(x), &[1.0, 0.0, 1.0, 1.0, 0.0, 0.0], 6.0));
+    case.check("binary_cross_entropy", |t| {
+        t.binary_cross_entropy(&t.param(x), &[1.0, 0.0, 1.0, 1.0, 0.0, 0.0], 6.0, None)
+    });
 }

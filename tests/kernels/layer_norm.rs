@@ -1,6 +1,6 @@
 //! kernels/layer_norm.cu against the plain loops in f64.
 
-use peftk::autograd::Backend;
+use peftk::autograd::{Backend, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::layer_norm::{LayerNormDx, LayerNormInputs, MAX_COLS, layer_norm_backward, layer_norm_forward};
 use peftk::reference::Reference;
@@ -75,7 +75,7 @@ impl Case {
         let inputs = LayerNormInputs { x: &x, weight: &weight, mean: &mean, rstd: &rstd, dy: &dy };
         let stream = self.x.dtype;
         let run = |dx: LayerNormDx<'_>, weights: Option<(&mut Buf, &mut Buf)>| {
-            layer_norm_backward(device, rows, cols, inputs, dx, weights, false).unwrap();
+            layer_norm_backward(device, rows, cols, inputs, dx, weights).unwrap();
         };
 
         let mut dx = poisoned(device, stream, rows * cols);
@@ -122,8 +122,9 @@ impl Case {
         // The backward pass is checked on the statistics that it is given.
         let (mean, rstd): (Vec<f64>, Vec<f64>) =
             mean.iter().zip(&rstd).map(|(&mean, &rstd)| (f64::from(mean as f32), f64::from(rstd as f32))).unzip();
-        let (dx, params) =
-            reference.layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &dy, (true, true)).unwrap();
+        let (dx, params) = reference
+            .layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &dy, (true, true), Sums::fresh())
+            .unwrap();
         let (dx, (dweight, dbias)) = (dx.unwrap(), params.unwrap());
         let ours = self.backward(device, &mean, &rstd);
         // How large h gets, and how far it is off.
@@ -260,10 +261,9 @@ fn wrong_shapes() {
         layer_norm_forward(device, 3, 4, EPS, &x, &weight, &bias, &mut half, None).unwrap();
         let (mean, rstd) = (buf(3), buf(3));
         let inputs = LayerNormInputs { x: &x, weight: &weight, mean: &mean, rstd: &rstd, dy: &y };
-        let nothing = layer_norm_backward(device, 3, 4, inputs, LayerNormDx::None, None, false);
+        let nothing = layer_norm_backward(device, 3, 4, inputs, LayerNormDx::None, None);
         assert!(nothing.expect_err("nothing is asked for").to_string().starts_with("layer_norm_backward"));
         let mut short = buf(11);
-        layer_norm_backward(device, 3, 4, inputs, LayerNormDx::Write(&mut short), None, false)
-            .expect_err("dx is too short");
+        layer_norm_backward(device, 3, 4, inputs, LayerNormDx::Write(&mut short), None).expect_err("dx is too short");
     });
 }

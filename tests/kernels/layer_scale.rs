@@ -1,8 +1,9 @@
 //! kernels/layer_scale.cu and column_sum.cu against the plain loops in f64.
 
-use peftk::autograd::Backend;
+use peftk::autograd::{Backend, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::column_sum::{Columns, column_dot, column_sum};
+use peftk::kernels::cut::Rows;
 use peftk::kernels::layer_scale::{layer_scale_backward, layer_scale_forward};
 use peftk::reference::Reference;
 use rand::{Rng, RngExt, SeedableRng};
@@ -71,12 +72,14 @@ fn check(device: &Device, rows: usize, cols: usize, types: (DType, DType), rando
 
     let backward = |dh: Option<&mut Buf>, dgamma: Option<&mut Buf>, accumulate| {
         let dgamma = dgamma.map(|dgamma| (&h_buf, dgamma));
-        layer_scale_backward(device, rows, cols, &gamma_buf, &dy_buf, dh, dgamma, accumulate).unwrap();
+        let rows = Rows { count: rows, granule: rows, add: accumulate };
+        layer_scale_backward(device, rows, cols, &gamma_buf, &dy_buf, dh, dgamma).unwrap();
     };
     let (mut dh, mut dgamma) = (poisoned(device, activations, rows * cols), poisoned(device, DType::F32, cols));
     backward(Some(&mut dh), Some(&mut dgamma), false);
-    let (true_dh, true_dgamma) =
-        reference.layer_scale_backward(rows, cols, Some(&h.wide()), &gamma.wide(), &dy.wide(), (true, true)).unwrap();
+    let (true_dh, true_dgamma) = reference
+        .layer_scale_backward(rows, cols, Some(&h.wide()), &gamma.wide(), &dy.wide(), (true, true), Sums::fresh())
+        .unwrap();
     let (true_dh, true_dgamma) = (true_dh.unwrap(), true_dgamma.unwrap());
     let ours = results(&dh, &what);
     compare(&format!("{what} dh"), &ours, &true_dh, |i| 1e-6 + rounding(activations) * true_dh[i].abs());
@@ -129,8 +132,8 @@ fn wrong_shapes() {
             let error = layer_scale_forward(device, rows, cols, &x, &h, &gamma, &mut y).expect_err("it does not fit");
             assert!(error.to_string().starts_with("layer_scale_forward"), "{rows}x{cols}: {error}");
         }
-        layer_scale_backward(device, 3, 4, &gamma, &y, None, None, false).expect_err("nothing is asked for");
-        let error = layer_scale_backward(device, 3, 4, &gamma, &y, Some(&mut buf(11)), None, false);
+        layer_scale_backward(device, 3, 4, &gamma, &y, None, None).expect_err("nothing is asked for");
+        let error = layer_scale_backward(device, 3, 4, &gamma, &y, Some(&mut buf(11)), None);
         assert!(error.expect_err("dh is too short").to_string().starts_with("layer_scale_backward dh"));
     });
 }
@@ -159,9 +162,9 @@ fn check_sums(device: &Device, rows: usize, cols: usize, first: usize, dtype: DT
 
     let sum = || {
         let mut out = poisoned(device, DType::F32, cols);
-        column_sum(device, rows, cols, left, &mut out, false).unwrap();
+        column_sum(device, rows, cols, left, &mut out).unwrap();
         let once = results(&out, &what);
-        column_sum(device, rows, cols, left, &mut out, true).unwrap();
+        column_sum(device, Rows { count: rows, granule: rows, add: true }, cols, left, &mut out).unwrap();
         let doubled: Vec<f64> = once.iter().map(|sum| 2.0 * sum).collect();
         assert!(equal_bits(&results(&out, &what), &doubled), "{what}: accumulated");
         once
@@ -220,7 +223,7 @@ fn wrong_sums() {
         let buf = |len| Buf::zeros(device, DType::F32, len).unwrap();
         let (a, mut out) = (buf(12), buf(4));
         let mut run =
-            |rows, cols, ld, first| column_sum(device, rows, cols, Columns { matrix: &a, ld, first }, &mut out, false);
+            |rows, cols, ld, first| column_sum(device, rows, cols, Columns { matrix: &a, ld, first }, &mut out);
         run(3, 4, 4, 0).unwrap();
         run(3, 2, 4, 2).unwrap();
         for (rows, cols, ld, first) in [(0, 4, 4, 0), (3, 0, 4, 0), (4, 4, 4, 0), (3, 4, 4, 1), (3, 5, 5, 0)] {

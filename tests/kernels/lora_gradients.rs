@@ -1,6 +1,6 @@
 //! kernels/lora_gradients.cu and lora_gradients_f32.cu against the plain loops in f64, on inputs as the device rounds them.
 
-use peftk::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims};
+use peftk::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::adapter_pack::padded_rank;
 use peftk::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients, lora_project};
@@ -96,9 +96,21 @@ impl Case {
         for (i, (da, db)) in da.iter_mut().zip(&mut db).enumerate() {
             let Place { first_row, rows, rank } = self.places[i];
             let (t, bg, gain) = (&t[i], &bg[i], (i != 1).then_some(&gain[i]));
-            adapters.push(AdapterGradients { first_row, rows, rank, scale: self.scale, t, bg, gain, da, db });
+            adapters.push(AdapterGradients {
+                first_row,
+                rows,
+                rank,
+                scale: self.scale,
+                t,
+                bg,
+                gain,
+                da,
+                db,
+                add: (false, false),
+            });
         }
-        let mut args = LoraGradients { m: self.m, k: self.k, n: self.n, x: &x, dy: &dy, adapters };
+        let mut args =
+            LoraGradients { m: self.m, k: self.k, n: self.n, x: &x, dy: &dy, granule: self.m.div_ceil(3), adapters };
         lora_project(device, &mut args, &mut projected).unwrap();
         lora_gradients(device, &mut args, &mut q).unwrap();
         drop(args);
@@ -122,21 +134,24 @@ impl Case {
         let a = vec![0.0; at.rank * self.k];
         let dims = AdapterDims { first_row: at.first_row, rows: at.rows, rank: at.rank, scale: 1.0 };
         let grads = Reference::<f64>::new()
-            .linear_backward(LinearBackward {
-                dims: LinearDims { m: self.m, k: self.k, n: self.n },
-                x: Some(&x),
-                w: &Vec::new(),
-                bias: None,
-                y: None,
-                adapters: vec![Adapter { dims, a: &a, b: &b, gain: None, dropped: None }],
-                t: vec![&t],
-                z: vec![None],
-                dy: &dy,
-                need_x: false,
-                need_w: false,
-                need_bias: false,
-                need_adapter: true,
-            })
+            .linear_backward(
+                LinearBackward {
+                    dims: LinearDims { m: self.m, k: self.k, n: self.n },
+                    x: Some(&x),
+                    w: &Vec::new(),
+                    bias: None,
+                    y: None,
+                    adapters: vec![Adapter { dims, a: &a, b: &b, gain: None, dropped: None }],
+                    t: vec![&t],
+                    z: vec![None],
+                    dy: &dy,
+                    need_x: false,
+                    need_w: false,
+                    need_bias: false,
+                    need_adapter: true,
+                },
+                Sums::fresh(),
+            )
             .unwrap();
         let mut grads = grads.adapters.into_iter().next().unwrap();
         (grads.a.take().unwrap(), grads.b.take().unwrap())
@@ -303,8 +318,9 @@ fn wrong_shapes() {
         let (mut da, mut db, mut q) = (buffer(3), buffer(3), buffer(32));
         let mut launch = |m, k, n, first_row, rows, rank| {
             let (t, bg, da, db) = (&t, &bg, &mut da, &mut db);
-            let adapter = AdapterGradients { first_row, rows, rank, scale: 1.0, t, bg, gain: None, da, db };
-            let mut args = LoraGradients { m, k, n, x: &x, dy: &dy, adapters: vec![adapter] };
+            let adapter =
+                AdapterGradients { first_row, rows, rank, scale: 1.0, t, bg, gain: None, da, db, add: (false, false) };
+            let mut args = LoraGradients { m, k, n, x: &x, dy: &dy, granule: m, adapters: vec![adapter] };
             lora_gradients(device, &mut args, &mut q)
         };
         launch(2, 3, 5, 2, 3, 1).unwrap();
@@ -322,7 +338,7 @@ fn wrong_shapes() {
             let error = launch(m, k, n, first_row, rows, rank).expect_err("it does not fit");
             assert!(error.to_string().starts_with("lora_gradients"), "{m} {k} {n} {first_row} {rows} {rank}: {error}");
         }
-        let mut none = LoraGradients { m: 2, k: 3, n: 5, x: &x, dy: &dy, adapters: Vec::new() };
+        let mut none = LoraGradients { m: 2, k: 3, n: 5, x: &x, dy: &dy, granule: 2, adapters: Vec::new() };
         assert!(lora_gradients(device, &mut none, &mut q).is_err(), "no adapter");
     });
 }

@@ -1,7 +1,7 @@
 //! kernels/loss.cu against the plain loops in f64.
 
-use peftk::autograd::Asymmetric;
 use peftk::autograd::Backend;
+use peftk::autograd::{Asymmetric, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy};
 use peftk::reference::{self, Reference};
@@ -83,7 +83,8 @@ fn check_cross_entropy(rows: usize, classes: usize, bound: f32, random: &mut imp
     let on_device: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
     for smoothing in [0.0, 0.1] {
         let denominator = 1.0 + rows as f64;
-        let (loss, truth) = reference.cross_entropy(classes, &logits.wide(), &labels, smoothing, denominator).unwrap();
+        let (loss, truth) =
+            reference.cross_entropy(classes, &logits.wide(), &labels, smoothing, denominator, Sums::fresh()).unwrap();
         on_every_arch(|device| {
             let what = format!("cross_entropy {} {rows}x{classes} s {smoothing} up to {bound}", device.arch());
             let labels = Buf::from_slice(device, &on_device, DType::I32).unwrap();
@@ -118,7 +119,8 @@ fn check_sigmoids(rows: usize, cols: usize, bound: f32, sets: &[Asymmetric], ran
 
     let mut soft = Numbers::draw(random, DType::F32, rows * cols, 0.5);
     soft.values.iter_mut().for_each(|x| *x += 0.5);
-    let (loss, truth) = reference.binary_cross_entropy(&logits.wide(), &soft.values, denominator).unwrap();
+    let (loss, truth) =
+        reference.binary_cross_entropy(&logits.wide(), &soft.values, denominator, Sums::fresh()).unwrap();
     on_every_arch(|device| {
         let what = format!("binary_cross_entropy {} {rows}x{cols} up to {bound}", device.arch());
         let targets = soft.upload(device);
@@ -220,7 +222,8 @@ fn columns() {
             truth.extend([0.0].repeat(cols));
             continue;
         }
-        let (row_loss, slopes) = reference.cross_entropy(cols, &row.to_vec(), &[label as usize], 0.1, 7.0).unwrap();
+        let (row_loss, slopes) =
+            reference.cross_entropy(cols, &row.to_vec(), &[label as usize], 0.1, 7.0, Sums::fresh()).unwrap();
         loss += row_loss[0];
         truth.extend(slopes);
     }

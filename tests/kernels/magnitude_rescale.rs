@@ -66,7 +66,7 @@ struct Gradient {
 impl Gradient {
     /// Every fifth gain is 0, the next one small; x, W, t and B small enough for y to be near 1.
     fn random(random: &mut impl Rng, dtype: DType, sizes: GainGradient) -> Self {
-        let GainGradient { m, k, n, first_row, rows, rank, scale } = sizes;
+        let GainGradient { m, k, n, first_row, rows, rank, scale, .. } = sizes;
         let padded = padded_rank(rank);
         let mut draw = |dtype, len, bound| Numbers::draw(random, dtype, len, bound);
         let bound = (1.0 / k as f32).sqrt();
@@ -105,7 +105,7 @@ impl Gradient {
 
     /// (sum of dy z, sum of the sizes of what is added): z from the rounded y, and from x where the gain is small.
     fn truth(&self, j: usize) -> (f64, f64) {
-        let GainGradient { m, k, n, first_row, rows: _, rank, scale } = self.sizes;
+        let GainGradient { m, k, n, first_row, rows: _, rank, scale, .. } = self.sizes;
         let padded = padded_rank(rank);
         let g = f64::from(self.gain.values[j]);
         let bias = f64::from(self.bias.values[first_row + j]);
@@ -165,7 +165,7 @@ impl Gradient {
 }
 
 fn sizes(m: usize, k: usize, n: usize, first_row: usize, rows: usize, rank: usize) -> GainGradient {
-    GainGradient { m, k, n, first_row, rows, rank, scale: 1.25 }
+    GainGradient { m, k, n, first_row, rows, rank, scale: 1.25, granule: m.div_ceil(2), add: false }
 }
 
 fn sanitize() {

@@ -1,7 +1,7 @@
 //! kernels/matmul_bf16.cu and matmul_f32.cu against the plain loops in f64, on inputs as the device rounds them.
 
 use half::bf16;
-use peftk::autograd::{Backend, LinearBackward, LinearDims};
+use peftk::autograd::{Backend, LinearBackward, LinearDims, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::matmul::{Epilogue, Layout, Matmul, Operand, Second, matmul};
 use peftk::reference::Reference;
@@ -108,21 +108,24 @@ fn product(layout: Layout, (m, n, k): (usize, usize, usize), a: &Vec<f64>, b: &V
         Layout::Nn => (LinearDims { m, k: n, n: k }, None, b, true),
         Layout::Tn => (LinearDims { m: k, k: n, n: m }, Some(b), b, false),
     };
-    let grads = reference.linear_backward(LinearBackward {
-        dims,
-        x,
-        w,
-        bias: None,
-        y: None,
-        adapters: Vec::new(),
-        t: Vec::new(),
-        z: Vec::new(),
-        dy: a,
-        need_x,
-        need_w: !need_x,
-        need_bias: false,
-        need_adapter: false,
-    });
+    let grads = reference.linear_backward(
+        LinearBackward {
+            dims,
+            x,
+            w,
+            bias: None,
+            y: None,
+            adapters: Vec::new(),
+            t: Vec::new(),
+            z: Vec::new(),
+            dy: a,
+            need_x,
+            need_w: !need_x,
+            need_bias: false,
+            need_adapter: false,
+        },
+        Sums::fresh(),
+    );
     let grads = grads.unwrap();
     grads.x.or(grads.w).unwrap()
 }

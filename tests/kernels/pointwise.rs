@@ -192,7 +192,7 @@ fn check_dropout(n: usize, p: f64, seed: u64) {
     for dtype in DTYPES {
         let mut x = Numbers::draw(&mut random, dtype, n, 2.0);
         x.values.iter_mut().for_each(|x| *x = if *x == 0.0 { 1.0 } else { *x });
-        let truth = reference.dropout(&x.wide(), p, seed).unwrap();
+        let truth = reference.dropout(&x.wide(), p, seed, 0).unwrap();
         on_every_arch(|device| {
             let what = format!("dropout {} {n} {p} {dtype:?}", device.arch());
             let (x, mut y) = (x.upload(device), poisoned(device, dtype, n));

@@ -1,6 +1,6 @@
 //! kernels/patches.cu, tokens.cu, pool.cu and positions.cu against the plain loops in f64.
 
-use peftk::autograd::{Backend, TokenDims};
+use peftk::autograd::{Backend, Sums, TokenDims};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::tokens::{
     TokenGrads, assemble_tokens_backward, assemble_tokens_forward, patches_ld, patches_u8, pool_backward, pool_forward,
@@ -39,7 +39,7 @@ fn check_tokens(dims: TokenDims) {
         let truth =
             reference.assemble_tokens(dims, &parts.wide(), &cls.wide(), &pos.wide(), wide_extra.as_ref()).unwrap();
         let (true_patches, true_cls, true_pos, true_registers) =
-            reference.assemble_tokens_backward(dims, &dx.wide()).unwrap();
+            reference.assemble_tokens_backward(dims, &dx.wide(), Sums::fresh()).unwrap();
         on_every_arch(|device| {
             let what = format!("tokens {} {dims:?} {activations:?} {stream:?}", device.arch());
             let [parts, cls, pos, dx] = [&parts, &cls, &pos, &dx].map(|numbers| numbers.upload(device));
@@ -60,7 +60,7 @@ fn check_tokens(dims: TokenDims) {
                     pos: Some(&mut dpos),
                     registers: dregisters.as_mut(),
                 };
-                assemble_tokens_backward(device, dims, &dx, grads).unwrap();
+                assemble_tokens_backward(device, dims, &dx, grads, false).unwrap();
                 let made = [Some(&dpatches), Some(&dcls), Some(&dpos), dregisters.as_ref()];
                 made.map(|buf| buf.map(|buf| results(buf, &what)))
             };
@@ -77,7 +77,7 @@ fn check_tokens(dims: TokenDims) {
             // One part alone, into a block that is written before and behind by nobody.
             let mut alone = poisoned(device, DType::F32, width);
             let grads = TokenGrads { cls: Some(&mut alone), ..TokenGrads::default() };
-            assemble_tokens_backward(device, dims, &dx, grads).unwrap();
+            assemble_tokens_backward(device, dims, &dx, grads, false).unwrap();
             compare(&what, &results(&alone, &what), &true_cls, sum);
         });
     }
@@ -247,7 +247,13 @@ fn wrong_shapes() {
             assemble_tokens_forward(device, dims, &parts, &cls, &buf(15), Some(&extra), &mut x),
             assemble_tokens_forward(device, dims, &parts, &cls, &pos, Some(&extra), &mut buf(39)),
             assemble_tokens_forward(device, zero, &parts, &cls, &pos, Some(&extra), &mut x),
-            assemble_tokens_backward(device, dims, &x, TokenGrads { cls: Some(&mut buf(3)), ..TokenGrads::default() }),
+            assemble_tokens_backward(
+                device,
+                dims,
+                &x,
+                TokenGrads { cls: Some(&mut buf(3)), ..TokenGrads::default() },
+                false,
+            ),
             pool_forward(device, dims, true, &x, &mut buf(15)),
             pool_forward(device, zero, true, &x, &mut buf(16)),
             pool_backward(device, dims, true, &buf(16), &mut buf(39)),

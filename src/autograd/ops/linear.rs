@@ -2,7 +2,8 @@
 
 use super::{expect, rows_cols};
 use crate::autograd::{
-    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Needs, Sums, Tape, Tensor,
+    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Needs, Sums, Tape,
+    Tensor,
 };
 use crate::{Error, Result};
 
@@ -308,7 +309,8 @@ fn backward<B: Backend>(
     let residual = gamma.is_some().then(|| dy.clone());
     let dy = match gamma {
         Some(gamma) => {
-            let (dh, _) = backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false), Sums::fresh())?;
+            let (dh, _) =
+                backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false), Sums::fresh())?;
             let dh = dh.ok_or_else(|| Error::Internal("layer_scale gave no gradient".into()))?;
             Array::new(backend, dh, dy.shape())?
         }

@@ -23,7 +23,8 @@ impl<B: Backend> Tape<'_, B> {
             return Err(Error::shape("cross_entropy", format!("labels under {classes}"), label));
         }
         let buffer = logits.array().buffer();
-        let (loss, dlogits) = self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator, self.loss_sums(before)?)?;
+        let (loss, dlogits) =
+            self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator, self.loss_sums(before)?)?;
         self.put_loss("cross_entropy", logits, loss, dlogits)
     }
 
@@ -38,7 +39,12 @@ impl<B: Backend> Tape<'_, B> {
         if logits.array().elements() != targets.len() {
             return Err(Error::shape("binary_cross_entropy", logits.shape(), targets.len()));
         }
-        let (loss, dlogits) = self.backend().binary_cross_entropy(logits.array().buffer(), targets, denominator, self.loss_sums(before)?)?;
+        let (loss, dlogits) = self.backend().binary_cross_entropy(
+            logits.array().buffer(),
+            targets,
+            denominator,
+            self.loss_sums(before)?,
+        )?;
         self.put_loss("binary_cross_entropy", logits, loss, dlogits)
     }
 
@@ -47,13 +53,7 @@ impl<B: Backend> Tape<'_, B> {
         Ok(Sums::new(self.images(), vec![before]))
     }
 
-    fn put_loss(
-        &self,
-        op: &'static str,
-        logits: &Tensor<B>,
-        loss: B::Buffer,
-        dlogits: B::Buffer,
-    ) -> Result<Tensor<B>> {
+    fn put_loss(&self, op: &'static str, logits: &Tensor<B>, loss: B::Buffer, dlogits: B::Buffer) -> Result<Tensor<B>> {
         let loss = Array::new(self.backend(), loss, &[1])?;
         let dlogits = Array::new(self.backend(), dlogits, logits.shape())?;
         Ok(self.record_loss(op, logits, loss, dlogits))

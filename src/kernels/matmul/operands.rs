@@ -3,6 +3,7 @@
 use super::{Epilogue, Layout, LoraAdapter, MAX_ADAPTERS, MAX_RANK_IN_LOOP, Matmul, RankProduct};
 use crate::gpu::{Buf, DType, Device};
 use crate::kernels::check::{dimension, length};
+use crate::kernels::cut::Rows;
 use crate::kernels::params::{PeftkGemmAdapter, PeftkGemmParams};
 use crate::{Error, Result};
 
@@ -57,7 +58,16 @@ impl Matmul<'_> {
             }
         }
         self.check_adapters(device, dtype)?;
-        length(op, "C", c, device, c_dtype, m * n)
+        if let Some((rows, cols)) = self.sum.size
+            && (rows > m || cols > n)
+        {
+            return Err(Error::shape("matmul's C", format!("at most [{m}, {n}]"), [rows, cols]));
+        }
+        let size = if layout == Layout::Tn { self.size() } else { (m, n) };
+        if let Some(gain) = self.sum.gain {
+            length(op, "gain", gain, device, DType::F32, size.0)?;
+        }
+        length(op, "C", c, device, c_dtype, size.0 * size.1)
     }
 
     fn check_adapters(&self, device: &Device, dtype: DType) -> Result<()> {
@@ -147,8 +157,7 @@ impl Matmul<'_> {
             k2: self.second.map_or(Ok(0), |second| size("k2", second.k))?,
             lda: size("A's stride", self.a.stride)?,
             ldb: size("B's stride", self.b.stride)?,
-            splits: 1,
-            k_per_split: k,
+            cut: Rows::all(self.k).cut("matmul", self.k)?,
         })
     }
 }

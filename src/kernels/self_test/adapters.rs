@@ -1,7 +1,7 @@
 //! Adapters' operands and their gradients.
 
 use super::{BOTH, Bench, Measured, named, padded, rounded, sums};
-use crate::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims};
+use crate::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims, Sums};
 use crate::gpu::{Buf, DType};
 use crate::kernels::adapter_pack::{AdapterPack, RowGain, adapter_pack, padded_rank, weight_rescale};
 use crate::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients, lora_project};
@@ -86,21 +86,24 @@ fn gradients(bench: &mut Bench<'_>, dtype: DType, place: (usize, usize, usize), 
     let q: Vec<f64> = (0..m * rank).map(|at| column(at / rank, at % rank)).collect();
     // With s g B as B, s = 1 and no gain the reference's dA is this one, and its dB lacks s g.
     let (a, dims) = (Vec::new(), AdapterDims { first_row, rows, rank, scale: 1.0 });
-    let grads = Reference::<f64>::new().linear_backward(LinearBackward {
-        dims: LinearDims { m, k, n },
-        x: Some(&x.wide),
-        w: &a,
-        bias: None,
-        y: None,
-        adapters: vec![Adapter { dims, a: &a, b: &bg.wide, gain: None, dropped: None }],
-        t: vec![&t.wide],
-        z: vec![None],
-        dy: &dy.wide,
-        need_x: false,
-        need_w: false,
-        need_bias: false,
-        need_adapter: true,
-    })?;
+    let grads = Reference::<f64>::new().linear_backward(
+        LinearBackward {
+            dims: LinearDims { m, k, n },
+            x: Some(&x.wide),
+            w: &a,
+            bias: None,
+            y: None,
+            adapters: vec![Adapter { dims, a: &a, b: &bg.wide, gain: None, dropped: None }],
+            t: vec![&t.wide],
+            z: vec![None],
+            dy: &dy.wide,
+            need_x: false,
+            need_w: false,
+            need_bias: false,
+            need_adapter: true,
+        },
+        Sums::fresh(),
+    )?;
     let (mut da, mut db) = (Vec::new(), Vec::new());
     for adapter in grads.adapters {
         (da, db) = (adapter.a.unwrap_or_default(), adapter.b.unwrap_or_default());
@@ -114,8 +117,9 @@ fn gradients(bench: &mut Bench<'_>, dtype: DType, place: (usize, usize, usize), 
     let [da_room, db_room] = [bench.room(F32, rank * k)?, bench.room(F32, rows * rank)?];
     let launch = |q: &mut Buf, da: &mut Buf, db: &mut Buf| {
         let (t, bg, gain) = (&t.buf, &bg.buf, Some(&gain.buf));
-        let adapter = AdapterGradients { first_row, rows, rank, scale: SCALE as f32, t, bg, gain, da, db };
-        let mut args = LoraGradients { m, k, n, x: &x.buf, dy: &dy.buf, adapters: vec![adapter] };
+        let adapter =
+            AdapterGradients { first_row, rows, rank, scale: SCALE as f32, t, bg, gain, da, db, add: (false, false) };
+        let mut args = LoraGradients { m, k, n, x: &x.buf, dy: &dy.buf, granule: m, adapters: vec![adapter] };
         if alone { lora_project(device, &mut args, q) } else { lora_gradients(device, &mut args, q) }
     };
     if alone {

@@ -114,7 +114,7 @@ fn gains(bench: &mut Bench<'_>) {
 fn gain_gradients(bench: &mut Bench<'_>, dtype: DType) {
     let AdapterDims { first_row, rows, rank, scale } = DIMS;
     let (device, m, columns) = (bench.device, 257, padded_rank(rank));
-    let sizes = GainGradient { m, k: K, n: N, first_row, rows, rank, scale: scale as f32 };
+    let sizes = GainGradient { m, k: K, n: N, first_row, rows, rank, scale: scale as f32, granule: m, add: false };
     let sum = |term: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
         (0..rows).map(|j| (0..m).map(|i| term(i, j)).sum()).collect()
     };

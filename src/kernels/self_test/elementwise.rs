@@ -49,7 +49,7 @@ fn activations(bench: &mut Bench<'_>, dtype: DType) {
     bench.check("elementwise", named("dropout", dtype), rounded(dtype), |bench| {
         let (p, seed) = (0.1, 0x5eed_0000_0007);
         let x = bench.draw(dtype, COUNT, 2.0)?;
-        let y = reference.dropout(&x.wide, p, seed)?;
+        let y = reference.dropout(&x.wide, p, seed, 0)?;
         bench.measure([bench.room(dtype, COUNT)?], [y], |[y]| dropout(device, COUNT, &x.buf, p, seed, y))
     });
 }

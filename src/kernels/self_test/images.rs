@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::{BOTH, Bench, STREAMS, named, padded, rounded, streamed, sums};
-use crate::autograd::{Backend, TokenDims};
+use crate::autograd::{Backend, Sums, TokenDims};
 use crate::data::transform::CropBox;
 use crate::data::{RgbImage, Sources};
 use crate::gpu::{Buf, DType};
@@ -92,14 +92,14 @@ fn tokens(bench: &mut Bench<'_>, types: (DType, DType)) {
     });
     bench.check("tokens", streamed("assemble_tokens_backward", types), sums(activations), |bench| {
         let dx = bench.draw(stream, rows * width, 2.0)?;
-        let (dpatches, dcls, dpos, dregisters) = reference.assemble_tokens_backward(DIMS, &dx.wide)?;
+        let (dpatches, dcls, dpos, dregisters) = reference.assemble_tokens_backward(DIMS, &dx.wide, Sums::fresh())?;
         let f32_room = |truth: &Vec<f64>| bench.room(DType::F32, truth.len());
         let dregisters = dregisters.unwrap_or_default();
         let patch_room = bench.room(activations, dpatches.len())?;
         let rooms = [patch_room, f32_room(&dcls)?, f32_room(&dpos)?, f32_room(&dregisters)?];
         bench.measure(rooms, [dpatches, dcls, dpos, dregisters], |[patches, cls, pos, registers]| {
             let (patches, cls, pos, registers) = (Some(patches), Some(cls), Some(pos), Some(registers));
-            assemble_tokens_backward(device, DIMS, &dx.buf, TokenGrads { patches, cls, pos, registers })
+            assemble_tokens_backward(device, DIMS, &dx.buf, TokenGrads { patches, cls, pos, registers }, false)
         })
     });
 }

@@ -1,7 +1,7 @@
 //! LayerNorm, LayerScale with its residual, and sums over rows.
 
 use super::{BOTH, Bench, STREAMS, named, streamed, sums};
-use crate::autograd::Backend;
+use crate::autograd::{Backend, Sums};
 use crate::gpu::DType;
 use crate::kernels::column_sum::{Columns, column_dot, column_sum};
 use crate::kernels::layer_norm::{LayerNormDx, LayerNormInputs, layer_norm_backward, layer_norm_forward};
@@ -53,6 +53,7 @@ fn layer_norm(bench: &mut Bench<'_>, types: (DType, DType)) {
                 &rstd.wide,
                 &dy.wide,
                 (true, true),
+                Sums::fresh(),
             )?;
             let (mut true_dx, (dweight, dbias)) = (dx.unwrap_or_default(), dweights.unwrap_or_default());
             let (weight, mean, rstd, dy) = (&weight.buf, &mean.buf, &rstd.buf, &dy.buf);
@@ -60,14 +61,14 @@ fn layer_norm(bench: &mut Bench<'_>, types: (DType, DType)) {
             let room = bench.room(stream, ROWS * COLS)?;
             if !weights {
                 return bench.measure([room], [true_dx], |[dx]| {
-                    layer_norm_backward(device, ROWS, COLS, inputs, LayerNormDx::Write(dx), None, false)
+                    layer_norm_backward(device, ROWS, COLS, inputs, LayerNormDx::Write(dx), None)
                 });
             }
             true_dx.iter_mut().zip(&add.wide).for_each(|(dx, add)| *dx += add);
             let rooms = [room, bench.room(DType::F32, COLS)?, bench.room(DType::F32, COLS)?];
             bench.measure(rooms, [true_dx, dweight, dbias], |[dx, dweight, dbias]| {
                 let dx = LayerNormDx::Sum(&add.buf, dx);
-                layer_norm_backward(device, ROWS, COLS, inputs, dx, Some((dweight, dbias)), false)
+                layer_norm_backward(device, ROWS, COLS, inputs, dx, Some((dweight, dbias)))
             })
         });
     }
@@ -87,12 +88,19 @@ fn layer_scale(bench: &mut Bench<'_>, types: (DType, DType)) {
     bench.check("layer_scale", streamed("layer_scale_backward", types), sums(activations), |bench| {
         let (h, dy) = (bench.draw(activations, ROWS * COLS, 2.0)?, bench.draw(stream, ROWS * COLS, 2.0)?);
         let gamma = bench.draw(DType::F32, COLS, 1.0)?;
-        let (dh, dgamma) =
-            reference.layer_scale_backward(ROWS, COLS, Some(&h.wide), &gamma.wide, &dy.wide, (true, true))?;
+        let (dh, dgamma) = reference.layer_scale_backward(
+            ROWS,
+            COLS,
+            Some(&h.wide),
+            &gamma.wide,
+            &dy.wide,
+            (true, true),
+            Sums::fresh(),
+        )?;
         let rooms = [bench.room(activations, ROWS * COLS)?, bench.room(DType::F32, COLS)?];
         bench.measure(rooms, [dh.unwrap_or_default(), dgamma.unwrap_or_default()], |[dh, dgamma]| {
             let dgamma = Some((&h.buf, dgamma));
-            layer_scale_backward(device, ROWS, COLS, &gamma.buf, &dy.buf, Some(dh), dgamma, false)
+            layer_scale_backward(device, ROWS, COLS, &gamma.buf, &dy.buf, Some(dh), dgamma)
         })
     });
 }
@@ -107,7 +115,7 @@ fn column_sums(bench: &mut Bench<'_>, dtype: DType) {
         let a = bench.draw(dtype, ROWS * ld, 2.0)?;
         let truth = sum(&|at, _| a.wide[at]);
         bench.measure([bench.room(DType::F32, COLS)?], [truth], |[out]| {
-            column_sum(device, ROWS, COLS, Columns { matrix: &a.buf, ld, first: COLS }, out, false)
+            column_sum(device, ROWS, COLS, Columns { matrix: &a.buf, ld, first: COLS }, out)
         })
     });
     bench.check("column_sum", named("column_dot", dtype), sums(DType::F32), |bench| {

@@ -2,7 +2,7 @@
 
 use super::{BOTH, Bench, Input, Measured, named, sums};
 use crate::Result;
-use crate::autograd::{Backend, LinearBackward, LinearDims};
+use crate::autograd::{Backend, LinearBackward, LinearDims, Sums};
 use crate::gpu::{Arch, Buf, DType};
 use crate::kernels::matmul::{Epilogue, Layout, LoraAdapter, Matmul, RankProduct, Second, matmul};
 use crate::reference::Reference;
@@ -162,21 +162,24 @@ fn product(layout: Layout, (m, n, k): (usize, usize, usize), a: &Vec<f64>, b: &V
         Layout::Nn => (LinearDims { m, k: n, n: k }, None, b),
         Layout::Tn => (LinearDims { m: k, k: n, n: m }, Some(b), b),
     };
-    let grads = reference.linear_backward(LinearBackward {
-        dims,
-        x,
-        w,
-        bias: None,
-        y: None,
-        adapters: Vec::new(),
-        t: Vec::new(),
-        z: Vec::new(),
-        dy: a,
-        need_x: layout == Layout::Nn,
-        need_w: layout == Layout::Tn,
-        need_bias: false,
-        need_adapter: false,
-    })?;
+    let grads = reference.linear_backward(
+        LinearBackward {
+            dims,
+            x,
+            w,
+            bias: None,
+            y: None,
+            adapters: Vec::new(),
+            t: Vec::new(),
+            z: Vec::new(),
+            dy: a,
+            need_x: layout == Layout::Nn,
+            need_w: layout == Layout::Tn,
+            need_bias: false,
+            need_adapter: false,
+        },
+        Sums::fresh(),
+    )?;
     Ok(grads.x.or(grads.w).unwrap_or_default())
 }
 
