@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// Alignment of every block in bytes: a memory transaction, and what a tensor map asks for.
-const ALIGN: u64 = 256;
+pub(super) const ALIGN: u64 = 256;
 
 /// Free and used ranges of `0..size`.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ impl Arena {
     }
 }
 
-fn rounded(bytes: u64) -> u64 {
+/// What a block of `bytes` takes.
+pub(super) fn rounded(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of(ALIGN)
 }
 

@@ -5,6 +5,7 @@ use cudarc::driver::{DeviceRepr, result};
 use half::bf16;
 
 use super::context::Memory;
+use super::guard::{self, Room};
 use super::{DType, Device, error};
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ impl Buf {
         Self { dtype, len, address, owned: false, device: device.clone() }
     }
 
-    /// Memory with anything in it. A length of 0 is an error: there is no such block.
+    /// Memory with anything in it, in guard mode NaN. A length of 0 is an error: there is no such block.
     ///
     /// # Errors
     /// [`Error::Input`] when the device's memory, or the arena, is full.
@@ -45,26 +46,29 @@ impl Buf {
         if len == 0 {
             return Err(Error::shape("device memory", "at least one value", 0));
         }
-        let bytes = (len * dtype.bytes()) as u64;
         let mut memory = device.memory();
-        let address = match &mut *memory {
-            Memory::Arena { base, arena, outside } => match arena.take(bytes) {
+        // Guard mode begins under this lock, while there is no block: one that is made with bands is given back with them.
+        let room = Room::of((len * dtype.bytes()) as u64, device.is_guarded());
+        let first = match &mut *memory {
+            Memory::Arena { base, arena, outside } => match arena.take(room.bytes) {
                 Some(first) => *base + first,
                 None => {
-                    let address = allocate(device, bytes)?;
-                    outside.in_use += bytes;
+                    let first = allocate(device, room.bytes)?;
+                    outside.in_use += room.bytes;
                     outside.peak = outside.peak.max(arena.high_water() + outside.in_use);
-                    address
+                    first
                 }
             },
             Memory::Single(usage) => {
-                let address = allocate(device, bytes)?;
-                usage.take(bytes);
-                address
+                let first = allocate(device, room.bytes)?;
+                usage.take(room.bytes);
+                first
             }
         };
         drop(memory);
-        Ok(Self { dtype, len, address, owned: true, device: device.clone() })
+        let buf = Self { dtype, len, address: first + room.before, owned: true, device: device.clone() };
+        guard::made(&buf)?;
+        Ok(buf)
     }
 
     /// Memory of zeros.
@@ -177,7 +181,7 @@ impl Buf {
     /// Copies everything back as elements of the dtype's size, after all queued work; zeros from a dry device.
     ///
     /// # Errors
-    /// A device fault, of the copy or of work that was queued before it; an element of another size.
+    /// A device fault, of the copy or of work that was queued before it; in guard mode a broken band; an element of another size.
     pub fn to_vec<T: Pod>(&self) -> Result<Vec<T>> {
         if size_of::<T>() != self.dtype.bytes() {
             return Err(Error::shape("copy from the device (bytes an element)", self.dtype.bytes(), size_of::<T>()));
@@ -190,6 +194,7 @@ impl Buf {
             unsafe { result::memcpy_dtoh_async(plain_mut(&mut values), self.address, real.stream.cu_stream()) };
         copied.map_err(|e| error::device(format_args!("copy {} bytes from the device", self.bytes()), e))?;
         real.wait()?;
+        self.device.broken_guards()?;
         Ok(values)
     }
 
@@ -246,21 +251,23 @@ impl Drop for Buf {
         if !self.owned {
             return;
         }
-        let bytes = self.bytes() as u64;
+        guard::given_back(self);
+        let room = Room::of(self.bytes() as u64, self.device.is_guarded());
+        let first = self.address - room.before;
         let mut memory = self.device.memory();
         let usage = match &mut *memory {
-            Memory::Arena { base, arena, .. } if (*base..*base + arena.size()).contains(&self.address) => {
-                return arena.give_back(self.address - *base, bytes);
+            Memory::Arena { base, arena, .. } if (*base..*base + arena.size()).contains(&first) => {
+                return arena.give_back(first - *base, room.bytes);
             }
             Memory::Arena { outside, .. } => outside,
             Memory::Single(usage) => usage,
         };
-        usage.in_use -= bytes;
+        usage.in_use -= room.bytes;
         if let Some(real) = &self.device.0.real
             && real.bind().is_ok()
         {
             // SAFETY: the address came from malloc_async on this stream and is not used after this. Nobody is left to hear an error.
-            let _ = unsafe { result::free_async(self.address, real.stream.cu_stream()) };
+            let _ = unsafe { result::free_async(first, real.stream.cu_stream()) };
         }
     }
 }

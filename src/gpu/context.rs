@@ -1,11 +1,12 @@
 //! One GPU, its memory, and the stream that all of this crate's work on it goes through.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use super::arena::Arena;
+use super::guard::{self, Guard};
 use super::module::{Arch, Function};
 use super::{DeviceInfo, error, probe};
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ pub(super) struct Inner {
     multiprocessors: u32,
     pub(super) real: Option<Real>,
     pub(super) memory: Mutex<Memory>,
+    /// In guard mode alone.
+    pub(super) guard: OnceLock<Guard>,
     functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
 }
 
@@ -47,6 +50,19 @@ pub(super) enum Memory {
     /// One allocation, made once. What does not fit it is allocated singly: a plan that is off costs time and shows in the peak, it ends no
     /// run.
     Arena { base: u64, arena: Arena, outside: Usage },
+}
+
+impl Memory {
+    /// What is used by blocks.
+    pub(super) fn usage(&self) -> Usage {
+        match self {
+            Self::Single(usage) => *usage,
+            // Outside, the peak counts the arena's part as it was then.
+            Self::Arena { arena, outside, .. } => {
+                Usage { in_use: arena.in_use() + outside.in_use, peak: arena.high_water().max(outside.peak) }
+            }
+        }
+    }
 }
 
 /// How much device memory was used, in bytes.
@@ -157,12 +173,27 @@ impl Device {
             multiprocessors,
             real: Some(Real { context, stream, staged: Arc::default() }),
             memory: Mutex::new(Memory::Single(Usage::default())),
+            guard: guard::from_environment(),
             functions: Mutex::default(),
         })))
     }
 
     /// A device that is not there: blocks have a place in an endless arena and no content, launches do nothing.
     pub fn dry(arch: Arch) -> Self {
+        Self::dry_guarded_by(arch, guard::from_environment())
+    }
+
+    /// A dry device with this one's kernels, in guard mode if this one is: what runs on it takes what it will take here.
+    pub fn dry_twin(&self) -> Self {
+        Self::dry_with(self.arch(), self.is_guarded())
+    }
+
+    /// A dry device that is in guard mode or not, whatever the environment says.
+    pub(super) fn dry_with(arch: Arch, guarded: bool) -> Self {
+        Self::dry_guarded_by(arch, guard::asked(guarded))
+    }
+
+    fn dry_guarded_by(arch: Arch, guard: OnceLock<Guard>) -> Self {
         let info = DeviceInfo { name: "a GPU that is not here".into(), capability: (0, 0), memory_bytes: u64::MAX };
         Self(Arc::new(Inner {
             info,
@@ -171,6 +202,7 @@ impl Device {
             multiprocessors: 132,
             real: None,
             memory: Mutex::new(Memory::Arena { base: 0, arena: Arena::new(1 << 62), outside: Usage::default() }),
+            guard,
             functions: Mutex::default(),
         }))
     }
@@ -198,13 +230,7 @@ impl Device {
 
     /// What is used of the device's memory by blocks.
     pub fn usage(&self) -> Usage {
-        match &*self.memory() {
-            Memory::Single(usage) => *usage,
-            Memory::Arena { arena, outside, .. } => {
-                // Outside, the peak counts the arena's part as it was then.
-                Usage { in_use: arena.in_use() + outside.in_use, peak: arena.high_water().max(outside.peak) }
-            }
-        }
+        self.memory().usage()
     }
 
     /// (free, total) bytes of the GPU, as the driver says; nothing on a dry device.
@@ -246,10 +272,12 @@ impl Device {
     /// Waits until all queued work is done.
     ///
     /// # Errors
-    /// What went wrong in that work: a launch reports nothing by itself.
+    /// What went wrong in that work: a launch reports nothing by itself. In guard mode also bands that blocks given back had broken.
     pub fn synchronize(&self) -> Result<()> {
-        let Some(real) = &self.0.real else { return Ok(()) };
-        real.wait()
+        if let Some(real) = &self.0.real {
+            real.wait()?;
+        }
+        self.broken_guards()
     }
 
     /// Runs `work` and returns the microseconds that the GPU spent on what it queued, after waiting for it.
@@ -263,7 +291,9 @@ impl Device {
         let start = mark()?;
         work()?;
         let end = mark()?;
-        Ok(start.elapsed_ms(&end).map_err(failed)? * 1000.0)
+        let micros = start.elapsed_ms(&end).map_err(failed)? * 1000.0;
+        self.broken_guards()?;
+        Ok(micros)
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -8,6 +8,7 @@ mod buffer;
 mod context;
 mod dtype;
 mod error;
+mod guard;
 mod module;
 mod probe;
 pub mod profile;

@@ -100,7 +100,7 @@ impl BareStep<Cuda> {
             let own = backend.residual();
             backend.with_residual(residual.unwrap_or(own))
         };
-        let dry = || on(&Device::dry(device.arch()));
+        let dry = || on(&device.dry_twin());
         let load = Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false };
         let plan = plan(dry, config, &VitConfig::named(size)?, load)?;
         device.reserve(plan.total())?;

@@ -26,7 +26,7 @@ use crate::cuda::Cuda;
 use crate::data::{Dataset, ImageCache, Loader, LoaderOptions, Splits};
 use crate::io::Backbone;
 use crate::vit::VitConfig;
-use crate::{Error, Result, gpu};
+use crate::{Error, Result};
 
 /// Seconds between two saves within an epoch, where this is set: for machines that may be taken away at any moment.
 const SAVE_EVERY: &str = "PEFTK_SAVE_EVERY_S";
@@ -72,7 +72,10 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         Place::Cuda(device, precision) => {
             // The plan's arena, made once: the steps live in it.
             device.reserve(prepared.plan.total())?;
-            prepared.train(Cuda::new(&device, precision))
+            let summary = prepared.train(Cuda::new(&device, precision))?;
+            // In guard mode: what the run's last blocks had broken, which no wait came after.
+            device.check_guards()?;
+            Ok(summary)
         }
     }
 }
@@ -87,9 +90,7 @@ pub(super) fn plan_at(place: &Place, config: &TrainConfig, vit: &VitConfig, spli
     };
     match place {
         Place::Cpu => plan(Counting::new, config, vit, load),
-        Place::Cuda(device, precision) => {
-            plan(|| Cuda::new(&gpu::Device::dry(device.arch()), *precision), config, vit, load)
-        }
+        Place::Cuda(device, precision) => plan(|| Cuda::new(&device.dry_twin(), *precision), config, vit, load),
     }
 }
 

@@ -7,6 +7,7 @@ mod case;
 mod commands;
 mod full_size;
 mod golden;
+mod guard;
 // Shared with tests/kernels, which needs other things.
 #[allow(dead_code)]
 #[path = "../kernels/harness.rs"]
@@ -27,5 +28,13 @@ mod bindgen {
 }
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[golden::TESTS, runs::TESTS, memory::TESTS, full_size::TESTS, commands::TESTS, precision::TESTS])
+    harness::run(&[
+        golden::TESTS,
+        runs::TESTS,
+        memory::TESTS,
+        guard::TESTS,
+        full_size::TESTS,
+        commands::TESTS,
+        precision::TESTS,
+    ])
 }

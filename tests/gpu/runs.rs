@@ -40,7 +40,7 @@ fn batch(images: usize, seed: u64, side: usize) -> Batch {
     Batch { images: pixels, size: images, labels, targets: vec![], indices: (0..images).collect(), ..Batch::default() }
 }
 
-struct Setup {
+pub struct Setup {
     strategy: Strategy,
     settings: AdapterSettings,
     norm_grad: bool,
@@ -51,7 +51,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(strategy: Strategy) -> Self {
+    pub fn new(strategy: Strategy) -> Self {
         Self { strategy, settings: AdapterSettings::default(), norm_grad: false, zero_b: false, small: false }
     }
 
@@ -59,7 +59,7 @@ impl Setup {
         if self.small { 224 } else { SIDE }
     }
 
-    fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {
+    pub fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {
         let spec = if self.small { BackboneSpec::Random { size: "small".into() } } else { BackboneSpec::Embedded };
         let mut backbone = peftk::io::load(&spec, &mut |_| {}).unwrap();
         let dora = self.strategy == Strategy::Dora;
@@ -95,7 +95,7 @@ impl Setup {
     }
 }
 
-fn train<B: Backend>(vit: &Vit, params: &mut Params<B>, steps: usize, lr: f64, clip: Option<f64>) -> Vec<f64> {
+pub fn train<B: Backend>(vit: &Vit, params: &mut Params<B>, steps: usize, lr: f64, clip: Option<f64>) -> Vec<f64> {
     let mut optimizer = Optimizer::new(params, Hyper { grad_clip: clip, ..Hyper::new(0.05) }).unwrap();
     let batch = batch(6, 3, vit.input_size);
     (0..steps)
@@ -108,7 +108,7 @@ fn train<B: Backend>(vit: &Vit, params: &mut Params<B>, steps: usize, lr: f64, c
         .collect()
 }
 
-fn all_bits<B: Backend>(params: &Params<B>) -> Vec<u32> {
+pub fn all_bits<B: Backend>(params: &Params<B>) -> Vec<u32> {
     params.iter().flat_map(|(id, _)| params.download(id).unwrap()).map(f32::to_bits).collect()
 }
 

@@ -132,7 +132,10 @@ pub fn on_every_arch(test: impl Fn(&Device)) {
         archs.map(|arch| Device::open_with(0, Some(arch)).expect("the GPU was there a moment ago")).collect()
     });
     assert!(!devices.is_empty(), "no build of the kernels runs on {:?}", peftk::gpu::probe().devices);
-    devices.iter().for_each(test);
+    for device in devices {
+        test(device);
+        device.check_guards().expect("in guard mode, every band is whole");
+    }
 }
 
 struct Arguments {
