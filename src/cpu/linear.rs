@@ -22,6 +22,15 @@ fn scaled_transpose(adapter: &Adapter<'_, Buffer>) -> Vec<f32> {
     (0..d.rank).flat_map(|r| (0..d.rows).map(move |j| s * adapter.b[j * d.rank + r])).collect()
 }
 
+/// y = x W^T of one row. As a product of two, since faer sums a single row's in another order: so an image's features are the same bits in
+/// any batch, which keeping them rests on.
+fn lone_row(y: &mut [f32], x: &[f32], w: &[f32]) {
+    let (k, n) = (x.len(), y.len());
+    let mut both = vec![0.0; 2 * n];
+    product(mat_mut(&mut both, 2, n), mat(&[x, x].concat(), 2, k), mat(w, n, k).transpose(), 1.0);
+    y.copy_from_slice(&both[..n]);
+}
+
 /// See [`crate::autograd::Backend::linear`].
 pub(super) fn linear(
     cpu: &Cpu,
@@ -53,7 +62,11 @@ pub(super) fn linear(
     cpu.threads.each(pieces.collect(), |mut piece| {
         let count = piece.y.len() / n;
         let x = &x[piece.first * k..];
-        product(mat_mut(piece.y, count, n), mat(x, count, k), mat(w, n, k).transpose(), 1.0);
+        if count == 1 {
+            lone_row(piece.y, &x[..k], w);
+        } else {
+            product(mat_mut(piece.y, count, n), mat(x, count, k), mat(w, n, k).transpose(), 1.0);
+        }
         for (index, adapter) in adapters.iter().enumerate() {
             let d = adapter.dims;
             let xd = adapter.dropped.map_or(x, |dropped| &dropped[piece.first * k..]);

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -11,12 +9,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::sampler::{self, Draw};
 use super::sources::{MAX_SOURCE_BYTES, MAX_SOURCE_SIDE};
 use super::transform::{self, CropBox};
-use super::{Dataset, ImageCache, Label, RgbImage, Sources};
+use super::{Dataset, Epoch, ImageCache, Label, RgbImage, Sources};
 use crate::config::{Augment, Resize, Task};
 use crate::{Error, Result};
-
-/// Finished batches that wait for the training step; one more is in the making.
-const PREFETCH: usize = 2;
 
 /// How a data set becomes batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +41,8 @@ pub struct Batch {
     pub images: Vec<u8>,
     /// The images before their transform, when the loader leaves that to the device.
     pub sources: Option<Sources>,
+    /// `[B, width]`, what the head reads, where that is known already; there are no images then.
+    pub features: Option<Vec<f32>>,
     /// B.
     pub size: usize,
     /// Class indices `[B]`; empty for multi-label.
@@ -118,41 +115,71 @@ impl Loader {
         self.shared.dataset.items.len().div_ceil(self.shared.options.batch_size)
     }
 
+    /// Images of the data set.
+    pub fn images(&self) -> usize {
+        self.shared.dataset.items.len()
+    }
+
     /// One epoch's batches from `first_batch` (0 is the first) on. After an error the iterator ends.
     ///
     /// A batch depends on the seed, the epoch and its place alone: an epoch entered in the middle goes on as it would have.
     pub fn epoch(&self, epoch: usize, first_batch: usize) -> Epoch {
-        let (sender, receiver) = sync_channel(PREFETCH);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (shared, stopped) = (self.shared.clone(), stop.clone());
-        let left = self.batches_per_epoch().saturating_sub(first_batch);
-        let thread = std::thread::spawn(move || {
-            for draws in shared.order(epoch).chunks(shared.options.batch_size).skip(first_batch) {
-                let Some(batch) = shared.batch(epoch, draws, &stopped).transpose() else { return };
+        self.walk(Walk { epoch, in_order: false, images: true }, first_batch)
+    }
+
+    /// The batches of [`Loader::epoch`] without their images, of which none is read.
+    pub fn epoch_without_images(&self, epoch: usize, first_batch: usize) -> Epoch {
+        self.walk(Walk { epoch, in_order: false, images: false }, first_batch)
+    }
+
+    /// Every image once, in the data set's order whatever an epoch's is.
+    pub fn every_image(&self) -> Epoch {
+        self.walk(Walk { epoch: 0, in_order: true, images: true }, 0)
+    }
+
+    fn walk(&self, walk: Walk, first_batch: usize) -> Epoch {
+        let shared = self.shared.clone();
+        Epoch::new(self.batches_per_epoch().saturating_sub(first_batch), move |sender, stopped| {
+            for draws in shared.order(walk).chunks(shared.options.batch_size).skip(first_batch) {
+                let Some(batch) = shared.batch(walk, draws, stopped).transpose() else { return };
                 let failed = batch.is_err();
                 // Sending fails when the consumer has gone.
                 if sender.send(batch).is_err() || failed {
                     return;
                 }
             }
-        });
-        Epoch { receiver: Some(receiver), thread: Some(thread), stop, left }
+        })
     }
 }
 
+/// A way through the data set.
+#[derive(Clone, Copy)]
+struct Walk {
+    /// Decides order and augmentation.
+    epoch: usize,
+    /// The data set's order instead of the epoch's.
+    in_order: bool,
+    /// Whether batches hold their images.
+    images: bool,
+}
+
 impl Shared {
-    fn order(&self, epoch: usize) -> Vec<Draw> {
+    fn order(&self, walk: Walk) -> Vec<Draw> {
         let options = &self.options;
-        if options.balanced {
-            sampler::balanced(&self.dataset, options.seed, epoch)
+        if options.balanced && !walk.in_order {
+            sampler::balanced(&self.dataset, options.seed, walk.epoch)
         } else {
-            sampler::every_image(self.dataset.items.len(), options.shuffle, options.seed, epoch)
+            let shuffle = options.shuffle && !walk.in_order;
+            sampler::every_image(self.dataset.items.len(), shuffle, options.seed, walk.epoch)
         }
     }
 
     /// One batch; `None` if told to stop on the way.
-    fn batch(&self, epoch: usize, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Batch>> {
-        let (images, sources) = if self.options.on_device {
+    fn batch(&self, walk: Walk, draws: &[Draw], stop: &AtomicBool) -> Result<Option<Batch>> {
+        let epoch = walk.epoch;
+        let (images, sources) = if !walk.images {
+            (Vec::new(), None)
+        } else if self.options.on_device {
             let Some(sources) = self.sources(epoch, draws, stop)? else { return Ok(None) };
             (Vec::new(), Some(sources))
         } else {
@@ -162,6 +189,7 @@ impl Shared {
         let mut batch = Batch {
             images,
             sources,
+            features: None,
             size: draws.len(),
             labels: Vec::new(),
             targets: Vec::new(),
@@ -245,49 +273,5 @@ impl Shared {
             }
         };
         Ok((image, part, flip))
-    }
-}
-
-/// An epoch's batches. Dropping it early stops the background thread after the images it is on.
-pub struct Epoch {
-    receiver: Option<Receiver<Result<Batch>>>,
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-    left: usize,
-}
-
-impl Iterator for Epoch {
-    type Item = Result<Batch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let batch = match self.receiver.as_ref().map(Receiver::recv) {
-            Some(Ok(batch)) => batch,
-            // The thread ends before the last batch only after an error it has sent, or by a panic.
-            _ => Err(Error::Internal("the thread that prepares batches has died".into())),
-        };
-        if batch.is_err() {
-            self.left = 0;
-        }
-        Some(batch)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.left))
-    }
-}
-
-impl Drop for Epoch {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Without a receiver a thread that waits to send wakes and ends.
-        self.receiver = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by `next`.
-            let _ = thread.join();
-        }
     }
 }

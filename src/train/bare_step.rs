@@ -116,6 +116,7 @@ fn noise(rng: &mut ChaCha8Rng, config: &TrainConfig, classes: usize) -> Batch {
     Batch {
         images,
         sources: None,
+        features: None,
         size,
         labels: (0..size).map(|_| rng.random_range(0..classes)).collect(),
         targets: vec![],

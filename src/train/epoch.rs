@@ -58,7 +58,13 @@ impl<B: Backend> Run<'_, B> {
 
     /// The rest of an epoch, its validation, and what follows from it.
     pub(super) fn epoch(&mut self, progress: &mut Progress, log: &mut RunLog) -> Result<()> {
-        let (epoch, batches) = (progress.epoch, self.train.batches_per_epoch());
+        let (epoch, batches) = (progress.epoch, self.train.per_epoch());
+        if progress.batches_done < batches {
+            match self.prepare_training() {
+                Err(Error::Interrupted) => return Err(self.stop(progress, log)),
+                result => result?,
+            }
+        }
         let bar = self.ui.bar(batches as u64, &format!("epoch {epoch}/{}", self.config.epochs));
         bar.inc(progress.batches_done as u64);
         let (mut saved, mut begun) = (Instant::now(), Instant::now());
@@ -145,13 +151,15 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn validate(&self, epoch: usize, step: u64, log: &mut RunLog) -> Result<Option<Evaluation>> {
-        let Some(loader) = &self.val else { return Ok(None) };
+        let Some(set) = &self.val else { return Ok(None) };
         let quiet = Ui { quiet: true, ..*self.ui };
-        let bar =
-            if self.ui.is_terminal { self.ui } else { &quiet }.bar(loader.batches_per_epoch() as u64, "validation");
+        let ui = if self.ui.is_terminal { self.ui } else { &quiet };
+        // The bar of that pass ends without a line, as the other does: the epoch's is still there.
+        set.prepare(&self.model, self.options.micro_batch, |images| ui.bar(images, "validation features"))?;
+        let bar = ui.bar(set.per_epoch() as u64, "validation");
         // Losses are compared without the smoothing that training may use.
         let options = StepOptions { label_smoothing: 0.0, ..self.options };
-        let evaluation = evaluate(&self.model, loader, options, &bar)?;
+        let evaluation = evaluate(&self.model, set.epoch(0, 0), options, &bar)?;
         if !evaluation.loss.is_finite() {
             return Err(self.diverged(&format!("the validation loss became {} in epoch {epoch}", evaluation.loss)));
         }

@@ -9,7 +9,7 @@ use super::ui::Bar;
 use crate::Result;
 use crate::autograd::Backend;
 use crate::config::Task;
-use crate::data::Loader;
+use crate::data::Batch;
 use crate::task::metrics::{ClassCounter, ClassMetrics};
 use crate::task::multilabel_metrics::{LabelCounter, LabelMetrics};
 
@@ -59,12 +59,17 @@ impl Evaluation {
     }
 }
 
-/// Runs every image of the loader's set once, without augmentation if the loader has none.
-pub fn evaluate<B: Backend>(model: &Model<B>, loader: &Loader, options: StepOptions, bar: &Bar) -> Result<Evaluation> {
+/// Runs every batch once, such as [`crate::data::Loader::epoch`] gives them.
+pub fn evaluate<B: Backend>(
+    model: &Model<B>,
+    batches: impl Iterator<Item = Result<Batch>>,
+    options: StepOptions,
+    bar: &Bar,
+) -> Result<Evaluation> {
     let classes = model.labels.len();
     let (mut loss, mut images) = (0.0, 0usize);
     let (mut by_class, mut by_label) = (ClassCounter::new(classes), LabelCounter::new(classes));
-    for batch in loader.epoch(0, 0) {
+    for batch in batches {
         interrupt::check()?;
         let batch = batch?;
         let count = batch.indices.len();

@@ -6,6 +6,7 @@ mod commands;
 pub mod early_stopping;
 mod epoch;
 pub mod evaluate;
+mod features;
 mod init_adapter;
 mod inputs;
 pub mod interrupt;

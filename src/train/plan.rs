@@ -132,6 +132,7 @@ fn empty_batch(crops: bool, config: &TrainConfig, load: Load, images: usize) -> 
     Batch {
         images: vec![0; bytes],
         sources,
+        features: None,
         size: images,
         labels: if multilabel { vec![] } else { vec![0; images] },
         targets: if multilabel { vec![0.0; images * load.classes] } else { vec![] },

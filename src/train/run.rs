@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::{self, Progress};
 use super::early_stopping::EarlyStopping;
+use super::features::{self, Batches};
 use super::log::{EndLine, Line, RunLine, RunLog};
-use super::model::Model;
+use super::model::{Model, head_width};
 use super::optimizer::{Hyper, Optimizer};
 use super::place::Place;
 use super::plan::{Load, plan};
@@ -149,7 +150,9 @@ impl Prepared<'_> {
                 "--label-smoothing: the data is multi-label, smoothing is for one class an image",
             ));
         }
-        let steps = config.epochs * train.batches_per_epoch();
+        let width = head_width(&model.vit.config, config.pool);
+        let (train, val) = features::batches(&config, width, train, val, ui)?;
+        let steps = config.epochs * train.per_epoch();
         if config.warmup_steps >= steps {
             ui.note(&format!("note: --warmup-steps {} never ends: the run has {steps} steps", config.warmup_steps));
         }
@@ -207,8 +210,8 @@ pub(super) struct Run<'a, B: Backend> {
     pub(super) model: Model<B>,
     pub(super) optimizer: Optimizer<B>,
     pub(super) grads: Grads<B>,
-    pub(super) train: Loader,
-    pub(super) val: Option<Loader>,
+    pub(super) train: Batches,
+    pub(super) val: Option<Batches>,
     pub(super) options: StepOptions,
     plan: MemoryPlan,
     pub(super) save_every: Duration,
@@ -266,7 +269,7 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn fresh_progress(&self) -> Progress {
-        let total = self.config.epochs * self.train.batches_per_epoch();
+        let total = self.config.epochs * self.train.per_epoch();
         Progress {
             data: self.data.clone(),
             epoch: 1,

@@ -1,5 +1,6 @@
 //! One optimiser step's gradients: the batch walked in micro-batches, exactly.
 
+use super::features;
 use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, Tape, Tensor};
 use crate::config::Task;
 use crate::data::Batch;
@@ -48,7 +49,7 @@ pub fn forward_backward<B: Backend>(
         let tape = Tape::new(params).over_images(images.len()).with_derived(&derived);
         let so_far = {
             let _range = profile::range("forward");
-            let logits = vit.logits(&tape, pixels(batch, &images), images.len(), mode)?;
+            let logits = features::logits(vit, &tape, batch, &images, mode)?;
             loss_of(&tape, &logits, batch, images, options, loss.take())?
         };
         let _range = profile::range("backward");
@@ -80,7 +81,7 @@ pub fn evaluate_batch<B: Backend>(
     for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
         let tape = Tape::inference(params).over_images(images.len()).with_derived(&derived);
-        let logits = vit.logits(&tape, pixels(batch, &images), images.len(), Mode::default())?;
+        let logits = features::logits(vit, &tape, batch, &images, Mode::default())?;
         let part = loss_of(&tape, &logits, batch, images, options, None)?;
         loss += f64::from(part.array().download(params.backend())?[0]);
         all.extend(logits.array().download(params.backend())?);

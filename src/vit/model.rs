@@ -116,6 +116,23 @@ impl Vit {
         self.norm.forward(tape, &x)
     }
 
+    /// What the head reads \[batch, D or 2 D\]. No operation up to here couples images: an image's row is the same in any batch.
+    pub fn pooled<'m, 'i, B: Backend>(
+        &'m self,
+        tape: &Tape<'m, B>,
+        images: impl Into<Images<'i>>,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Tensor<B>> {
+        let x = self.features(tape, images, batch, mode)?;
+        tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)
+    }
+
+    /// Logits \[batch, classes\] from what [`Vit::pooled`] made.
+    pub fn classify<B: Backend>(&self, tape: &Tape<'_, B>, pooled: &Tensor<B>, mode: Mode) -> Result<Tensor<B>> {
+        self.head.forward(tape, pooled, mode)
+    }
+
     /// Logits \[batch, classes\].
     pub fn logits<'m, 'i, B: Backend>(
         &'m self,
@@ -124,11 +141,8 @@ impl Vit {
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
-        let mode = Mode { images: batch, ..mode };
-        let x = self.features(tape, images, batch, mode)?;
-        let pooled = tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)?;
-        drop(x);
-        self.head.forward(tape, &pooled, mode)
+        let pooled = self.pooled(tape, images, batch, mode)?;
+        self.classify(tape, &pooled, mode)
     }
 
     /// Gives each gain its place among the derived values, as [`Vit::derive`] lists them.

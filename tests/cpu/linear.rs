@@ -2,6 +2,7 @@
 
 use peftk::Result;
 use peftk::autograd::{Adapter, AdapterDims, Backend, LinearBackward, LinearDims, Sums};
+use peftk::cpu::Cpu;
 
 use crate::{Case, Random, check};
 
@@ -171,4 +172,28 @@ fn gains_of_zero_and_near_zero() {
     check("small gains under a large bias", 1e-4, &case);
     case.adapters[0].gain = Some(vec![0.0; 10]);
     check("all gains zero", 1e-4, &case);
+}
+
+/// Kept features of a frozen backbone rest on it: an image's are computed in one batch and stand in for those of another.
+#[test]
+fn a_row_is_the_same_bits_beside_any_others() {
+    let random = &mut Random::fresh();
+    let cpu = Cpu::new(Some(2)).unwrap();
+    // Cut into pieces, so many rows leave one of a single row at the end.
+    let most = 16_513;
+    for (k, n) in [(588, 128), (128, 384), (512, 128), (24, 72), (24, 24), (600, 33)] {
+        let (x, w) = (random.normal(most * k, 1.0), random.normal(n * k, 0.05));
+        let (w, bias) = (cpu.upload(&w).unwrap(), cpu.upload(&random.normal(n, 0.1)).unwrap());
+        let rows = |first: usize, m: usize| {
+            let x = cpu.upload(&x[first * k..(first + m) * k]).unwrap();
+            let y = cpu.linear(LinearDims { m, k, n }, &x, &w, Some(&bias), &[]).unwrap().y;
+            cpu.download(&y).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let whole = rows(0, most);
+        for m in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 127, 129, 191, 192, 193, 257, 640] {
+            for first in [most - m, random.next() as usize % (most - m)] {
+                assert!(rows(first, m) == whole[first * n..(first + m) * n], "{m} rows of {k} to {n} from {first}");
+            }
+        }
+    }
 }

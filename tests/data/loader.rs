@@ -240,3 +240,23 @@ fn options_that_contradict_each_other_are_errors() {
         "--balanced draws at random, which --no-shuffle forbids: leave one out",
     );
 }
+
+#[test]
+fn an_epoch_without_images_reads_none() {
+    let (dir, dataset) = uneven();
+    for options in [loading(), LoaderOptions { balanced: true, on_device: true, ..loading() }] {
+        let loader = Loader::new(dataset.clone(), options, Arc::new(ImageCache::new(0))).expect("valid options");
+        let expected = batches(&loader, 2, 1);
+        let ordered: Vec<_> = loader.every_image().collect::<Result<_, _>>().expect("readable");
+        assert_eq!(indices(&ordered), (0..13).collect::<Vec<_>>());
+        assert!(ordered.iter().all(|batch| batch.sources.is_some() == options.on_device));
+
+        let aside = dir.path().with_extension("aside");
+        std::fs::rename(dir.path(), &aside).expect("rename");
+        assert!(loader.epoch(2, 1).next().expect("a batch").is_err() && loader.every_image().next().unwrap().is_err());
+        let bare: Vec<_> = loader.epoch_without_images(2, 1).collect::<Result<_, _>>().expect("nothing is read");
+        std::fs::rename(&aside, dir.path()).expect("rename");
+        let without = |batch: Batch| Batch { images: vec![], sources: None, ..batch };
+        assert_eq!(bare, expected.into_iter().map(without).collect::<Vec<_>>());
+    }
+}

@@ -46,6 +46,7 @@ impl Case {
         let batch = Batch {
             images,
             sources: None,
+            features: None,
             size,
             labels: if multilabel { vec![] } else { labels.iter().map(|&x| x as usize).collect() },
             targets: if multilabel { labels.iter().map(|&x| x as f32).collect() } else { vec![] },

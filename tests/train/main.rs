@@ -5,6 +5,7 @@
 mod bad_adapters;
 mod bad_input;
 mod defaults;
+mod features;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod golden;
@@ -33,7 +34,9 @@ fn command(dir: &Path, line: &str) -> Command {
         .env("CUDA_VISIBLE_DEVICES", "")
         .stdin(Stdio::null());
     command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
-    for name in ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "RAYON_NUM_THREADS", "PEFTK_SAVE_EVERY_S"] {
+    for name in
+        ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "RAYON_NUM_THREADS", "PEFTK_SAVE_EVERY_S", "PEFTK_FEATURE_CACHE"]
+    {
         command.env_remove(name);
     }
     command

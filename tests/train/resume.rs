@@ -15,14 +15,14 @@ use crate::{assert_same_bits, command, done, lines, pictures, text};
 const PLATEAU: &str = "train --data data --backbone random:micro --input-size 28 --batch-size 8 --epochs 12 --targets all-linear \
                        --lora-dropout 0.1 --schedule plateau --lr 5e-2 --grad-clip 1 --warmup-steps 5";
 
-fn start(dir: &Path, line: &str, save_every: &str) -> Child {
+pub(crate) fn start(dir: &Path, line: &str, save_every: &str) -> Child {
     let mut command = command(dir, line);
     command.env("PEFTK_SAVE_EVERY_S", save_every).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().expect("peftk starts")
 }
 
 /// The state of a run as saved: `None` before the first save.
-fn state(run: &Path) -> Option<Value> {
+pub(crate) fn state(run: &Path) -> Option<Value> {
     // A kill between two renames leaves it under its aside name.
     let bytes =
         ["last", "last.old.tmp"].iter().find_map(|last| std::fs::read(run.join(last).join("state.json")).ok())?;
@@ -35,7 +35,7 @@ fn logged(run: &Path) -> usize {
 }
 
 /// Waits until the log has so many lines; `false` where the run ended before.
-fn wait_for_lines(child: &mut Child, run: &Path, count: usize) -> bool {
+pub(crate) fn wait_for_lines(child: &mut Child, run: &Path, count: usize) -> bool {
     let start = Instant::now();
     while logged(run) < count {
         assert!(start.elapsed() < Duration::from_secs(60), "no line {count} within a minute");
@@ -48,7 +48,7 @@ fn wait_for_lines(child: &mut Child, run: &Path, count: usize) -> bool {
 }
 
 /// The same command again, or the run's continuation once it is one.
-fn again(dir: &Path, run: &str, flags: &str) -> String {
+pub(crate) fn again(dir: &Path, run: &str, flags: &str) -> String {
     if dir.join(run).join("config.toml").is_file() {
         format!("train --resume --out {run} --quiet")
     } else {
@@ -109,7 +109,7 @@ fn twenty_kills_leave_no_trace() {
 }
 
 /// Ctrl-C once the log has so many lines; whether the run was still going. It must say how to go on.
-fn interrupt(dir: &Path, run: &str, flags: &str, at_line: usize) -> bool {
+pub(crate) fn interrupt(dir: &Path, run: &str, flags: &str, at_line: usize) -> bool {
     let mut child = start(dir, &again(dir, run, flags).replace("--quiet", ""), "60");
     if !wait_for_lines(&mut child, &dir.join(run), at_line) {
         return false;
