@@ -216,6 +216,60 @@ pub struct Given {
     pub pool: Option<Pool>,
 }
 
+/// Points of the plan between speed and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    /// Whatever is fastest.
+    #[default]
+    Fast,
+    /// Small micro-batches, and what is cheap to compute again is.
+    Balanced,
+    /// As little as possible.
+    Lean,
+}
+
+impl Memory {
+    /// Its name in flags and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Balanced => "balanced",
+            Self::Lean => "lean",
+        }
+    }
+}
+
+/// What the backward pass computes again instead of having it kept; each includes those before it. The numbers are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// LayerNorm's outputs, GELU's.
+    Cheap,
+    /// The output of the MLP's first linear too.
+    Hidden,
+    /// Query, key and value too.
+    Linears,
+    /// All within a block: its input alone is kept.
+    Blocks,
+}
+
+impl Recompute {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Cheap => "cheap",
+            Self::Hidden => "hidden",
+            Self::Linears => "linears",
+            Self::Blocks => "blocks",
+        }
+    }
+}
+
 /// Everything that fixes a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
@@ -276,11 +330,21 @@ pub struct TrainConfig {
     pub balanced: bool,
     /// Head input.
     pub pool: Pool,
-    /// Images that go through the model at once; absent: the whole batch. Gradients are the whole batch's either way;
-    /// dropout, where there is any, draws other masks.
+    /// The largest batch that fits at once is to be found; `batch_size` is the most it may be.
+    #[serde(default, skip_serializing)]
+    pub batch_auto: bool,
+    /// What the plan may trade for memory, where neither a micro-batch nor a recomputation is given.
+    #[serde(default, skip_serializing)]
+    pub memory: Memory,
+    /// The most device memory that the run may take, in bytes.
+    #[serde(default, skip_serializing)]
+    pub memory_budget: Option<u64>,
+    /// Images that go through the model at once; absent: the whole batch. Gradients are the whole batch's either way, in multiples of
+    /// [`crate::autograd::GRANULE_IMAGES`] to the bit.
     pub micro_batch: Option<usize>,
-    /// Recompute each block's activations in the backward pass instead of keeping them.
-    pub checkpointing: bool,
+    /// What is computed again in the backward pass; absent: not planned yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recompute: Option<Recompute>,
     /// Where it runs.
     #[serde(default)]
     pub device: Device,
@@ -327,8 +391,11 @@ impl Default for TrainConfig {
             no_shuffle: false,
             balanced: false,
             pool: Pool::ClsMean,
+            batch_auto: false,
+            memory: Memory::Fast,
+            memory_budget: None,
             micro_batch: None,
-            checkpointing: false,
+            recompute: None,
             device: Device::Auto,
             precision: None,
             out: PathBuf::new(),

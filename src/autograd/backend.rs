@@ -311,6 +311,11 @@ pub trait Backend: Clone + 'static {
     fn prepare_weight(&self, _w: &Self::Buffer, _rows: usize) -> Result<()> {
         Ok(())
     }
+    /// Told of a weight \[rows, _\] that nothing but products will read from now on: a backend may hold it in the form that they take, which need
+    /// not be exact.
+    fn release_values(&self, _w: &mut Self::Buffer, _rows: usize) -> Result<()> {
+        Ok(())
+    }
     /// Length in numbers.
     fn len(&self, buffer: &Self::Buffer) -> usize;
     /// Size of a block in bytes.

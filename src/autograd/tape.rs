@@ -2,8 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::rc::{Rc, Weak};
 
 use super::{Array, Backend, Derived, Grads, ParamId, Params, SumTo, Sums};
+use crate::config::Recompute;
 use crate::{Error, Result};
 
 /// A value on a tape; `node` is its place there when a gradient flows to it.
@@ -115,8 +117,53 @@ enum Kind<'m, B: Backend> {
 struct Node<'m, B: Backend> {
     op: &'static str,
     inputs: Vec<Option<usize>>,
-    saved: Vec<Array<B>>,
+    saved: Vec<Saved<B>>,
     kind: Kind<'m, B>,
+}
+
+/// What a node keeps of an array: itself, or how it is made again.
+enum Saved<B: Backend> {
+    Kept(Array<B>),
+    Again(Rc<Again<B>>),
+}
+
+impl<B: Backend> Saved<B> {
+    fn get(&self, backend: &B) -> Result<Array<B>> {
+        match self {
+            Self::Kept(array) => Ok(array.clone()),
+            Self::Again(again) => again.get(backend),
+        }
+    }
+
+    /// The arrays behind it.
+    fn kept(&self, to: &mut Vec<Array<B>>) {
+        match self {
+            Self::Kept(array) => to.push(array.clone()),
+            Self::Again(again) => again.sources.iter().for_each(|source| source.kept(to)),
+        }
+    }
+}
+
+/// Makes an array again from others.
+pub(crate) type Remake<B> = Box<dyn Fn(&B, &[Array<B>]) -> Result<Array<B>>>;
+
+/// An array that is made again when it is first asked for, and then stays until the last node that reads it is gone.
+struct Again<B: Backend> {
+    sources: Vec<Saved<B>>,
+    remake: Remake<B>,
+    made: RefCell<Option<Array<B>>>,
+}
+
+impl<B: Backend> Again<B> {
+    fn get(&self, backend: &B) -> Result<Array<B>> {
+        if let Some(made) = &*self.made.borrow() {
+            return Ok(made.clone());
+        }
+        let sources = self.sources.iter().map(|source| source.get(backend)).collect::<Result<Vec<_>>>()?;
+        let made = (self.remake)(backend, &sources)?;
+        *self.made.borrow_mut() = Some(made.clone());
+        Ok(made)
+    }
 }
 
 /// Records operations on the values of `params`.
@@ -129,6 +176,9 @@ pub struct Tape<'m, B: Backend> {
     touched: Cell<bool>,
     images: usize,
     derived: Option<&'m Derived<B>>,
+    recompute: Recompute,
+    // Arrays that are not kept, by their block; the weak handle keeps its address from being used again.
+    again: RefCell<HashMap<*const (), (Weak<B::Buffer>, Rc<Again<B>>)>>,
 }
 
 impl<'m, B: Backend> Tape<'m, B> {
@@ -142,12 +192,41 @@ impl<'m, B: Backend> Tape<'m, B> {
             touched: Cell::new(false),
             images: 0,
             derived: None,
+            recompute: Recompute::Nothing,
+            again: RefCell::default(),
         }
     }
 
     /// The same for a pass over this many images: gradients are then summed by granules of them ([`super::GRANULE_IMAGES`]).
     pub fn over_images(self, images: usize) -> Self {
         Self { images, ..self }
+    }
+
+    /// The same with less kept: what operations say how to make again. Whole blocks are the model's affair ([`Tape::checkpoint`]).
+    pub fn recomputing(self, recompute: Recompute) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// What is made again in the backward pass.
+    pub(crate) fn recompute(&self) -> Recompute {
+        self.recompute
+    }
+
+    /// From here on nobody keeps `array`: it is made again from `sources`, with the same bits.
+    pub(crate) fn make_again(&self, array: &Array<B>, sources: Vec<Array<B>>, remake: Remake<B>) {
+        if !self.recording.get() {
+            return;
+        }
+        let sources = sources.into_iter().map(|source| self.saved(source)).collect();
+        let again = Rc::new(Again { sources, remake, made: RefCell::new(None) });
+        self.again.borrow_mut().insert(array.identity(), (array.downgrade(), again));
+    }
+
+    fn saved(&self, array: Array<B>) -> Saved<B> {
+        match self.again.borrow().get(&array.identity()) {
+            Some((_, again)) => Saved::Again(again.clone()),
+            None => Saved::Kept(array),
+        }
     }
 
     /// How many images the pass is over; 0: not said.
@@ -287,6 +366,7 @@ impl<'m, B: Backend> Tape<'m, B> {
     }
 
     fn push(&self, op: &'static str, inputs: Vec<Option<usize>>, saved: Vec<Array<B>>, kind: Kind<'m, B>) -> usize {
+        let saved = saved.into_iter().map(|array| self.saved(array)).collect();
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { op, inputs, saved, kind });
         nodes.len() - 1
@@ -299,7 +379,9 @@ impl<'m, B: Backend> Tape<'m, B> {
         let nodes = self.nodes.borrow();
         let mut list = Vec::new();
         for node in nodes.iter() {
-            let bytes = node.saved.iter().filter(|a| seen.insert(a.identity())).map(|a| a.bytes(self.backend())).sum();
+            let mut kept = Vec::new();
+            node.saved.iter().for_each(|saved| saved.kept(&mut kept));
+            let bytes = kept.iter().filter(|a| seen.insert(a.identity())).map(|a| a.bytes(self.backend())).sum();
             list.push((node.op, bytes));
         }
         list
@@ -348,6 +430,9 @@ impl<'m, B: Backend> Tape<'m, B> {
         let (params, images, derived) = (self.params, self.images, self.derived);
         let mut nodes = self.nodes.into_inner();
         let backend = params.backend();
+        // From here on only the nodes hold what is made again: it goes with the last of them that reads it.
+        drop(self.again);
+        let get = |saved: Vec<Saved<B>>| saved.iter().map(|saved| saved.get(backend)).collect::<Result<Vec<_>>>();
         let mut pending: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
         let (mut input, mut loss) = (None, None);
         for (node, dy) in starts {
@@ -362,6 +447,7 @@ impl<'m, B: Backend> Tape<'m, B> {
             if loss == Some(nodes.len()) {
                 let to = node.inputs.first().copied().flatten();
                 if let (Some(to), Some(dlogits)) = (to, node.saved.into_iter().next()) {
+                    let dlogits = dlogits.get(backend)?;
                     add_to(&mut pending[to], dlogits, backend)?;
                 }
                 continue;
@@ -386,15 +472,17 @@ impl<'m, B: Backend> Tape<'m, B> {
                     input = Some(dy);
                     continue;
                 }
-                Kind::Loss => vec![Some(scaled_loss(backend, &node.saved, &dy)?)],
+                Kind::Loss => vec![Some(scaled_loss(backend, &get(node.saved)?, &dy)?)],
                 Kind::Op(run) => {
                     needs.sums = ids.iter().map(|id| id.and_then(|id| grads.lend(id))).collect();
-                    run(backend, &node.saved, dy, &mut needs)?
+                    let saved: Vec<_> = node.saved;
+                    let arrays = saved.iter().map(|saved| saved.get(backend)).collect::<Result<Vec<_>>>()?;
+                    run(backend, &arrays, dy, &mut needs)?
                 }
                 Kind::Checkpoint(segment) => {
                     let mut tape = Tape::new(params).over_images(images);
                     tape.derived = derived;
-                    let mut x = Tensor::constant(node.saved[0].clone());
+                    let mut x = Tensor::constant(node.saved[0].get(backend)?);
                     drop(node.saved);
                     if needs.asked[0] {
                         x.node = Some(tape.push("segment input", vec![], vec![], Kind::Input));

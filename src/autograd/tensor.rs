@@ -75,6 +75,11 @@ impl<B: Backend> Array<B> {
         Rc::try_unwrap(self.buffer).map_err(|_| Error::Internal("a gradient's sum is shared".into()))
     }
 
+    /// A handle that does not keep the block.
+    pub(crate) fn downgrade(&self) -> std::rc::Weak<B::Buffer> {
+        Rc::downgrade(&self.buffer)
+    }
+
     /// The block's identity: equal for arrays that share it.
     pub(crate) fn identity(&self) -> *const () {
         Rc::as_ptr(&self.buffer).cast()

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::settings::{AdapterFlags, Memory, Settings, TaskWord};
+use super::settings::{AdapterFlags, BatchSize, Settings, TaskWord};
 use super::{check_input_size, check_precision, words};
 use crate::config::*;
 use crate::{Error, Result};
@@ -10,12 +10,15 @@ use crate::{Error, Result};
 /// Most a count may be: a product of two stays far below overflow, and no run comes near.
 const LARGEST_COUNT: usize = 1_000_000;
 
+/// The largest batch that `--batch-size auto` looks for: larger ones train worse, not faster.
+const MOST_AUTO_BATCH: usize = 256;
+
 /// Makes a configuration of `flags` over `file`. `out` stays empty.
 ///
 /// # Errors
 /// [`Error::Input`] naming the flag.
 pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
-    let (micro_batch, checkpointing) = memory(flags, file);
+    let MemorySettings { memory, budget, micro_batch, recompute } = memory(flags, file)?;
     // A file's adapter table belongs to its strategy: `--strategy full` over a file of a DoRA run leaves it aside.
     let mut base = file.clone();
     let strategy = flags.strategy.or(file.strategy).unwrap_or(Strategy::Dora);
@@ -41,7 +44,14 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         strategy,
         init_adapter: s.init_adapter,
         epochs: count("--epochs", s.epochs.unwrap_or(epochs))?,
-        batch_size: count("--batch-size", s.batch_size.unwrap_or(batch))?,
+        batch_size: match s.batch_size {
+            Some(BatchSize::Number(n)) => count("--batch-size", n)?,
+            Some(BatchSize::Auto) => MOST_AUTO_BATCH,
+            None => batch,
+        },
+        batch_auto: s.batch_size == Some(BatchSize::Auto),
+        memory,
+        memory_budget: budget,
         lr: positive("--lr", s.lr.unwrap_or(strategy.default_lr()))?,
         weight_decay: not_negative("--weight-decay", s.weight_decay.unwrap_or(0.05))?,
         decay_matrices_only: s.decay_matrices_only.unwrap_or(false),
@@ -62,7 +72,7 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         balanced: s.balanced.unwrap_or(false),
         pool: s.pool.unwrap_or(Pool::ClsMean),
         micro_batch: micro_batch.map(|n| count("--micro-batch", n)).transpose()?,
-        checkpointing,
+        recompute,
         device: s.device.unwrap_or_default(),
         precision: s.precision,
         out: Default::default(),
@@ -72,18 +82,29 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
     Ok(config)
 }
 
-/// The two settings behind `--memory`. What a flag says goes before what the file says, and in each `--micro-batch` before
-/// the share that `--memory` has in it.
-fn memory(flags: &Settings, file: &Settings) -> (Option<usize>, bool) {
-    let behind = |memory| match memory {
-        Memory::Fast => (None, false),
-        Memory::Balanced => (Some(16), false),
-        Memory::Lean => (Some(8), true),
-    };
-    let of_file = file.memory.map_or((None, false), behind);
-    let of_file = (file.micro_batch.or(of_file.0), file.checkpointing.unwrap_or(of_file.1));
-    let (micro_batch, checkpointing) = flags.memory.map_or(of_file, behind);
-    (flags.micro_batch.or(micro_batch), flags.checkpointing.unwrap_or(checkpointing))
+/// How memory is to be had.
+struct MemorySettings {
+    memory: Memory,
+    budget: Option<u64>,
+    micro_batch: Option<usize>,
+    recompute: Option<Recompute>,
+}
+
+/// A flag that asks for a plan goes before the plan that a file holds; a micro-batch that is given stands in any plan.
+fn memory(flags: &Settings, file: &Settings) -> Result<MemorySettings> {
+    let asks = |s: &Settings| s.memory.is_some() || s.memory_budget.is_some() || s.batch_size == Some(BatchSize::Auto);
+    let planned = if asks(flags) { &Settings::default() } else { file };
+    let budget = flags.memory_budget.as_ref().or(planned.memory_budget.as_ref());
+    let legacy = |s: &Settings| (s.checkpointing == Some(true)).then_some(Recompute::Blocks);
+    let given = |s: &Settings| s.recompute.or(legacy(s));
+    // A number of images alone says what is wanted: nothing else is planned around it.
+    let bare = |s: &Settings| (s.micro_batch.is_some() && !asks(s)).then_some(Recompute::Nothing);
+    Ok(MemorySettings {
+        memory: flags.memory.or(planned.memory).unwrap_or_default(),
+        budget: budget.map(|text| words::bytes(text).map_err(|e| wrong("--memory-budget", e))).transpose()?,
+        micro_batch: flags.micro_batch.or(planned.micro_batch),
+        recompute: given(flags).or_else(|| given(planned)).or_else(|| bare(flags)).or_else(|| bare(planned)),
+    })
 }
 
 /// What was asked for among the settings that an adapter folder fixes too.

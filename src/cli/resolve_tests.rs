@@ -80,21 +80,23 @@ fn flags_go_before_the_file() {
 }
 
 #[test]
-fn memory_is_two_settings() {
+fn memory_is_planned_unless_it_is_given() {
     let pair = |flags: Settings, file: Settings| {
         let config = resolve(&flags, &file).unwrap();
-        (config.micro_batch, config.checkpointing)
+        (config.memory, config.micro_batch, config.recompute)
     };
     let with = |memory| flags(|s| s.memory = Some(memory));
     let none = Settings::default;
-    assert_eq!(pair(with(Memory::Fast), none()), (None, false));
-    assert_eq!(pair(with(Memory::Balanced), none()), (Some(16), false));
-    assert_eq!(pair(with(Memory::Lean), none()), (Some(8), true));
-    assert_eq!(pair(flags(|s| s.micro_batch = Some(3)), none()), (Some(3), false));
-    let lean = || toml("micro_batch = 8\ncheckpointing = true");
-    assert_eq!(pair(none(), lean()), (Some(8), true));
-    assert_eq!(pair(with(Memory::Fast), lean()), (None, false));
-    assert_eq!(pair(flags(|s| s.micro_batch = Some(2)), toml("memory = \"lean\"")), (Some(2), true));
+    use crate::config::{Memory::*, Recompute::*};
+    assert_eq!(pair(none(), none()), (Fast, None, None));
+    assert_eq!(pair(with(Balanced), none()), (Balanced, None, None));
+    assert_eq!(pair(with(Lean), none()), (Lean, None, None));
+    assert_eq!(pair(flags(|s| s.micro_batch = Some(3)), none()), (Fast, Some(3), Some(Nothing)));
+    let planned = || toml("micro_batch = 16\nrecompute = \"blocks\"");
+    assert_eq!(pair(none(), planned()), (Fast, Some(16), Some(Blocks)));
+    assert_eq!(pair(with(Fast), planned()), (Fast, None, None));
+    assert_eq!(pair(none(), toml("micro_batch = 8\ncheckpointing = true")), (Fast, Some(8), Some(Blocks)));
+    assert_eq!(pair(flags(|s| s.micro_batch = Some(2)), toml("memory = \"lean\"")), (Lean, Some(2), None));
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn wrong_values_name_their_flag() {
         ("--input-size", |s| s.input_size = Some(225)),
         ("--input-size", |s| s.input_size = Some(14 << 40)),
         ("--epochs", |s| s.epochs = Some(0)),
-        ("--batch-size", |s| s.batch_size = Some(0)),
+        ("--batch-size", |s| s.batch_size = Some(BatchSize::Number(0))),
         ("--micro-batch", |s| s.micro_batch = Some(0)),
         ("--shots", |s| s.shots = Some(0)),
         ("--patience", |s| s.patience = Some(0)),

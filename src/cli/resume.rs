@@ -33,9 +33,13 @@ pub fn resume(out: &Path, flags: &Settings, file: &Settings) -> Result<TrainConf
             describe(&asked_table, &name),
         )));
     }
-    // Where it runs is this call's affair; without a word of it, where it ran before.
-    Ok(TrainConfig { device: asked.device, ..own })
+    // Where it runs and how it gets by with the memory there is this call's affair, the numbers are the same; without a word of it, as before.
+    let TrainConfig { device, memory, memory_budget, micro_batch, recompute, .. } = asked;
+    Ok(TrainConfig { device, memory, memory_budget, micro_batch, recompute, ..own })
 }
+
+/// What may differ: it changes no bit of the run.
+const FREE: [&str; 3] = ["device", "micro_batch", "recompute"];
 
 fn table(config: &TrainConfig) -> Result<toml::Table> {
     let text = config.to_toml()?;
@@ -48,7 +52,7 @@ fn difference<'a>(
     asked: &toml::Table,
     mut names: impl Iterator<Item = &'a String>,
 ) -> Option<String> {
-    let name = names.find(|name| name.as_str() != "device" && !is_same(own.get(*name), asked.get(*name)))?;
+    let name = names.find(|name| !FREE.contains(&name.as_str()) && !is_same(own.get(*name), asked.get(*name)))?;
     match (own.get(name), asked.get(name)) {
         (Some(toml::Value::Table(own)), Some(toml::Value::Table(asked))) => {
             difference(own, asked, own.keys().chain(asked.keys())).map(|inner| format!("{name}.{inner}"))

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::words;
 use crate::config::{
-    AdapterInit, Augment, Device, Format, Pool, Precision, Resize, ScheduleKind, Strategy, Task, toml_error,
+    AdapterInit, Augment, Device, Format, Memory, Pool, Precision, Recompute, Resize, ScheduleKind, Strategy, Task,
+    toml_error,
 };
 use crate::{Error, Result};
 
@@ -30,13 +31,40 @@ impl TaskWord {
     }
 }
 
-/// `--memory`: a name for a pair of settings that trade speed for memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Memory {
-    Fast,
-    Balanced,
-    Lean,
+/// `--batch-size`: a number, or the largest batch that fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    Auto,
+    Number(usize),
+}
+
+impl std::str::FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            number => number
+                .parse()
+                .map(Self::Number)
+                .map_err(|_| format!("'{number}' is neither auto nor a number of images")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BatchSize {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(usize),
+            Word(String),
+        }
+        match Either::deserialize(from)? {
+            Either::Number(number) => Ok(Self::Number(number)),
+            Either::Word(word) => word.parse().map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 /// Every setting of a run that a flag or a file may give; `None`: not given. Where TOML's name differs from the flag's, it
@@ -100,9 +128,9 @@ pub struct Settings {
     /// Epochs at most [default: 30]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub epochs: Option<usize>,
-    /// Images a step [default: 64; embedded images: 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
-    pub batch_size: Option<usize>,
+    /// Images a step, or auto: as many as fit at once [default: 64; embedded images: 32]
+    #[arg(long, value_name = "N|auto", allow_negative_numbers = true, help_heading = "Optimisation")]
+    pub batch_size: Option<BatchSize>,
     /// Learning rate [default: full 3e-5, freeze 1e-2, lora and dora 2e-3]
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub lr: Option<f64>,
@@ -137,13 +165,19 @@ pub struct Settings {
     /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>, help_heading = "Machine")]
     pub precision: Option<Precision>,
-    /// fast; balanced: 16 images at once; lean: 8 at once and activations recomputed [default: fast]
+    /// fast; balanced: fewer images at once; lean: activations recomputed too [default: fast]
     #[arg(long, value_name = "HOW", value_parser = words::word::<Memory>, help_heading = "Machine")]
     pub memory: Option<Memory>,
+    /// The fastest plan within this much device memory, such as 2GiB or 900MiB
+    #[arg(long, value_name = "SIZE", help_heading = "Machine")]
+    pub memory_budget: Option<String>,
     /// Images that go through the model at once; the step is that of the whole batch [default: the whole batch]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Machine")]
     pub micro_batch: Option<usize>,
-    /// Set by --memory; a file may give it alone.
+    /// Found by the plan; a file may give it.
+    #[arg(skip)]
+    pub recompute: Option<Recompute>,
+    /// An older name of recomputing blocks; in files alone.
     #[arg(skip)]
     pub checkpointing: Option<bool>,
 }
@@ -203,7 +237,7 @@ impl Settings {
         over! {
             data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
             strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
-            grad_clip label_smoothing seed device precision memory micro_batch checkpointing
+            grad_clip label_smoothing seed device precision memory memory_budget micro_batch recompute checkpointing
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Each operation of autograd's backend, as launches.
 
+use super::buffer::OperandCopy;
 use super::linear::{self, After, Forward};
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{
@@ -12,6 +13,8 @@ use crate::kernels::{
     attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
     tokens,
 };
+use std::rc::Rc;
+
 use crate::{Error, Result};
 
 /// What [`crate::autograd::dropout_keeps`] adds to the seed for the next element.
@@ -42,6 +45,17 @@ impl Backend for Cuda {
 
     fn prepare_weight(&self, w: &CudaBuffer, rows: usize) -> Result<()> {
         self.operand(w, rows, self.activations).map(drop)
+    }
+
+    fn release_values(&self, w: &mut CudaBuffer, rows: usize) -> Result<()> {
+        let Some(copy) = w.operand.take() else { return Ok(()) };
+        match Rc::try_unwrap(copy.buf) {
+            Ok(buf) if copy.rows == rows => w.data = buf,
+            // It is read just now: both stay.
+            Ok(buf) => *w.operand.borrow_mut() = Some(OperandCopy { buf: Rc::new(buf), rows: copy.rows }),
+            Err(buf) => *w.operand.borrow_mut() = Some(OperandCopy { buf, rows: copy.rows }),
+        }
+        Ok(())
     }
 
     fn len(&self, buffer: &CudaBuffer) -> usize {

@@ -92,7 +92,7 @@ impl Cuda {
     fn operand<'a>(&self, w: &'a CudaBuffer, rows: usize, dtype: DType) -> Result<(Operand<'a>, usize)> {
         let cols = w.len / rows;
         if w.dtype() == dtype {
-            return Ok((Operand::Own(&w.data), cols));
+            return Ok((Operand::Own(&w.data), w.data.len() / rows));
         }
         let stride = cols.next_multiple_of(8);
         let mut copy = w.operand.borrow_mut();

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
 use super::plan::{Load, plan};
+use super::planner::{self, Room};
 use super::report::MemoryPlan;
 use super::step::{StepOptions, forward_backward};
 use crate::Result;
@@ -33,7 +34,7 @@ pub struct BareStep<B: Backend> {
 }
 
 impl<B: Backend> BareStep<B> {
-    /// As `config` says (strategy, adapter, batch size, input size, micro-batch, checkpointing) for a named size of the model.
+    /// As `config` says (strategy, adapter, batch size, input size, micro-batch, recomputation) for a named size of the model.
     ///
     /// # Errors
     /// Whatever building a model and uploading it can meet.
@@ -48,7 +49,7 @@ impl<B: Backend> BareStep<B> {
             task: Task::Multiclass,
             label_smoothing: config.label_smoothing,
             micro_batch: config.micro_batch,
-            checkpointing: config.checkpointing,
+            recompute: config.recompute.unwrap_or_default(),
         };
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
@@ -100,11 +101,15 @@ impl BareStep<Cuda> {
             let own = backend.residual();
             backend.with_residual(residual.unwrap_or(own))
         };
-        let dry = || on(&device.dry_twin());
+        let twin = device.dry_twin();
+        let dry = || on(&twin.dry_twin());
         let load = Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false };
-        let plan = plan(dry, config, &VitConfig::named(size)?, load)?;
+        let vit = VitConfig::named(size)?;
+        let mut config = config.clone();
+        let room = Room { gpu: true, free: device.driver_memory()?.map(|(free, _)| free), images: config.batch_size };
+        let plan = planner::settle(&mut config, room, |config| plan(dry, config, &vit, load), &mut |_| {})?;
         device.reserve(plan.total())?;
-        let step = Self::new(on(device), config, size, classes)?;
+        let step = Self::new(on(device), &config, size, classes)?;
         Ok((step, plan))
     }
 }

@@ -11,7 +11,7 @@ use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs};
 use crate::autograd::Backend;
-use crate::config::{Augment, Device, EvalConfig, MergeConfig, ModelSource, Precision, Resize, TrainConfig};
+use crate::config::{Augment, Device, EvalConfig, MergeConfig, ModelSource, Precision, Recompute, Resize, TrainConfig};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
@@ -54,7 +54,8 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     };
     let loader = Loader::new(Arc::new(splits.train), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
-    let options = StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, checkpointing: false };
+    let options =
+        StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing };
     let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), options, &bar)?;
     bar.finish();
     let mut more = evaluation.more();
@@ -104,5 +105,5 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
         device => Place::choose(device, config.precision)?,
     };
     ui.note(&format!("planned for: {}", place.words()));
-    super::run::plan_at(&place, &config, &vit, &splits)
+    super::run::settle(&place, &mut config, &vit, &splits, ui)
 }

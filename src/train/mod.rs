@@ -16,6 +16,7 @@ pub mod model;
 pub mod optimizer;
 mod place;
 pub mod plan;
+pub mod planner;
 mod predict;
 pub mod report;
 mod run;

@@ -9,7 +9,7 @@ use super::report::MemoryPlan;
 use super::step::{StepOptions, evaluate_batch, forward_backward, pixels};
 use crate::Result;
 use crate::autograd::{Backend, Grads, Tape};
-use crate::config::{AdapterInit, Task, TrainConfig};
+use crate::config::{AdapterInit, Recompute, Task, TrainConfig};
 use crate::data::transform::CropBox;
 use crate::data::{Batch, RgbImage, Sources};
 use crate::io::state::{Backbone, HostTensor};
@@ -42,7 +42,7 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
         task: load.task,
         label_smoothing: 0.0,
         micro_batch: config.micro_batch,
-        checkpointing: config.checkpointing,
+        recompute: config.recompute.unwrap_or_default(),
     };
     let images = config.batch_size.min(train);
     let batch = |backend: &B, images| empty_batch(load.crops && backend.crops(), &config, load, images);
@@ -106,8 +106,8 @@ fn saved_by_purpose<B: Backend>(
     batch: &Batch,
     options: StepOptions,
 ) -> Result<BTreeMap<&'static str, usize>> {
-    let tape = Tape::new(&model.params);
-    let mode = Mode { dropout_seed: Some(0), checkpointing: options.checkpointing, ..Mode::default() };
+    let tape = Tape::new(&model.params).recomputing(options.recompute);
+    let mode = Mode { dropout_seed: Some(0), checkpointing: options.recompute == Recompute::Blocks, ..Mode::default() };
     // Alive until here: what is counted is what the tape keeps, not what passes through.
     let _logits = model.vit.logits(&tape, pixels(batch, &(0..batch.indices.len())), batch.indices.len(), mode)?;
     let mut by_op = BTreeMap::new();

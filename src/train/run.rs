@@ -14,6 +14,7 @@ use super::model::{Model, head_width};
 use super::optimizer::{Hyper, Optimizer};
 use super::place::Place;
 use super::plan::{Load, plan};
+use super::planner::{self, Room};
 use super::report::{MemoryPlan, Summary};
 use super::run_dir::{Labels, RunDir};
 use super::schedule::Schedule;
@@ -46,7 +47,8 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let save_every = save_every()?;
     if resume {
         let opened = RunDir::open(&config.out, "--out")?;
-        config = TrainConfig { device: config.device, ..opened.read_config()? };
+        let TrainConfig { device, memory, memory_budget, micro_batch, recompute, .. } = config;
+        config = TrainConfig { device, memory, memory_budget, micro_batch, recompute, ..opened.read_config()? };
         dir = Some(opened);
     } else {
         RunDir::check_free(&config.out)?;
@@ -65,7 +67,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let cache = Arc::new(ImageCache::default());
     // Before the plan: images that are left out make other batches.
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
-    let plan = plan_at(&place, &config, &backbone.config, &splits)?;
+    let plan = settle(&place, &mut config, &backbone.config, &splits, ui)?;
     let device = place.words();
     let prepared = Prepared { config, dir, splits, cache, backbone, plan, save_every, device, ui, start };
     match place {
@@ -81,18 +83,26 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     }
 }
 
-/// The plan of a run on this device.
-pub(super) fn plan_at(place: &Place, config: &TrainConfig, vit: &VitConfig, splits: &Splits) -> Result<MemoryPlan> {
-    let load = Load {
-        classes: splits.train.classes.len(),
-        task: splits.train.task,
-        images: inputs::counts(splits),
-        crops: true,
+/// Settles how the run gets by with the memory there is, and plans it.
+pub(super) fn settle(
+    place: &Place,
+    config: &mut TrainConfig,
+    vit: &VitConfig,
+    splits: &Splits,
+    ui: &Ui,
+) -> Result<MemoryPlan> {
+    let images = inputs::counts(splits);
+    let load = Load { classes: splits.train.classes.len(), task: splits.train.task, images, crops: true };
+    let free = match place {
+        Place::Cpu => None,
+        Place::Cuda(device, _) => device.driver_memory()?.map(|(free, _)| free),
     };
-    match place {
+    let room = Room { gpu: matches!(place, Place::Cuda(..)), free, images: images.0 };
+    let plan = |config: &TrainConfig| match place {
         Place::Cpu => plan(Counting::new, config, vit, load),
         Place::Cuda(device, precision) => plan(|| Cuda::new(&device.dry_twin(), *precision), config, vit, load),
-    }
+    };
+    planner::settle(config, room, plan, &mut |text| ui.note(&text))
 }
 
 /// What is known before the device is used.
@@ -169,7 +179,7 @@ impl Prepared<'_> {
             task,
             label_smoothing: config.label_smoothing,
             micro_batch: config.micro_batch,
-            checkpointing: config.checkpointing,
+            recompute: config.recompute.unwrap_or_default(),
         };
         let hyper = Hyper {
             decay_matrices_only: config.decay_matrices_only,

@@ -2,7 +2,7 @@
 
 use super::features;
 use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, Tape, Tensor};
-use crate::config::Task;
+use crate::config::{Recompute, Task};
 use crate::data::Batch;
 use crate::gpu::profile;
 use crate::vit::{Mode, Vit};
@@ -17,8 +17,8 @@ pub struct StepOptions {
     pub label_smoothing: f64,
     /// Images that go through the model at once.
     pub micro_batch: Option<usize>,
-    /// Recompute blocks in the backward pass.
-    pub checkpointing: bool,
+    /// What is computed again in the backward pass.
+    pub recompute: Recompute,
 }
 
 /// The batch's mean loss, its gradients added to `grads`. Every micro-batch's loss is divided by the whole batch's count, so that their gradients add
@@ -44,9 +44,9 @@ pub fn forward_backward<B: Backend>(
             dropout_seed: Some(dropout_seed),
             first_image: first,
             images: images.len(),
-            checkpointing: options.checkpointing,
+            checkpointing: options.recompute == Recompute::Blocks,
         };
-        let tape = Tape::new(params).over_images(images.len()).with_derived(&derived);
+        let tape = Tape::new(params).over_images(images.len()).with_derived(&derived).recomputing(options.recompute);
         let so_far = {
             let _range = profile::range("forward");
             let logits = features::logits(vit, &tape, batch, &images, mode)?;

@@ -91,9 +91,22 @@ impl<B: Backend> Builder<'_, B> {
         self.params.backend().prepare_weight(self.params.get(weight).value.buffer(), rows)
     }
 
+    /// In training a frozen weight that only products read is held in their form alone; what is written to disk comes from the file.
+    fn release(&mut self, weight: ParamId, rows: usize) -> Result<()> {
+        if !self.options.train || self.options.train_backbone {
+            return Ok(());
+        }
+        let backend = self.params.backend().clone();
+        match self.params.get_mut(weight).value.buffer_mut() {
+            Some(buffer) => backend.release_values(buffer, rows),
+            None => Ok(()),
+        }
+    }
+
     fn plain_linear(&mut self, path: &str, n: usize, k: usize) -> Result<Linear> {
         let weight = self.tensor(&format!("{path}.weight"), &[n, k])?;
         self.prepare(weight, n)?;
+        self.release(weight, n)?;
         let bias = self.tensor(&format!("{path}.bias"), &[n])?;
         Ok(Linear { weight, bias, adapters: Vec::new() })
     }
@@ -174,6 +187,10 @@ impl<B: Backend> Builder<'_, B> {
             linear.adapters.push(self.adapter(module, first_row, rows, k)?);
         }
         linear.adapters.sort_by_key(|adapter| adapter.dims.first_row);
+        // DoRA's norm and gain read W itself.
+        if linear.adapters.iter().all(|adapter| adapter.magnitude.is_none()) {
+            self.release(linear.weight, n)?;
+        }
         Ok(linear)
     }
 

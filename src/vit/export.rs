@@ -56,6 +56,10 @@ pub fn backbone<B: Backend>(vit: &Vit, params: &Params<B>, original: &StateDict)
         ]);
     }
     for (layer, parts, linear) in &packed {
+        // What nobody trained and nothing is merged into is the file's.
+        if linear.adapters.is_empty() && !params.get(linear.weight).trainable && !params.get(linear.bias).trainable {
+            continue;
+        }
         let (weight, bias) = (merged(linear, params)?, params.download(linear.bias)?);
         let (w_len, b_len) = (weight.len() / parts.len(), bias.len() / parts.len());
         for ((part, w), b) in parts.iter().zip(weight.chunks_exact(w_len)).zip(bias.chunks_exact(b_len)) {
@@ -66,7 +70,7 @@ pub fn backbone<B: Backend>(vit: &Vit, params: &Params<B>, original: &StateDict)
     }
     for (id, param) in params.iter() {
         let own = original.contains_key(&param.name) && !packed.iter().any(|(.., l)| l.weight == id || l.bias == id);
-        if own && (param.trainable || param.value.elements() == original[&param.name].data.len()) {
+        if own && param.trainable {
             put(param.name.clone(), params.download(id)?);
         }
     }

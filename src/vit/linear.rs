@@ -2,6 +2,7 @@
 
 use super::names;
 use crate::autograd::{Activated, AdapterDims, AdapterInput, Backend, LinearInput, ParamId, Tape, Tensor};
+use crate::config::Recompute;
 use crate::{Error, Result};
 
 /// A linear with its adapters. Several linears that read the same input are packed into one: q, k and v; gate and up.
@@ -56,6 +57,19 @@ impl Linear {
     pub fn forward<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, mode: Mode) -> Result<Tensor<B>> {
         let weight = tape.param(self.weight);
         tape.linear(x, &weight, Some(&tape.param(self.bias)), &self.inputs(tape, &weight, x, mode)?)
+    }
+
+    /// Applies it; the output is computed again where the tape recomputes at least `from`.
+    pub fn forward_again<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        x: &Tensor<B>,
+        mode: Mode,
+        from: Recompute,
+    ) -> Result<Tensor<B>> {
+        let weight = tape.param(self.weight);
+        let inputs = self.inputs(tape, &weight, x, mode)?;
+        tape.linear_again(x, &weight, Some(&tape.param(self.bias)), &inputs, from)
     }
 
     /// Applies it and GELU.

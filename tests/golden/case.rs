@@ -2,7 +2,7 @@
 
 use peftk::adapter::{self, AdapterFile};
 use peftk::autograd::{Backend, Params, Tape};
-use peftk::config::{Pool, Task};
+use peftk::config::{Pool, Recompute, Task};
 use peftk::data::{self, Batch, Source};
 use peftk::io::{Backbone, BackboneSpec};
 use peftk::train::step::StepOptions;
@@ -57,7 +57,7 @@ impl Case {
 
     pub(crate) fn options(&self) -> StepOptions {
         let task = if self.batch.labels.is_empty() { Task::Multilabel } else { Task::Multiclass };
-        StepOptions { task, label_smoothing: 0.0, micro_batch: None, checkpointing: false }
+        StepOptions { task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing }
     }
 
     pub(crate) fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {

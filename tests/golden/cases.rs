@@ -2,6 +2,7 @@
 
 use peftk::adapter;
 use peftk::autograd::{Grads, Params};
+use peftk::config::Recompute;
 use peftk::cpu::Cpu;
 use peftk::io::BackboneSpec;
 use peftk::train::optimizer::{Hyper, Optimizer};
@@ -122,7 +123,7 @@ macro_rules! cases {
         fn $name() {
             check(stringify!($name), |options| options);
             // Micro-batches and recomputation change nothing but rounding.
-            check(stringify!($name), |options| StepOptions { micro_batch: Some(4), checkpointing: true, ..options });
+            check(stringify!($name), |options| StepOptions { micro_batch: Some(4), recompute: Recompute::Blocks, ..options });
             if $merge {
                 check_merge(stringify!($name));
             }

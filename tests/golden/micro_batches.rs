@@ -2,7 +2,7 @@
 //! pass needs kept or recomputed.
 
 use peftk::autograd::GRANULE_IMAGES;
-use peftk::config::{AdapterSettings, Strategy, TrainConfig};
+use peftk::config::{AdapterSettings, Recompute, Strategy, TrainConfig};
 use peftk::cpu::Cpu;
 use peftk::train::bare_step::BareStep;
 
@@ -29,23 +29,30 @@ fn every_walk_gives_the_same_bits() {
         ("dora", Strategy::Dora, adapted(&["q_proj", "v_proj"], 0.0, false)),
         ("dora norm-grad", Strategy::Dora, adapted(&all, 0.0, true)),
     ] {
-        let config = |micro_batch, checkpointing| TrainConfig {
+        let config = |micro_batch, recompute| TrainConfig {
             strategy,
             adapter: adapter.clone(),
             batch_size,
             input_size: 42,
             micro_batch,
-            checkpointing,
+            recompute: Some(recompute),
             ..TrainConfig::default()
         };
-        let whole = run(&config(None, false));
+        let whole = run(&config(None, Recompute::Nothing));
         assert!(whole.0.iter().all(|loss| loss.is_finite()), "{name}: {:?}", whole.0);
-        for (images, checkpointing) in [(GRANULE_IMAGES, false), (2 * GRANULE_IMAGES, false), (GRANULE_IMAGES, true)] {
-            let walked = run(&config(Some(images), checkpointing));
-            assert_eq!(walked.0, whole.0, "{name}: losses in micro-batches of {images}");
+        let walks = [
+            (Some(GRANULE_IMAGES), Recompute::Nothing),
+            (Some(2 * GRANULE_IMAGES), Recompute::Linears),
+            (None, Recompute::Cheap),
+            (None, Recompute::Hidden),
+            (Some(GRANULE_IMAGES), Recompute::Blocks),
+        ];
+        for (images, recompute) in walks {
+            let walked = run(&config(images, recompute));
+            assert_eq!(walked.0, whole.0, "{name}: losses in micro-batches of {images:?}");
             for ((value, own), (_, expected)) in walked.1.iter().zip(&whole.1) {
                 let same = own.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(same, "{name}: {value} in micro-batches of {images}, recomputed: {checkpointing}");
+                assert!(same, "{name}: {value} in micro-batches of {images:?}, recomputed: {recompute:?}");
             }
         }
     }

@@ -2,7 +2,7 @@
 //! may be: tests/golden/data/README.md.
 
 use peftk::autograd::{Backend, Grads, Params};
-use peftk::config::Precision;
+use peftk::config::{Precision, Recompute};
 use peftk::cuda::Cuda;
 use peftk::gpu::Device;
 use peftk::train::optimizer::{Hyper, Optimizer};
@@ -45,7 +45,7 @@ fn check(name: &str) {
         // Micro-batches and recomputation change nothing but rounding.
         run(name, &case, device, Precision::F32, |options| StepOptions {
             micro_batch: Some(4),
-            checkpointing: true,
+            recompute: Recompute::Blocks,
             ..options
         });
     });

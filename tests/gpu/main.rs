@@ -19,6 +19,7 @@ mod memory;
 mod names;
 mod precision;
 mod runs;
+mod walks;
 
 /// What the shared runner asks about libclang: no test here needs it.
 mod bindgen {
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         golden::TESTS,
         runs::TESTS,
         memory::TESTS,
+        walks::TESTS,
         guard::TESTS,
         full_size::TESTS,
         commands::TESTS,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use peftk::autograd::{Backend, Grads};
-use peftk::config::{Precision, Strategy, Task, TrainConfig};
+use peftk::config::{Precision, Recompute, Strategy, Task, TrainConfig};
 use peftk::cuda::Cuda;
 use peftk::data::transform::CropBox;
 use peftk::data::{Batch, RgbImage, Sources};
@@ -29,7 +29,7 @@ const IMAGES: (usize, usize) = (21, 9);
 
 fn config(strategy: Strategy, micro_batch: Option<usize>) -> TrainConfig {
     let mut config = TrainConfig { strategy, batch_size: 8, micro_batch, ..TrainConfig::default() };
-    config.checkpointing = micro_batch == Some(2);
+    config.recompute = Some(if micro_batch == Some(2) { Recompute::Blocks } else { Recompute::Nothing });
     if !strategy.has_adapter() {
         config.adapter = None;
     }
@@ -82,11 +82,12 @@ fn the_plan_holds() {
             task: Task::Multiclass,
             label_smoothing: 0.0,
             micro_batch: config.micro_batch,
-            checkpointing: config.checkpointing,
+            recompute: config.recompute.unwrap_or_default(),
         };
+        let mut grads = Grads::with_blocks(&model.params).unwrap();
         for images in [8, 8, 5, 8, 8, 5] {
             let batch = random_batch(images);
-            let mut grads = Grads::new(&model.params);
+            grads.restart();
             let loss = forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads).unwrap();
             assert!(loss.is_finite());
             optimizer.step(&mut model.params, &mut grads, 1e-3).unwrap();

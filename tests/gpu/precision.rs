@@ -3,7 +3,7 @@
 
 use peftk::adapter;
 use peftk::autograd::{Grads, Params, Tape};
-use peftk::config::{AdapterSettings, Pool, Precision, Task};
+use peftk::config::{AdapterSettings, Pool, Precision, Recompute, Task};
 use peftk::cuda::Cuda;
 use peftk::data::Batch;
 use peftk::gpu::{DType, Device};
@@ -67,7 +67,8 @@ fn run(backbone: &Backbone, device: &Device, precision: Precision, residual: DTy
         let features = vit.features(&tape, &batch.images, IMAGES, Mode::default()).unwrap();
         features.array().download(params.backend()).unwrap()
     };
-    let options = StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, checkpointing: false };
+    let options =
+        StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing };
     let mut grads = Grads::new(&params);
     forward_backward(&vit, &params, &batch, options, 0, &mut grads).unwrap();
     let grads = params

@@ -2,7 +2,7 @@
 
 use peftk::adapter::{self, AdapterFile};
 use peftk::autograd::{Backend, Grads, Params, Tape};
-use peftk::config::{AdapterSettings, Pool, Precision, Strategy, Task};
+use peftk::config::{AdapterSettings, Pool, Precision, Recompute, Strategy, Task};
 use peftk::cpu::Cpu;
 use peftk::cuda::Cuda;
 use peftk::data::Batch;
@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
 const SIDE: usize = 56;
 const CLASSES: usize = 5;
 const OPTIONS: StepOptions =
-    StepOptions { task: Task::Multiclass, label_smoothing: 0.1, micro_batch: None, checkpointing: false };
+    StepOptions { task: Task::Multiclass, label_smoothing: 0.1, micro_batch: None, recompute: Recompute::Nothing };
 
 fn batch(images: usize, seed: u64, side: usize) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

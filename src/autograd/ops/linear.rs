@@ -5,6 +5,7 @@ use crate::autograd::{
     Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Needs, Sums, Tape,
     Tensor,
 };
+use crate::config::Recompute;
 use crate::{Error, Result};
 
 /// The most adapters one linear carries: query, key and value of the packed qkv.
@@ -90,6 +91,21 @@ impl<B: Backend> Tape<'_, B> {
         self.linear_of(LinearInput::Plain(x), w, bias, adapters)
     }
 
+    /// [`Tape::linear`] whose output is computed again in the backward pass where the tape recomputes at least `from`.
+    pub fn linear_again(
+        &self,
+        x: &Tensor<B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+        from: Recompute,
+    ) -> Result<Tensor<B>> {
+        let dims = check(x.array(), w, bias, adapters)?;
+        let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
+        let made = self.backend().linear(dims, xb, wb, bb, &views(adapters))?;
+        self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None, self.recompute() >= from)
+    }
+
     /// [`Tape::linear`] of any input.
     pub fn linear_of(
         &self,
@@ -101,7 +117,7 @@ impl<B: Backend> Tape<'_, B> {
         let dims = check(x.values(), w, bias, adapters)?;
         let (xb, wb, bb) = (x.values().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
         let made = self.backend().linear(dims, xb, wb, bb, &views(adapters))?;
-        self.record_linear(dims, x, w, bias, adapters, made, None)
+        self.record_linear(dims, x, w, bias, adapters, made, None, false)
     }
 
     /// [`Tape::linear`] and GELU in one operation: h and gelu(h). What is kept is [`Tape::linear`]'s, and h by whatever reads gelu(h).
@@ -116,7 +132,14 @@ impl<B: Backend> Tape<'_, B> {
         let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
         let (made, values) = self.backend().linear_gelu(dims, xb, wb, bb, &views(adapters))?;
         let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
-        let pre = self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None)?;
+        let again = self.recompute() >= Recompute::Hidden;
+        let pre = self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None, again)?;
+        if self.recompute() >= Recompute::Cheap && pre.needs_grad() {
+            let shape = values.shape().to_vec();
+            let remake =
+                move |backend: &B, from: &[Array<B>]| Array::new(backend, backend.gelu(from[0].buffer())?, &shape);
+            self.make_again(&values, vec![pre.array().clone()], Box::new(remake));
+        }
         Ok(Activated { pre, values })
     }
 
@@ -143,7 +166,42 @@ impl<B: Backend> Tape<'_, B> {
         let (xb, wb, bb) = (x.values().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
         let (rb, gb) = (residual.array().buffer(), gamma.array().buffer());
         let made = self.backend().linear_residual(dims, xb, wb, bb, &views(adapters), rb, gb)?;
-        self.record_linear(dims, x, w, bias, adapters, made, Some((residual, gamma)))
+        self.record_linear(dims, x, w, bias, adapters, made, Some((residual, gamma)), false)
+    }
+
+    /// y is made again from x and the values.
+    fn make_linear_again(
+        &self,
+        dims: LinearDims,
+        x: &Array<B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+        y: &Array<B>,
+    ) {
+        let mut sources = vec![x.clone(), w.array().clone()];
+        sources.extend(bias.map(|bias| bias.array().clone()));
+        let mut sites = Vec::new();
+        for adapter in adapters {
+            sources.extend([adapter.a.array().clone(), adapter.b.array().clone()]);
+            sources.extend(adapter.gain.as_ref().map(|gain| gain.array().clone()));
+            sites.push((adapter.dims, adapter.gain.is_some()));
+        }
+        let (with_bias, shape) = (bias.is_some(), y.shape().to_vec());
+        let remake = move |backend: &B, from: &[Array<B>]| {
+            let mut list = from.iter().map(Array::buffer);
+            let mut next = || list.next().ok_or_else(|| Error::Internal("linear: too few sources".into()));
+            let (x, w) = (next()?, next()?);
+            let bias = if with_bias { Some(next()?) } else { None };
+            let mut adapters = Vec::new();
+            for &(dims, gain) in &sites {
+                let (a, b) = (next()?, next()?);
+                let gain = if gain { Some(next()?) } else { None };
+                adapters.push(Adapter { dims, a, b, gain, dropped: None });
+            }
+            Array::new(backend, backend.linear(dims, x, w, bias, &adapters)?.y, &shape)
+        };
+        self.make_again(y, sources, Box::new(remake));
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -156,6 +214,7 @@ impl<B: Backend> Tape<'_, B> {
         adapters: &[AdapterInput<B>],
         made: LinearOutput<B::Buffer>,
         residual: Option<(&Tensor<B>, &Tensor<B>)>,
+        again: bool,
     ) -> Result<Tensor<B>> {
         let LinearDims { m, .. } = dims;
         let y = Array::new(self.backend(), made.y, &with_width(x.values().shape(), dims.n))?;
@@ -172,6 +231,9 @@ impl<B: Backend> Tape<'_, B> {
             return Ok(Tensor::constant(y));
         }
 
+        if again && adapters.iter().all(|adapter| adapter.dropped.is_none()) {
+            self.make_linear_again(dims, x.values(), w, bias, adapters, &y);
+        }
         let trains = |adapter: &AdapterInput<B>| adapter.a.needs_grad() || adapter.b.needs_grad();
         let saves_x = w.needs_grad() || adapters.iter().any(|a| trains(a) && a.dropped.is_none());
         let saves_y = adapters.iter().any(|a| a.gain.as_ref().is_some_and(Tensor::needs_grad) && a.dropped.is_none());

@@ -3,6 +3,7 @@
 use super::{expect, rows_cols};
 use crate::Result;
 use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor};
+use crate::config::Recompute;
 
 impl<B: Backend> Tape<'_, B> {
     /// LayerNorm over the last dimension (Ba et al. 2016), weight and bias \[cols\]. Keeps x and two statistics a row.
@@ -14,6 +15,15 @@ impl<B: Backend> Tape<'_, B> {
         let (y, mean, rstd) = self.backend().layer_norm(rows, cols, x.array().buffer(), w.buffer(), b.buffer(), eps)?;
         let y = Array::new(self.backend(), y, x.shape())?;
         let stats = [Array::new(self.backend(), mean, &[rows])?, Array::new(self.backend(), rstd, &[rows])?];
+        if self.recompute() >= Recompute::Cheap && self.records(&[x, weight, bias]) {
+            let sources = vec![x.array().clone(), w.clone(), b.clone()];
+            let shape: Vec<usize> = x.shape().to_vec();
+            let remake = move |backend: &B, from: &[Array<B>]| {
+                let [x, w, b] = [0, 1, 2].map(|i| from[i].buffer());
+                Array::new(backend, backend.layer_norm(rows, cols, x, w, b, eps)?.0, &shape)
+            };
+            self.make_again(&y, sources, Box::new(remake));
+        }
         let mut saved = vec![x.array().clone(), w.clone()];
         saved.extend(stats);
         Ok(self.record("layer_norm", &[x, weight, bias], y, saved, (rows, cols), backward))

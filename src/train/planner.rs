@@ -1,0 +1,271 @@
+//! From a wish for memory to a plan: how many images go through the model at once, and what is computed again.
+//!
+//! There is no BatchNorm, so a batch in micro-batches is exact and computes nothing twice: that comes first. What still does not fit is computed
+//! again in the backward pass, the cheapest first.
+
+use super::report::MemoryPlan;
+use crate::autograd::GRANULE_IMAGES;
+use crate::config::{Memory, Recompute, TrainConfig};
+use crate::{Error, Result};
+
+/// What a process takes on a GPU besides the arena: kernels and what the driver keeps for them. Measured 2 to 6 MiB.
+const OUTSIDE_ARENA: u64 = 8 << 20;
+
+/// What there is to plan for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// A GPU, whose kernels are fast at small micro-batches too.
+    pub gpu: bool,
+    /// Bytes that are free there.
+    pub free: Option<u64>,
+    /// Images to train on.
+    pub images: usize,
+}
+
+/// A way to walk a batch: images at once (none: all), and what is computed again.
+type Walk = (Option<usize>, Recompute);
+
+/// The ways from the fastest to the leanest on a GPU, and where each of `--memory`'s names stands among them.
+const GPU_WALKS: [Walk; 8] = [
+    (Some(64), Recompute::Nothing),
+    (Some(32), Recompute::Nothing),
+    (Some(16), Recompute::Nothing),
+    (Some(32), Recompute::Cheap),
+    (Some(16), Recompute::Cheap),
+    (Some(16), Recompute::Hidden),
+    (Some(16), Recompute::Linears),
+    (Some(16), Recompute::Blocks),
+];
+
+/// The same on the CPU, whose caches want few images, but whose products want many rows.
+const CPU_WALKS: [Walk; 5] = [
+    (None, Recompute::Nothing),
+    (Some(16), Recompute::Nothing),
+    (Some(16), Recompute::Cheap),
+    (Some(16), Recompute::Hidden),
+    (Some(16), Recompute::Blocks),
+];
+
+fn walks(gpu: bool) -> &'static [Walk] {
+    if gpu { &GPU_WALKS } else { &CPU_WALKS }
+}
+
+/// The walk of a mode.
+fn walk_of(memory: Memory, gpu: bool) -> Walk {
+    match (memory, gpu) {
+        (Memory::Fast, true) => GPU_WALKS[1],
+        (Memory::Balanced, true) => GPU_WALKS[4],
+        (Memory::Lean, true) => GPU_WALKS[7],
+        (Memory::Fast, false) => CPU_WALKS[0],
+        (Memory::Balanced, false) => CPU_WALKS[1],
+        (Memory::Lean, false) => CPU_WALKS[4],
+    }
+}
+
+/// Settles batch size, micro-batch and recomputation in `config` where they are open, and gives the plan. `plan` plans settled settings.
+///
+/// # Errors
+/// [`Error::Input`] when the plan, or the budget, can not be had: with the least that would do and the flag for it.
+pub fn settle(
+    config: &mut TrainConfig,
+    room: Room,
+    plan: impl Fn(&TrainConfig) -> Result<MemoryPlan>,
+    note: &mut dyn FnMut(String),
+) -> Result<MemoryPlan> {
+    let limit =
+        config.memory_budget.or(room.free).map(|bytes| bytes.saturating_sub(if room.gpu { OUTSIDE_ARENA } else { 0 }));
+    if config.batch_auto {
+        config.batch_size = largest_batch(config, room, limit, &plan)?;
+        config.batch_auto = false;
+        note(format!(
+            "batch size: {} images, the most that fit at once (at most {MOST})",
+            config.batch_size,
+            MOST = MOST_AUTO
+        ));
+        if config.recompute.is_none() {
+            (config.micro_batch, config.recompute) = (None, Some(walk_of(config.memory, room.gpu).1));
+        }
+    }
+    let with = |config: &TrainConfig, (images, recompute): Walk| {
+        // A micro-batch that was given stands.
+        let images = config.micro_batch.or(images).filter(|&images| images < config.batch_size.min(room.images.max(1)));
+        TrainConfig { micro_batch: images, recompute: Some(config.recompute.unwrap_or(recompute)), ..config.clone() }
+    };
+    let walk = walk_of(config.memory, room.gpu);
+    let tries: Vec<Walk> = match config.memory_budget {
+        Some(_) => walks(room.gpu).to_vec(),
+        None => vec![walk],
+    };
+    let mut made = None;
+    for walk in tries {
+        let settled = with(config, walk);
+        let planned = plan(&settled)?;
+        if limit.is_none_or(|limit| planned.total() <= limit) {
+            made = Some((settled, planned));
+            break;
+        }
+    }
+    let Some((settled, planned)) = made else { return Err(too_little(config, room, with, plan, limit.unwrap_or(0))?) };
+    if let Some(images) = settled.micro_batch {
+        let again = match settled.recompute.unwrap_or_default() {
+            Recompute::Nothing => "nothing is computed twice".to_owned(),
+            what => format!("computed again: {}", words(what)),
+        };
+        note(format!("memory: {images} images at once, {again}; the step is that of {} images", settled.batch_size));
+    } else if let Some(what) = settled.recompute.filter(|&what| what != Recompute::Nothing) {
+        note(format!("memory: computed again: {}", words(what)));
+    }
+    *config = settled;
+    Ok(planned)
+}
+
+/// The most images that `--batch-size auto` takes.
+const MOST_AUTO: usize = 256;
+
+/// The largest batch that goes through the model at once.
+fn largest_batch(
+    config: &TrainConfig,
+    room: Room,
+    limit: Option<u64>,
+    plan: &impl Fn(&TrainConfig) -> Result<MemoryPlan>,
+) -> Result<usize> {
+    let Some(limit) = limit else {
+        return Err(Error::input(
+            "--batch-size auto: on the CPU it needs --memory-budget, such as --memory-budget 4GiB",
+        ));
+    };
+    let recompute = config.recompute.unwrap_or(walk_of(config.memory, room.gpu).1);
+    let fits = |units: usize| -> Result<bool> {
+        let batch_size = units * GRANULE_IMAGES;
+        let settled = TrainConfig { batch_size, micro_batch: None, recompute: Some(recompute), ..config.clone() };
+        Ok(plan(&settled)?.total() <= limit)
+    };
+    // The last batch of fewer images than there are is the set itself.
+    let most = MOST_AUTO.min(room.images.max(1).next_multiple_of(GRANULE_IMAGES)) / GRANULE_IMAGES;
+    if fits(most)? {
+        return Ok((most * GRANULE_IMAGES).min(room.images.max(1)));
+    }
+    let (mut low, mut high) = (0, most);
+    while high - low > 1 {
+        let middle = low.midpoint(high);
+        if fits(middle)? { low = middle } else { high = middle }
+    }
+    match low {
+        0 => Err(Error::input(format!(
+            "--batch-size auto: not even {GRANULE_IMAGES} images fit at once into {}; give a number, and --memory lean",
+            mib(limit)
+        ))),
+        units => Ok(units * GRANULE_IMAGES),
+    }
+}
+
+/// Why nothing fits, and what would.
+fn too_little(
+    config: &TrainConfig,
+    room: Room,
+    with: impl Fn(&TrainConfig, Walk) -> TrainConfig,
+    plan: impl Fn(&TrainConfig) -> Result<MemoryPlan>,
+    limit: u64,
+) -> Result<Error> {
+    let Some(&leanest) = walks(room.gpu).last() else { return Ok(Error::Internal("no way to walk a batch".into())) };
+    let open = TrainConfig { micro_batch: None, recompute: None, ..config.clone() };
+    let least = plan(&with(&open, leanest))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
+    if config.memory_budget.is_some() {
+        return Ok(Error::input(format!(
+            "--memory-budget: {} are too little: the least that this run takes is {}; give --memory-budget {}MiB",
+            mib(config.memory_budget.unwrap_or(0)),
+            mib(least),
+            least.div_ceil(1 << 20)
+        )));
+    }
+    let wanted = plan(&with(config, walk_of(config.memory, room.gpu)))?.total();
+    let mend = if least <= limit {
+        format!("give --memory-budget {}MiB (the least is {}), or --memory lean", limit >> 20, mib(least))
+    } else {
+        format!(
+            "even --memory lean takes {}: use a smaller model or --input-size, or free the GPU's memory",
+            mib(least)
+        )
+    };
+    Ok(Error::input(format!(
+        "out of memory: the plan takes {}, {} are free on the GPU: {mend}",
+        mib(wanted),
+        mib(limit)
+    )))
+}
+
+fn words(what: Recompute) -> &'static str {
+    match what {
+        Recompute::Nothing => "nothing",
+        Recompute::Cheap => "LayerNorm and GELU",
+        Recompute::Hidden => "LayerNorm, GELU and the MLP's first linear",
+        Recompute::Linears => "LayerNorm, GELU, the MLP's first linear, query, key and value",
+        Recompute::Blocks => "whole blocks",
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 100 bytes a image at once and 1000 beside them, less for what is computed again.
+    fn of(config: &TrainConfig) -> Result<MemoryPlan> {
+        let images = config.micro_batch.unwrap_or(config.batch_size) as u64;
+        let each = 100 - 15 * config.recompute.unwrap_or_default() as u64;
+        Ok(MemoryPlan { parts: vec![("all".into(), (1000 + images * each) << 20)] })
+    }
+
+    fn settled(memory: Memory, budget: Option<u64>, free: Option<u64>, batch: usize) -> Result<Walk> {
+        let budget = budget.map(|mib| mib << 20);
+        let mut config = TrainConfig { memory, memory_budget: budget, batch_size: batch, ..TrainConfig::default() };
+        let room = Room { gpu: true, free: free.map(|mib| mib << 20), images: 1000 };
+        settle(&mut config, room, of, &mut |_| {})?;
+        Ok((config.micro_batch, config.recompute.unwrap()))
+    }
+
+    #[test]
+    fn modes_are_points_of_the_plan() {
+        let of_mode = |memory| settled(memory, None, None, 256).unwrap();
+        assert_eq!(of_mode(Memory::Fast), (Some(32), Recompute::Nothing));
+        assert_eq!(of_mode(Memory::Balanced), (Some(16), Recompute::Cheap));
+        assert_eq!(of_mode(Memory::Lean), (Some(16), Recompute::Blocks));
+        assert_eq!(settled(Memory::Fast, None, None, 8).unwrap(), (None, Recompute::Nothing));
+    }
+
+    #[test]
+    fn a_budget_takes_the_fastest_that_fits() {
+        let within = |mib| settled(Memory::Fast, Some(mib), None, 256).unwrap();
+        assert_eq!(within(100_000), (Some(64), Recompute::Nothing));
+        assert_eq!(within(4_300), (Some(32), Recompute::Nothing));
+        assert_eq!(within(2_700), (Some(16), Recompute::Nothing));
+        assert_eq!(within(2_400), (Some(16), Recompute::Cheap));
+        assert_eq!(within(1_700), (Some(16), Recompute::Blocks));
+    }
+
+    #[test]
+    fn what_cannot_be_had_says_the_least_that_can() {
+        let error = settled(Memory::Fast, Some(1_500), None, 256).unwrap_err().to_string();
+        assert!(error.contains("--memory-budget 1648MiB"), "{error}");
+        let error = settled(Memory::Fast, None, Some(2_000), 256).unwrap_err().to_string();
+        assert!(error.contains("4200 MiB") && error.contains("--memory lean"), "{error}");
+        let error = settled(Memory::Fast, None, Some(1_100), 256).unwrap_err().to_string();
+        assert!(error.contains("even --memory lean takes 1648 MiB"), "{error}");
+    }
+
+    #[test]
+    fn auto_takes_the_largest_batch_that_fits_at_once() {
+        let batch = |free: u64, images| {
+            let mut config = TrainConfig { batch_auto: true, ..TrainConfig::default() };
+            let room = Room { gpu: true, free: Some(free << 20), images };
+            settle(&mut config, room, of, &mut |_| {}).map(|_| (config.batch_size, config.micro_batch))
+        };
+        assert_eq!(batch(100_000, 1000).unwrap(), (256, None));
+        assert_eq!(batch(100_000, 50).unwrap(), (50, None));
+        assert_eq!(batch(9_100, 1000).unwrap(), (80, None));
+        assert!(batch(2_000, 1000).unwrap_err().to_string().contains("not even 16"));
+    }
+}

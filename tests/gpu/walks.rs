@@ -1,0 +1,109 @@
+//! A batch gives the same bits on a GPU however it is walked, as tests/golden/micro_batches.rs has it on the CPU; and the memory of every
+//! mode is what was planned.
+
+use peftk::autograd::GRANULE_IMAGES;
+use peftk::config::{AdapterSettings, Memory, Precision, Recompute, Strategy, TrainConfig};
+use peftk::cuda::Cuda;
+use peftk::gpu::{Arch, Device};
+use peftk::train::bare_step::BareStep;
+
+use crate::harness::{Needs, Test, on_every_arch};
+
+pub const TESTS: &[Test] = &[
+    Test { name: "walks::every_walk_gives_the_same_bits", needs: Needs::Gpu, run: same_bits },
+    Test { name: "walks::every_mode_is_planned", needs: Needs::Gpu, run: modes },
+];
+
+fn adapted(targets: &[&str], rank: usize, dropout: f64, dora_norm_grad: bool) -> Option<AdapterSettings> {
+    let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+    Some(AdapterSettings { targets, rank, alpha: 8.0, dropout, dora_norm_grad, ..AdapterSettings::default() })
+}
+
+const ALL: [&str; 6] = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"];
+
+fn same_bits() {
+    // Two granules and a half.
+    let batch_size = 2 * GRANULE_IMAGES + GRANULE_IMAGES / 2;
+    let cases = [
+        ("full", Strategy::Full, None),
+        ("freeze", Strategy::Freeze, None),
+        ("lora", Strategy::Lora, adapted(&["q_proj", "v_proj"], 8, 0.0, false)),
+        ("lora, dropout", Strategy::Lora, adapted(&ALL, 4, 0.2, false)),
+        ("lora, rank 40", Strategy::Lora, adapted(&ALL, 40, 0.0, false)),
+        ("dora", Strategy::Dora, adapted(&["q_proj", "v_proj"], 8, 0.0, false)),
+        ("dora, all, norm-grad", Strategy::Dora, adapted(&ALL, 16, 0.0, true)),
+    ];
+    on_every_arch(|device| {
+        for ((name, strategy, adapter), precision) in
+            cases.iter().flat_map(|case| [Precision::Bf16, Precision::F32].map(|precision| (case, precision)))
+        {
+            let run = |micro_batch, recompute| {
+                let config = TrainConfig {
+                    strategy: *strategy,
+                    adapter: adapter.clone(),
+                    batch_size,
+                    input_size: 70,
+                    micro_batch,
+                    recompute: Some(recompute),
+                    ..TrainConfig::default()
+                };
+                let mut step = BareStep::new(Cuda::new(device, precision), &config, "micro", 7).unwrap();
+                let losses: Vec<f64> = (0..3).map(|_| step.run().unwrap()).collect();
+                (losses, step.trained().unwrap())
+            };
+            let whole = run(None, Recompute::Nothing);
+            assert!(whole.0.iter().all(|loss| loss.is_finite()), "{name}: {:?}", whole.0);
+            let walks = [
+                (Some(GRANULE_IMAGES), Recompute::Nothing),
+                (Some(2 * GRANULE_IMAGES), Recompute::Linears),
+                (None, Recompute::Cheap),
+                (None, Recompute::Hidden),
+                (Some(GRANULE_IMAGES), Recompute::Blocks),
+            ];
+            for (images, recompute) in walks {
+                let walked = run(images, recompute);
+                let what = format!("{} {precision:?} {name}: {images:?} images at once, {recompute:?}", device.arch());
+                assert_eq!(walked.0, whole.0, "{what}: losses");
+                for ((value, own), (_, expected)) in walked.1.iter().zip(&whole.1) {
+                    let same = own.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{what}: {value}");
+                }
+            }
+        }
+    });
+}
+
+/// Strategies, modes and batch sizes on S and B: planned, and the arena's peak after two steps.
+fn modes() {
+    let arch = Device::open(0).unwrap().arch();
+    let sizes: &[&str] = if arch == Arch::Sm80 { &["small"] } else { &["small", "base"] };
+    for (size, strategy) in sizes
+        .iter()
+        .flat_map(|size| [Strategy::Full, Strategy::Freeze, Strategy::Lora, Strategy::Dora].map(|s| (size, s)))
+    {
+        for (memory, batch_size) in [Memory::Fast, Memory::Balanced, Memory::Lean]
+            .into_iter()
+            .flat_map(|memory| [16, 64, 72].map(|n| (memory, n)))
+        {
+            let device = Device::open(0).unwrap();
+            let config = TrainConfig {
+                strategy,
+                adapter: strategy.has_adapter().then(AdapterSettings::default),
+                batch_size,
+                memory,
+                input_size: 224,
+                ..TrainConfig::default()
+            };
+            let (mut step, plan) = BareStep::on_gpu(&device, Precision::Bf16, None, &config, size, 100).unwrap();
+            for _ in 0..2 {
+                step.run().unwrap();
+            }
+            let (planned, peak) = (plan.total(), device.usage().peak);
+            println!("    {size} {} {} {batch_size}: planned {planned}, peak {peak}", strategy.name(), memory.name());
+            assert!(
+                peak.abs_diff(planned) as f64 <= 0.01 * planned as f64,
+                "{size} {strategy:?} {memory:?} {batch_size}"
+            );
+        }
+    }
+}
