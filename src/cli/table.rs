@@ -12,6 +12,19 @@ pub fn aligned<K: AsRef<str>, V: AsRef<str>>(rows: &[(K, V)]) -> String {
     })
 }
 
+/// A bar of block characters, `part` of `whole` in `width` columns to an eighth of one; what is there at all is seen.
+pub fn bar(part: u64, whole: u64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share(part, whole) * (8 * width) as f64).round() as usize;
+    let eighths = if part == 0 { 0 } else { eighths.clamp(1, 8 * width) };
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
+}
+
+/// `part` of `whole`, from 0 to 1; of nothing, 0.
+pub fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
 /// 1234567 as 1,234,567.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -58,5 +71,30 @@ mod tests {
     #[test]
     fn columns() {
         assert_eq!(aligned(&[("a", "1"), ("bcd", "2")]), "a    1\nbcd  2\n");
+    }
+
+    #[test]
+    fn bars_are_in_proportion() {
+        let cases = [
+            (0, 100, ""),
+            (100, 100, "████"),
+            (50, 100, "██"),
+            (25, 100, "█"),
+            (28, 100, "█▏"),
+            (62, 100, "██▌"),
+            (99, 100, "████"),
+            (97, 100, "███▉"),
+            // Too little for an eighth, and yet not nothing.
+            (1, 1 << 40, "▏"),
+            (u64::MAX, u64::MAX, "████"),
+            (0, 0, ""),
+            // More than all there is.
+            (7, 0, "▏"),
+            (200, 100, "████"),
+        ];
+        for (part, whole, expected) in cases {
+            assert_eq!(bar(part, whole, 4), expected, "{part} of {whole}");
+        }
+        assert_eq!((share(1, 4), share(0, 0)), (0.25, 0.0));
     }
 }

@@ -25,6 +25,6 @@ pub mod ui;
 
 pub use commands::{eval, merge, plan};
 pub use predict::predict;
-pub use report::{EvalReport, MemoryPlan, PredictedLabel, Prediction, Summary};
+pub use report::{EvalReport, MemoryPlan, Planned, PredictedLabel, Prediction, Summary};
 pub use run::run;
 pub use ui::{Bar, Ui};
