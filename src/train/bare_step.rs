@@ -9,8 +9,9 @@ use super::plan::{Load, plan};
 use super::report::MemoryPlan;
 use super::step::{StepOptions, forward_backward};
 use crate::Result;
-use crate::autograd::{Backend, Grads};
+use crate::autograd::{Backend, Counting, Grads};
 use crate::config::{Precision, Task, TrainConfig};
+use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::Batch;
 use crate::gpu::{DType, Device};
@@ -88,12 +89,39 @@ impl BareStep<Cuda> {
             backend.with_residual(residual.unwrap_or(own))
         };
         let dry = || on(&Device::dry(device.arch()));
-        let load = Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false };
-        let plan = plan(dry, config, &VitConfig::named(size)?, load)?;
+        let plan = plan(dry, config, &VitConfig::named(size)?, load_of(config, classes))?;
         device.reserve(plan.total())?;
         let step = Self::new(on(device), config, size, classes)?;
         Ok((step, plan))
     }
+}
+
+impl BareStep<Cpu> {
+    /// On the CPU, with the plan that a run there has.
+    ///
+    /// # Errors
+    /// As [`BareStep::new`].
+    pub fn on_cpu(config: &TrainConfig, size: &str, classes: usize) -> Result<(Self, MemoryPlan)> {
+        let plan = plan(Counting::new, config, &VitConfig::named(size)?, load_of(config, classes))?;
+        Ok((Self::new(Cpu::new(None)?, config, size, classes)?, plan))
+    }
+}
+
+impl<B: Backend> BareStep<B> {
+    /// Values that are trained, and all of the model's.
+    pub fn values(&self) -> (usize, usize) {
+        (self.model.trainable(), self.model.total())
+    }
+
+    /// Most bytes of the device that were in use at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.model.params.backend().peak_bytes()
+    }
+}
+
+/// What a step's plan is for: one batch, no validation, squares that are there already.
+fn load_of(config: &TrainConfig, classes: usize) -> Load {
+    Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false }
 }
 
 fn noise(rng: &mut ChaCha8Rng, config: &TrainConfig, classes: usize) -> Batch {

@@ -1,6 +1,7 @@
 //! Training and the use of what was trained: from validated settings to a run folder, a table, a merged model.
 
 pub mod bare_step;
+pub mod bench;
 pub mod checkpoint;
 mod commands;
 pub mod early_stopping;
