@@ -12,6 +12,37 @@ pub fn aligned<K: AsRef<str>, V: AsRef<str>>(rows: &[(K, V)]) -> String {
     })
 }
 
+/// Columns of a table whose lines are printed one by one: words to the left, numbers to the right, two spaces between them.
+#[derive(Debug)]
+pub struct Columns(Vec<(usize, Side)>);
+
+/// Where a cell stands in its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Left,
+    Right,
+}
+
+impl Columns {
+    /// Columns of at least these widths, in characters.
+    pub fn new(columns: impl IntoIterator<Item = (usize, Side)>) -> Self {
+        Self(columns.into_iter().collect())
+    }
+
+    /// A line, without its line break. A cell that is too wide pushes what follows; one behind the last column stands as it is.
+    pub fn line<S: AsRef<str>>(&self, cells: &[S]) -> String {
+        let columns = self.0.iter().copied().chain(std::iter::repeat((0, Side::Left)));
+        let padded: Vec<String> = columns
+            .zip(cells.iter().map(AsRef::as_ref))
+            .map(|((width, side), cell)| match side {
+                Side::Left => format!("{cell:width$}"),
+                Side::Right => format!("{cell:>width$}"),
+            })
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    }
+}
+
 /// A bar of block characters, `part` of `whole` in `width` columns to an eighth of one; what is there at all is seen.
 pub fn bar(part: u64, whole: u64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -71,6 +102,14 @@ mod tests {
     #[test]
     fn columns() {
         assert_eq!(aligned(&[("a", "1"), ("bcd", "2")]), "a    1\nbcd  2\n");
+    }
+
+    #[test]
+    fn lines_one_by_one() {
+        let columns = Columns::new([(4, Side::Left), (5, Side::Right), (3, Side::Left)]);
+        assert_eq!(columns.line(&["ab", "1.5", "x"]), "ab      1.5  x");
+        assert_eq!(columns.line(&["longer", "1.5"]), "longer    1.5");
+        assert_eq!(columns.line(&["ä", "", "x", "behind them"]), "ä            x    behind them");
     }
 
     #[test]

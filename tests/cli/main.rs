@@ -1,6 +1,7 @@
 //! The program from outside: exit codes, one `error:` line, streams.
 
 mod bad_flags;
+mod bench;
 mod plan;
 mod resume;
 mod streams;
