@@ -4,7 +4,8 @@
 //! only ever run, never taken apart. Without it the build succeeds with an empty table, so a program for the CPU alone, and says
 //! so once; PEFTK_REQUIRE_NVCC=1 makes that an error. PEFTK_NVCC=none asks for the CPU build.
 //!
-//! Written to OUT_DIR: NAME.sm_80.ptx, NAME.sm_90a.ptx and kernel_table.rs, which src/kernels/mod.rs includes.
+//! Written to OUT_DIR: NAME.sm_80.ptx, NAME.sm_90a.ptx and kernel_table.rs, which src/kernels/mod.rs includes. The commit goes to the
+//! crate as PEFTK_BUILT_FROM.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");
     // A folder stands for every file in it: the kernels, common/*.cuh and params.h.
     println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rustc-env=PEFTK_BUILT_FROM={}", commit());
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?);
     let table = match find_nvcc()? {
         Some((nvcc, version)) => compile_all(&nvcc, &version, &out)?,
@@ -40,6 +42,45 @@ fn build() -> Result<(), String> {
     };
     let path = out.join("kernel_table.rs");
     fs::write(&path, table).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
+/// What `peftk bench` says it was built from: PEFTK_COMMIT where it is set (a build from an archive), else the commit checked out here,
+/// else "unknown". What is not committed yet does not show.
+fn commit() -> String {
+    println!("cargo:rerun-if-env-changed=PEFTK_COMMIT");
+    let named = env::var("PEFTK_COMMIT").ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+    named.or_else(checked_out).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The commit of HEAD, 12 digits of it; none where this folder is no root of a git repository. Read from git's own files, so that it needs
+/// no git and so that what a later build has to watch is known: those files alone, and only ones that are there, because cargo takes a
+/// missing one as changed in every build.
+fn checked_out() -> Option<String> {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let dot_git = root.join(".git");
+    // In a worktree .git is a file that names the worktree's folder, and that names the one with the branches.
+    let git = match fs::read_to_string(&dot_git) {
+        Ok(text) => root.join(text.strip_prefix("gitdir:")?.trim()),
+        Err(_) => dot_git,
+    };
+    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    println!("cargo:rerun-if-changed={}", git.join("HEAD").display());
+    let Some(branch) = head.trim().strip_prefix("ref: ") else { return short(head.trim()) };
+    let shared = fs::read_to_string(git.join("commondir")).map_or_else(|_| git.clone(), |text| git.join(text.trim()));
+    let file = shared.join(branch);
+    // A packed branch has no file before its next commit: the folder where that one will appear is watched.
+    println!("cargo:rerun-if-changed={}", file.ancestors().find(|path| path.exists())?.display());
+    if let Ok(hash) = fs::read_to_string(&file) {
+        return short(hash.trim());
+    }
+    let packed = fs::read_to_string(shared.join("packed-refs")).ok()?;
+    let mut lines = packed.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(_, name)| *name == branch).and_then(|(hash, _)| short(hash))
+}
+
+fn short(hash: &str) -> Option<String> {
+    let is_hash = hash.len() >= 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| hash[..12].to_owned())
 }
 
 /// The first nvcc that runs, with its release. One that is named and does not run is an error: nobody names one to have another.

@@ -1,4 +1,5 @@
-//! Takes training steps on random images, for a profiler to look at, and prints one JSON line.
+//! Takes training steps on random images on a GPU, for a profiler to look at, and prints one JSON line: `peftk bench --json` with what only
+//! development needs.
 //!
 //!     train_step [--strategy full|freeze|lora|dora] [--batch N] [--steps N] [--warmup N] [--targets q,v|all-linear] [--rank N]
 //!                [--size small|base|large] [--micro-batch N] [--f32] [--f32-residual] [--profile]
@@ -6,13 +7,13 @@
 //! `--profile` marks the counted steps for tools that wait for it (tools/profile.sh).
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Parser;
-use peftk::config::{AdapterSettings, Precision, Strategy, TrainConfig};
-use peftk::gpu::{DType, Device};
-use peftk::train::bare_step::BareStep;
-use peftk::{Error, Result, kernels};
+use peftk::config::{AdapterSettings, Device, Precision, Strategy, TrainConfig};
+use peftk::gpu::DType;
+use peftk::train::Ui;
+use peftk::train::bench::{Case, bench};
+use peftk::{Error, Result};
 
 const CLASSES: usize = 100;
 
@@ -75,48 +76,24 @@ fn run(args: &Args) -> Result<()> {
         batch_size: args.batch,
         micro_batch: args.micro_batch,
         input_size: 224,
+        device: Device::Cuda(0),
+        precision: Some(if args.f32 { Precision::F32 } else { Precision::Bf16 }),
         ..TrainConfig::default()
     };
-    kernels::require()?;
-    let device = Device::open(0)?;
-    let precision = if args.f32 { Precision::F32 } else { Precision::Bf16 };
-    let free = || Ok::<u64, Error>(device.driver_memory()?.map_or(0, |(free, _)| free));
-    let before = free()?;
-    let (mut step, plan) =
-        BareStep::on_gpu(&device, precision, args.f32_residual.then_some(DType::F32), &config, &args.size, CLASSES)?;
-    for _ in 0..args.warmup {
-        step.run()?;
-    }
-    let mut work = || {
-        device.synchronize()?;
-        let start = Instant::now();
-        let mut loss = f64::NAN;
-        for _ in 0..args.steps {
-            loss = step.run()?;
-        }
-        device.synchronize()?;
-        Ok((start.elapsed().as_secs_f64() / args.steps.max(1) as f64, loss))
+    let case = Case {
+        config,
+        size: args.size.clone(),
+        classes: CLASSES,
+        memory: "fast".to_owned(),
+        targets: args.targets.clone(),
+        warmup: args.warmup,
+        steps: args.steps,
+        residual: args.f32_residual.then_some(DType::F32),
+        profile: args.profile,
     };
-    let (seconds, loss) = if args.profile { device.profiled(work)? } else { work()? };
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let line = serde_json::json!({
-        "strategy": strategy.name(),
-        "size": args.size,
-        "batch": args.batch,
-        "micro_batch": args.micro_batch,
-        "targets": strategy.has_adapter().then_some(&args.targets),
-        "rank": strategy.has_adapter().then_some(args.rank),
-        "precision": precision.name(),
-        "ms_per_step": seconds * 1e3,
-        "images_per_s": args.batch as f64 / seconds,
-        "planned_mib": mib(plan.total()),
-        "peak_mib": mib(device.usage().peak),
-        // What the driver has less of than before the arena: with the kernels' code, without the empty context.
-        "device_mib": mib(before.saturating_sub(free()?)),
-        "loss": loss,
-        "device": device.info().name,
-        "kernels": device.arch().to_string(),
-    });
-    println!("{line}");
-    Ok(())
+    let ui = Ui::new(true);
+    bench(&[case], &ui, &mut |line| {
+        let text = serde_json::to_string(line).map_err(|e| Error::Internal(format!("a line is not JSON: {e}")))?;
+        ui.result(&text)
+    })
 }

@@ -13,6 +13,7 @@ use crate::config::{Device, Precision};
 use crate::train::{interrupt, ui};
 use crate::{Error, Result};
 
+mod bench;
 mod doctor;
 mod eval;
 mod merge;
@@ -45,6 +46,8 @@ enum Command {
     Merge(merge::Args),
     /// Show the memory of a training run by purpose, without running it
     Plan(plan::Args),
+    /// Time training steps on random images, and measure their memory
+    Bench(bench::Args),
     /// Show what this machine has, and what to do about what is missing
     Doctor(doctor::Args),
 }
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Predict(args) => predict::main(args),
         Command::Merge(args) => merge::main(args),
         Command::Plan(args) => plan::main(args),
+        Command::Bench(args) => bench::main(args),
         Command::Doctor(args) => doctor::main(&args),
     }));
     done.unwrap_or_else(|_| {
@@ -108,7 +112,8 @@ fn one_line(text: &str) -> String {
 /// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
 fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
     if matches!(error.kind(), FlagError::MissingSubcommand | FlagError::DisplayHelpOnMissingArgumentOrSubcommand) {
-        return "no command given; expected train, eval, predict, merge, plan or doctor; see peftk --help".to_owned();
+        return "no command given; expected train, eval, predict, merge, plan, bench or doctor; see peftk --help"
+            .to_owned();
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);

@@ -207,7 +207,11 @@ fn wrong(flag: &str, message: impl Display) -> Error {
     Error::input(format!("{flag}: {message}"))
 }
 
-fn count(flag: &str, value: usize) -> Result<usize> {
+/// A number of things, at least one.
+///
+/// # Errors
+/// [`Error::Input`] naming the flag.
+pub fn count(flag: &str, value: usize) -> Result<usize> {
     let fits = (1..=LARGEST_COUNT).contains(&value);
     fits.then_some(value)
         .ok_or_else(|| wrong(flag, format!("expected a number from 1 to {LARGEST_COUNT}, found {value}")))

@@ -12,6 +12,50 @@ pub fn aligned<K: AsRef<str>, V: AsRef<str>>(rows: &[(K, V)]) -> String {
     })
 }
 
+/// Columns of a table whose lines are printed one by one: words to the left, numbers to the right, two spaces between them.
+#[derive(Debug)]
+pub struct Columns(Vec<(usize, Side)>);
+
+/// Where a cell stands in its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Left,
+    Right,
+}
+
+impl Columns {
+    /// Columns of at least these widths, in characters.
+    pub fn new(columns: impl IntoIterator<Item = (usize, Side)>) -> Self {
+        Self(columns.into_iter().collect())
+    }
+
+    /// A line, without its line break. A cell that is too wide pushes what follows; one behind the last column stands as it is.
+    pub fn line<S: AsRef<str>>(&self, cells: &[S]) -> String {
+        let columns = self.0.iter().copied().chain(std::iter::repeat((0, Side::Left)));
+        let padded: Vec<String> = columns
+            .zip(cells.iter().map(AsRef::as_ref))
+            .map(|((width, side), cell)| match side {
+                Side::Left => format!("{cell:width$}"),
+                Side::Right => format!("{cell:>width$}"),
+            })
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    }
+}
+
+/// A bar of block characters, `part` of `whole` in `width` columns to an eighth of one; what is there at all is seen.
+pub fn bar(part: u64, whole: u64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share(part, whole) * (8 * width) as f64).round() as usize;
+    let eighths = if part == 0 { 0 } else { eighths.clamp(1, 8 * width) };
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
+}
+
+/// `part` of `whole`, from 0 to 1; of nothing, 0.
+pub fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
 /// 1234567 as 1,234,567.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -58,5 +102,38 @@ mod tests {
     #[test]
     fn columns() {
         assert_eq!(aligned(&[("a", "1"), ("bcd", "2")]), "a    1\nbcd  2\n");
+    }
+
+    #[test]
+    fn lines_one_by_one() {
+        let columns = Columns::new([(4, Side::Left), (5, Side::Right), (3, Side::Left)]);
+        assert_eq!(columns.line(&["ab", "1.5", "x"]), "ab      1.5  x");
+        assert_eq!(columns.line(&["longer", "1.5"]), "longer    1.5");
+        assert_eq!(columns.line(&["ä", "", "x", "behind them"]), "ä            x    behind them");
+    }
+
+    #[test]
+    fn bars_are_in_proportion() {
+        let cases = [
+            (0, 100, ""),
+            (100, 100, "████"),
+            (50, 100, "██"),
+            (25, 100, "█"),
+            (28, 100, "█▏"),
+            (62, 100, "██▌"),
+            (99, 100, "████"),
+            (97, 100, "███▉"),
+            // Too little for an eighth, and yet not nothing.
+            (1, 1 << 40, "▏"),
+            (u64::MAX, u64::MAX, "████"),
+            (0, 0, ""),
+            // More than all there is.
+            (7, 0, "▏"),
+            (200, 100, "████"),
+        ];
+        for (part, whole, expected) in cases {
+            assert_eq!(bar(part, whole, 4), expected, "{part} of {whole}");
+        }
+        assert_eq!((share(1, 4), share(0, 0)), (0.25, 0.0));
     }
 }

@@ -10,8 +10,9 @@ use super::planner::{self, Room};
 use super::report::MemoryPlan;
 use super::step::{StepOptions, forward_backward};
 use crate::Result;
-use crate::autograd::{Backend, Grads};
-use crate::config::{Precision, Task, TrainConfig};
+use crate::autograd::{Backend, Counting, Grads};
+use crate::config::{Precision, Recompute, Task, TrainConfig};
+use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::Batch;
 use crate::gpu::{DType, Device};
@@ -103,15 +104,51 @@ impl BareStep<Cuda> {
         };
         let twin = device.dry_twin();
         let dry = || on(&twin.dry_twin());
-        let load = Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false };
         let vit = VitConfig::named(size)?;
         let mut config = config.clone();
         let room = Room { gpu: true, free: device.driver_memory()?.map(|(free, _)| free), images: config.batch_size };
+        let load = load_of(&config, classes);
         let plan = planner::settle(&mut config, room, |config| plan(dry, config, &vit, load), &mut |_| {})?;
         device.reserve(plan.total())?;
         let step = Self::new(on(device), &config, size, classes)?;
         Ok((step, plan))
     }
+}
+
+impl BareStep<Cpu> {
+    /// On the CPU, with the plan that a run there has.
+    ///
+    /// # Errors
+    /// As [`BareStep::new`].
+    pub fn on_cpu(config: &TrainConfig, size: &str, classes: usize) -> Result<(Self, MemoryPlan)> {
+        let (mut config, vit) = (config.clone(), VitConfig::named(size)?);
+        let room = Room { gpu: false, free: None, images: config.batch_size };
+        let load = load_of(&config, classes);
+        let plan = planner::settle(&mut config, room, |config| plan(Counting::new, config, &vit, load), &mut |_| {})?;
+        Ok((Self::new(Cpu::new(None)?, &config, size, classes)?, plan))
+    }
+}
+
+impl<B: Backend> BareStep<B> {
+    /// Values that are trained, and all of the model's.
+    pub fn values(&self) -> (usize, usize) {
+        (self.model.trainable(), self.model.total())
+    }
+
+    /// Images at once (none: all), and what is computed again.
+    pub fn walk(&self) -> (Option<usize>, Recompute) {
+        (self.options.micro_batch, self.options.recompute)
+    }
+
+    /// Most bytes of the device that were in use at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.model.params.backend().peak_bytes()
+    }
+}
+
+/// What a step's plan is for: one batch, no validation, squares that are there already.
+fn load_of(config: &TrainConfig, classes: usize) -> Load {
+    Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false }
 }
 
 fn noise(rng: &mut ChaCha8Rng, config: &TrainConfig, classes: usize) -> Batch {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::evaluate::evaluate;
 use super::loaded::load;
 use super::place::Place;
-use super::report::{EvalReport, MemoryPlan};
+use super::report::{EvalReport, Planned};
 use super::run_dir::RunDir;
 use super::step::StepOptions;
 use super::ui::Ui;
@@ -86,7 +86,7 @@ pub fn merge(config: &MergeConfig, ui: &Ui) -> Result<()> {
 ///
 /// # Errors
 /// Data or a backbone that cannot be read.
-pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
+pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<Planned> {
     let splits = inputs::open_data(config)?;
     let spec = config.backbone.as_deref().map_or(Ok(BackboneSpec::Embedded), BackboneSpec::parse)?;
     let vit = match &spec {
@@ -105,5 +105,7 @@ pub fn plan(config: &TrainConfig, ui: &Ui) -> Result<MemoryPlan> {
         device => Place::choose(device, config.precision)?,
     };
     ui.note(&format!("planned for: {}", place.words()));
-    super::run::settle(&place, &mut config, &vit, &splits, ui)
+    let memory = super::run::settle(&place, &mut config, &vit, &splits, ui)?;
+    (config.device, config.precision) = place.settings(config.device);
+    Ok(Planned { memory, config, arch: place.arch() })
 }

@@ -1,6 +1,7 @@
 //! Training and the use of what was trained: from validated settings to a run folder, a table, a merged model.
 
 pub mod bare_step;
+pub mod bench;
 pub mod checkpoint;
 mod commands;
 pub mod early_stopping;
@@ -27,6 +28,6 @@ pub mod ui;
 
 pub use commands::{eval, merge, plan};
 pub use predict::predict;
-pub use report::{EvalReport, MemoryPlan, PredictedLabel, Prediction, Summary};
+pub use report::{EvalReport, MemoryPlan, Planned, PredictedLabel, Prediction, Summary};
 pub use run::run;
 pub use ui::{Bar, Ui};

@@ -53,15 +53,39 @@ impl Place {
         }
     }
 
+    /// The device by its name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cpu => match rayon::current_num_threads() {
+                1 => "CPU, 1 thread".to_owned(),
+                threads => format!("CPU, {threads} threads"),
+            },
+            Self::Cuda(device, _) => device.info().name.clone(),
+        }
+    }
+
+    /// In which numbers it computes.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Cuda(_, precision) => *precision,
+        }
+    }
+
+    /// The build of the kernels, on a GPU.
+    pub fn arch(&self) -> Option<Arch> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(device, _) => Some(device.arch()),
+        }
+    }
+
     /// Device and numbers, for the log.
     pub fn words(&self) -> String {
         match self {
-            Self::Cpu => match rayon::current_num_threads() {
-                1 => "CPU, 1 thread, f32".to_owned(),
-                threads => format!("CPU, {threads} threads, f32"),
-            },
+            Self::Cpu => format!("{}, {}", self.name(), self.precision().name()),
             Self::Cuda(device, precision) => {
-                format!("{}, {}, kernels for {}", device.info().name, precision.name(), device.arch())
+                format!("{}, {}, kernels for {}", self.name(), precision.name(), device.arch())
             }
         }
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::Strategy;
+use crate::config::{Strategy, TrainConfig};
+use crate::gpu::Arch;
 
 /// A finished training run.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,4 +84,15 @@ impl MemoryPlan {
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|part| part.1).sum()
     }
+}
+
+/// What `peftk plan` found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// The memory.
+    pub memory: MemoryPlan,
+    /// The settings that it is for, device and precision settled.
+    pub config: TrainConfig,
+    /// The kernels that it is for; none on the CPU.
+    pub arch: Option<Arch>,
 }

@@ -1,6 +1,8 @@
 //! The program from outside: exit codes, one `error:` line, streams.
 
 mod bad_flags;
+mod bench;
+mod plan;
 mod resume;
 mod streams;
 
