@@ -254,7 +254,7 @@ mod tests {
         let head = r#"{"strategy":"lora","size":"small","batch":256,"memory":"fast","targets":"q,v","rank":8,"#;
         let figures = concat!(
             r#""images_per_s":7344.25,"ms_per_step":34.857,"device_mib":8091.4,"planned_mib":7300.0,"device":"a GPU","commit":"C","#,
-            r#""micro_batch":null,"precision":"bf16","peak_mib":7300.0,"kernels":"sm_90a","loss":4.5}"#
+            r#""micro_batch":null,"recompute":"nothing","precision":"bf16","peak_mib":7300.0,"kernels":"sm_90a","loss":4.5}"#
         );
         assert_eq!(line(Outcome::Measured(Measured { commit: "C", ..measured() })), format!("{head}{figures}"));
         let failed = Outcome::Failed { error: "full".into(), commit: "C" };

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::table;
 use super::train::SettingFlags;
 use crate::Result;
-use crate::config::Precision;
+use crate::config::{Precision, Recompute};
 use crate::train::{self, MemoryPlan, Planned, Ui};
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,7 @@ fn json(planned: &Planned) -> Value {
         "strategy": config.strategy.name(),
         "batch": config.batch_size,
         "micro_batch": config.micro_batch,
+        "recompute": config.recompute.map(Recompute::name),
         "device": config.device.to_string(),
         "precision": config.precision.map(Precision::name),
         "arch": arch.map(|arch| arch.to_string()),
@@ -95,12 +96,13 @@ mod tests {
             precision: Some(Precision::Bf16),
             batch_size: 64,
             micro_batch: Some(16),
+            recompute: Some(Recompute::Cheap),
             ..TrainConfig::default()
         };
         let planned =
             Planned { memory: plan(&[("weights", 2048), ("gradients", 100)]), config, arch: Some(Arch::Sm90a) };
         let expected = concat!(
-            r#"{"strategy":"dora","batch":64,"micro_batch":16,"device":"cuda:0","precision":"bf16","arch":"sm_90a","#,
+            r#"{"strategy":"dora","batch":64,"micro_batch":16,"recompute":"cheap","device":"cuda:0","precision":"bf16","arch":"sm_90a","#,
             r#""parts":[{"purpose":"weights","bytes":2048},{"purpose":"gradients","bytes":100}],"total":2148}"#
         );
         assert_eq!(json(&planned).to_string(), expected);

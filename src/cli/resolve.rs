@@ -98,7 +98,8 @@ fn memory(flags: &Settings, file: &Settings) -> Result<MemorySettings> {
     let legacy = |s: &Settings| (s.checkpointing == Some(true)).then_some(Recompute::Blocks);
     let given = |s: &Settings| s.recompute.or(legacy(s));
     // A number of images alone says what is wanted: nothing else is planned around it.
-    let bare = |s: &Settings| (s.micro_batch.is_some() && !asks(s)).then_some(Recompute::Nothing);
+    let asked = asks(flags) || asks(planned);
+    let bare = |s: &Settings| (s.micro_batch.is_some() && !asked).then_some(Recompute::Nothing);
     Ok(MemorySettings {
         memory: flags.memory.or(planned.memory).unwrap_or_default(),
         budget: budget.map(|text| words::bytes(text).map_err(|e| wrong("--memory-budget", e))).transpose()?,

@@ -45,7 +45,8 @@ fn a_written_configuration_reads_back_as_itself() {
         s.lr = Some(0.1 + 0.2);
         s.seed = Some(i64::MAX as u64);
         s.patience = Some(5);
-        s.memory = Some(Memory::Lean);
+        s.micro_batch = Some(16);
+        s.recompute = Some(Recompute::Blocks);
         s.pool = Some(Pool::Cls);
         s.adapter.rank_pattern = Some(vec![("layer.0.*q_proj".into(), 4)]);
         s.adapter.alpha_pattern = Some(vec![("v_proj".into(), 2.5)]);

@@ -5,7 +5,8 @@
 
 use super::report::MemoryPlan;
 use crate::autograd::GRANULE_IMAGES;
-use crate::config::{Memory, Recompute, TrainConfig};
+use crate::config::{Memory, Recompute, Strategy, TrainConfig};
+use crate::vit::VitConfig;
 use crate::{Error, Result};
 
 /// What a process takes on a GPU besides the arena: kernels and what the driver keeps for them. Measured 2 to 6 MiB.
@@ -20,20 +21,29 @@ pub struct Room {
     pub free: Option<u64>,
     /// Images to train on.
     pub images: usize,
+    /// Numbers of one image between two operations: tokens times width.
+    pub unit: usize,
 }
 
 /// A way to walk a batch: images at once (none: all), and what is computed again.
 type Walk = (Option<usize>, Recompute);
 
-/// The ways from the fastest to the leanest on a GPU, and where each of `--memory`'s names stands among them.
-const GPU_WALKS: [Walk; 8] = [
+/// Numbers of one image between two operations of ViT-S/14 at 224 px, 257 tokens of 384: the walks of a GPU are counted in such images, so that
+/// larger models take fewer at once and small pictures more.
+const UNIT: usize = 257 * 384;
+
+/// The ways from the fastest to the leanest on a GPU, for a budget. Below 48 images the launches, not the kernels, take the time.
+const GPU_WALKS: [Walk; 11] = [
+    (None, Recompute::Nothing),
+    (Some(128), Recompute::Nothing),
     (Some(64), Recompute::Nothing),
+    (Some(48), Recompute::Nothing),
+    (Some(48), Recompute::Cheap),
     (Some(32), Recompute::Nothing),
-    (Some(16), Recompute::Nothing),
     (Some(32), Recompute::Cheap),
-    (Some(16), Recompute::Cheap),
-    (Some(16), Recompute::Hidden),
-    (Some(16), Recompute::Linears),
+    (Some(32), Recompute::Hidden),
+    (Some(32), Recompute::Linears),
+    (Some(32), Recompute::Blocks),
     (Some(16), Recompute::Blocks),
 ];
 
@@ -46,19 +56,44 @@ const CPU_WALKS: [Walk; 5] = [
     (Some(16), Recompute::Blocks),
 ];
 
-fn walks(gpu: bool) -> &'static [Walk] {
-    if gpu { &GPU_WALKS } else { &CPU_WALKS }
-}
+impl Room {
+    /// Numbers of one image of this model between two operations.
+    pub fn unit_of(vit: &VitConfig, input_size: usize) -> usize {
+        (1 + vit.registers + (input_size / vit.patch.max(1)).pow(2)) * vit.hidden
+    }
 
-/// The walk of a mode.
-fn walk_of(memory: Memory, gpu: bool) -> Walk {
-    match (memory, gpu) {
-        (Memory::Fast, true) => GPU_WALKS[1],
-        (Memory::Balanced, true) => GPU_WALKS[4],
-        (Memory::Lean, true) => GPU_WALKS[7],
-        (Memory::Fast, false) => CPU_WALKS[0],
-        (Memory::Balanced, false) => CPU_WALKS[1],
-        (Memory::Lean, false) => CPU_WALKS[4],
+    fn walks(&self) -> Vec<Walk> {
+        match self.gpu {
+            true => GPU_WALKS.map(|walk| self.scaled(walk)).to_vec(),
+            false => CPU_WALKS.to_vec(),
+        }
+    }
+
+    /// The walk of a mode. `full` keeps more of an image, and has four times the weights to hold beside it.
+    fn walk_of(&self, memory: Memory, strategy: Strategy) -> Walk {
+        if !self.gpu {
+            return match memory {
+                Memory::Fast => CPU_WALKS[0],
+                Memory::Balanced => CPU_WALKS[1],
+                Memory::Lean => CPU_WALKS[4],
+            };
+        }
+        self.scaled(match (memory, strategy) {
+            (Memory::Fast, Strategy::Full) => (Some(32), Recompute::Nothing),
+            (Memory::Fast, _) => (Some(48), Recompute::Nothing),
+            (Memory::Balanced, Strategy::Full) => (Some(32), Recompute::Hidden),
+            (Memory::Balanced, _) => (Some(32), Recompute::Cheap),
+            (Memory::Lean, _) => (Some(32), Recompute::Blocks),
+        })
+    }
+
+    /// Whole granules of this model's images instead of [`UNIT`]'s.
+    fn scaled(&self, (images, recompute): Walk) -> Walk {
+        let own = |images: usize| {
+            let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
+            (granules.round() as usize).max(1) * GRANULE_IMAGES
+        };
+        (images.map(own), recompute)
     }
 }
 
@@ -83,7 +118,7 @@ pub fn settle(
             MOST = MOST_AUTO
         ));
         if config.recompute.is_none() {
-            (config.micro_batch, config.recompute) = (None, Some(walk_of(config.memory, room.gpu).1));
+            (config.micro_batch, config.recompute) = (None, Some(room.walk_of(config.memory, config.strategy).1));
         }
     }
     let with = |config: &TrainConfig, (images, recompute): Walk| {
@@ -91,10 +126,12 @@ pub fn settle(
         let images = config.micro_batch.or(images).filter(|&images| images < config.batch_size.min(room.images.max(1)));
         TrainConfig { micro_batch: images, recompute: Some(config.recompute.unwrap_or(recompute)), ..config.clone() }
     };
-    let walk = walk_of(config.memory, room.gpu);
-    let tries: Vec<Walk> = match config.memory_budget {
-        Some(_) => walks(room.gpu).to_vec(),
-        None => vec![walk],
+    let walk = room.walk_of(config.memory, config.strategy);
+    let tries: Vec<Walk> = match (config.recompute, config.memory_budget) {
+        // Settled before: a run that goes on, settings of another run.
+        (Some(recompute), None) => vec![(config.micro_batch, recompute)],
+        (_, Some(_)) => room.walks(),
+        (None, None) => vec![walk],
     };
     let mut made = None;
     for walk in tries {
@@ -134,7 +171,7 @@ fn largest_batch(
             "--batch-size auto: on the CPU it needs --memory-budget, such as --memory-budget 4GiB",
         ));
     };
-    let recompute = config.recompute.unwrap_or(walk_of(config.memory, room.gpu).1);
+    let recompute = config.recompute.unwrap_or(room.walk_of(config.memory, config.strategy).1);
     let fits = |units: usize| -> Result<bool> {
         let batch_size = units * GRANULE_IMAGES;
         let settled = TrainConfig { batch_size, micro_batch: None, recompute: Some(recompute), ..config.clone() };
@@ -167,7 +204,7 @@ fn too_little(
     plan: impl Fn(&TrainConfig) -> Result<MemoryPlan>,
     limit: u64,
 ) -> Result<Error> {
-    let Some(&leanest) = walks(room.gpu).last() else { return Ok(Error::Internal("no way to walk a batch".into())) };
+    let Some(leanest) = room.walks().pop() else { return Ok(Error::Internal("no way to walk a batch".into())) };
     let open = TrainConfig { micro_batch: None, recompute: None, ..config.clone() };
     let least = plan(&with(&open, leanest))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
     if config.memory_budget.is_some() {
@@ -178,12 +215,12 @@ fn too_little(
             least.div_ceil(1 << 20)
         )));
     }
-    let wanted = plan(&with(config, walk_of(config.memory, room.gpu)))?.total();
+    let wanted = plan(&with(config, room.walk_of(config.memory, config.strategy)))?.total();
     let mend = if least <= limit {
-        format!("give --memory-budget {}MiB (the least is {}), or --memory lean", limit >> 20, mib(least))
+        format!("give --memory-budget {}MiB, or --memory lean; the least is {}", limit >> 20, mib(least))
     } else {
         format!(
-            "even --memory lean takes {}: use a smaller model or --input-size, or free the GPU's memory",
+            "the least that this run takes is {}: use a smaller model or --input-size, or free the GPU's memory",
             mib(least)
         )
     };
@@ -222,7 +259,7 @@ mod tests {
     fn settled(memory: Memory, budget: Option<u64>, free: Option<u64>, batch: usize) -> Result<Walk> {
         let budget = budget.map(|mib| mib << 20);
         let mut config = TrainConfig { memory, memory_budget: budget, batch_size: batch, ..TrainConfig::default() };
-        let room = Room { gpu: true, free: free.map(|mib| mib << 20), images: 1000 };
+        let room = Room { gpu: true, free: free.map(|mib| mib << 20), images: 1000, unit: UNIT };
         settle(&mut config, room, of, &mut |_| {})?;
         Ok((config.micro_batch, config.recompute.unwrap()))
     }
@@ -230,19 +267,26 @@ mod tests {
     #[test]
     fn modes_are_points_of_the_plan() {
         let of_mode = |memory| settled(memory, None, None, 256).unwrap();
-        assert_eq!(of_mode(Memory::Fast), (Some(32), Recompute::Nothing));
-        assert_eq!(of_mode(Memory::Balanced), (Some(16), Recompute::Cheap));
-        assert_eq!(of_mode(Memory::Lean), (Some(16), Recompute::Blocks));
+        assert_eq!(of_mode(Memory::Fast), (Some(48), Recompute::Nothing));
+        assert_eq!(of_mode(Memory::Balanced), (Some(32), Recompute::Cheap));
+        assert_eq!(of_mode(Memory::Lean), (Some(32), Recompute::Blocks));
         assert_eq!(settled(Memory::Fast, None, None, 8).unwrap(), (None, Recompute::Nothing));
+    }
+
+    #[test]
+    fn larger_models_take_fewer_images() {
+        let images = |unit| Room { gpu: true, free: None, images: 1000, unit }.scaled((Some(48), Recompute::Nothing)).0;
+        assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [Some(720), Some(48), Some(32), Some(16)]);
     }
 
     #[test]
     fn a_budget_takes_the_fastest_that_fits() {
         let within = |mib| settled(Memory::Fast, Some(mib), None, 256).unwrap();
-        assert_eq!(within(100_000), (Some(64), Recompute::Nothing));
+        assert_eq!(within(100_000), (None, Recompute::Nothing));
+        assert_eq!(within(7_500), (Some(64), Recompute::Nothing));
+        assert_eq!(within(5_100), (Some(48), Recompute::Cheap));
         assert_eq!(within(4_300), (Some(32), Recompute::Nothing));
-        assert_eq!(within(2_700), (Some(16), Recompute::Nothing));
-        assert_eq!(within(2_400), (Some(16), Recompute::Cheap));
+        assert_eq!(within(2_400), (Some(32), Recompute::Blocks));
         assert_eq!(within(1_700), (Some(16), Recompute::Blocks));
     }
 
@@ -251,16 +295,16 @@ mod tests {
         let error = settled(Memory::Fast, Some(1_500), None, 256).unwrap_err().to_string();
         assert!(error.contains("--memory-budget 1648MiB"), "{error}");
         let error = settled(Memory::Fast, None, Some(2_000), 256).unwrap_err().to_string();
-        assert!(error.contains("4200 MiB") && error.contains("--memory lean"), "{error}");
+        assert!(error.contains("5800 MiB") && error.contains("--memory-budget 1992MiB"), "{error}");
         let error = settled(Memory::Fast, None, Some(1_100), 256).unwrap_err().to_string();
-        assert!(error.contains("even --memory lean takes 1648 MiB"), "{error}");
+        assert!(error.contains("the least that this run takes is 1648 MiB"), "{error}");
     }
 
     #[test]
     fn auto_takes_the_largest_batch_that_fits_at_once() {
         let batch = |free: u64, images| {
             let mut config = TrainConfig { batch_auto: true, ..TrainConfig::default() };
-            let room = Room { gpu: true, free: Some(free << 20), images };
+            let room = Room { gpu: true, free: Some(free << 20), images, unit: UNIT };
             settle(&mut config, room, of, &mut |_| {}).map(|_| (config.batch_size, config.micro_batch))
         };
         assert_eq!(batch(100_000, 1000).unwrap(), (256, None));

@@ -97,7 +97,12 @@ pub(super) fn settle(
         Place::Cpu => None,
         Place::Cuda(device, _) => device.driver_memory()?.map(|(free, _)| free),
     };
-    let room = Room { gpu: matches!(place, Place::Cuda(..)), free, images: images.0 };
+    let room = Room {
+        gpu: matches!(place, Place::Cuda(..)),
+        free,
+        images: images.0,
+        unit: Room::unit_of(vit, config.input_size),
+    };
     let plan = |config: &TrainConfig| match place {
         Place::Cpu => plan(Counting::new, config, vit, load),
         Place::Cuda(device, precision) => plan(|| Cuda::new(&device.dry_twin(), *precision), config, vit, load),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{peftk, words};
 
 /// What the contract names, then what is added to it.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "strategy",
     "size",
     "batch",
@@ -21,6 +21,7 @@ const KEYS: [&str; 17] = [
     "device",
     "commit",
     "micro_batch",
+    "recompute",
     "precision",
     "peak_mib",
     "kernels",

@@ -18,7 +18,10 @@ fn a_plan_in_json_adds_up() {
     assert_eq!(text.lines().count(), 1);
     let plan: Value = serde_json::from_str(&text).unwrap();
     let keys: Vec<&String> = plan.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["strategy", "batch", "micro_batch", "device", "precision", "arch", "parts", "total"]);
+    assert_eq!(
+        keys,
+        ["strategy", "batch", "micro_batch", "recompute", "device", "precision", "arch", "parts", "total"]
+    );
     assert_eq!((&plan["strategy"], &plan["device"], &plan["arch"]), (&"lora".into(), &"cpu".into(), &Value::Null));
     assert_eq!((plan["batch"].as_u64(), plan["micro_batch"].as_u64()), (Some(4), Some(2)));
     let parts = plan["parts"].as_array().unwrap();

@@ -109,7 +109,7 @@ pub fn train<B: Backend>(vit: &Vit, params: &mut Params<B>, steps: usize, lr: f6
 }
 
 pub fn all_bits<B: Backend>(params: &Params<B>) -> Vec<u32> {
-    params.iter().flat_map(|(id, _)| params.download(id).unwrap()).map(f32::to_bits).collect()
+    params.trainable().flat_map(|(id, _)| params.download(id).unwrap()).map(f32::to_bits).collect()
 }
 
 fn same_bits() {

@@ -52,16 +52,20 @@ fn entries_and_parameters() {
 }
 
 fn registers_and_spills() {
+    let mut over = Vec::new();
     for (file, image) in images() {
         for &EntryInfo { name, registers, spill_bytes, shared_bytes } in image.entries {
             println!("    {name} {}: {registers} registers, {shared_bytes} bytes of shared memory", image.arch);
             let expected =
                 EXPECTED.iter().find(|e| e.file == file && e.entry == name).expect("entries_and_parameters says more");
-            assert!((1..=expected.most_registers).contains(&registers), "{name} {}: {registers} registers", image.arch);
+            if !(1..=expected.most_registers).contains(&registers) {
+                over.push(format!("{name} {}: {registers} registers", image.arch));
+            }
             assert_eq!(spill_bytes, 0, "{name} {} spills", image.arch);
             assert!(shared_bytes <= 48 * 1024, "{name} {}: {shared_bytes} bytes of static shared memory", image.arch);
         }
     }
+    assert!(over.is_empty(), "more registers than there should be: {over:?}");
 }
 
 fn images() -> impl Iterator<Item = (&'static str, &'static Image)> {

@@ -35,15 +35,21 @@ fn less_memory_gives_the_same_losses() {
     let dir = dir.path();
     pictures(&dir.join("data"), 9, 4);
     for strategy in ["dora --targets all-linear", "full --lr 1e-4"] {
-        let all: Vec<Vec<f64>> = ["--memory fast", "--micro-batch 3", "--memory lean", "--memory lean --micro-batch 1"]
-            .iter()
-            .enumerate()
-            .map(|(number, memory)| {
-                let run = format!("{}{number}", &strategy[..4]);
-                done(dir, &format!("{FLAGS} --strategy {strategy} {memory} --out {run}"));
-                losses(&dir.join(run))
-            })
-            .collect();
+        let all: Vec<Vec<f64>> = [
+            "--memory fast",
+            "--micro-batch 3",
+            "--memory lean",
+            "--memory lean --micro-batch 1",
+            "--memory-budget 24MiB",
+        ]
+        .iter()
+        .enumerate()
+        .map(|(number, memory)| {
+            let run = format!("{}{number}", &strategy[..4]);
+            done(dir, &format!("{FLAGS} --strategy {strategy} {memory} --out {run}"));
+            losses(&dir.join(run))
+        })
+        .collect();
         for other in &all[1..] {
             assert_eq!(all[0].len(), other.len());
             for (a, b) in all[0].iter().zip(other) {

@@ -33,6 +33,8 @@
 #include <tuple>
 #include <vector>
 
+#include "common/cut.cuh"
+#include "cut.cuh"
 #include "common/adapted_rows.cuh"
 #include "common/lora_tiles.cuh"
 #include "common/reduce.cuh"
@@ -200,7 +202,7 @@ struct Lora {
         x = random_values<T>(size_t(m) * k), dy = random_values<T>(size_t(m) * n);
         dx = Device<T>(x), ddy = Device<T>(dy);
         p.m = m, p.k = k, p.ld_dy = n, p.count = unsigned(places.size());
-        p.granule = std::max(32u, ceil_to(ceil_div(m, 132), 32)), p.granules = ceil_div(m, p.granule);
+        p.cut = one_granule(m, std::max(32u, ceil_to(ceil_div(m, 132), 32)));
         for (size_t i = 0; i < places.size(); ++i) {
             const Place at = places[i];
             const unsigned padded = ceil_to(at.rank, 16);
@@ -213,13 +215,13 @@ struct Lora {
             }
             gain.push_back(random_values<float>(at.rows));
             dt.emplace_back(t[i]), dbg.emplace_back(bg[i]), dgain.emplace_back(gain[i]);
-            dpartial_b.emplace_back(size_t(p.granules) * padded * at.rows);
+            dpartial_b.emplace_back(size_t(p.cut.pieces) * padded * at.rows);
             dda.emplace_back(size_t(at.rank) * k), ddb.emplace_back(size_t(at.rows) * at.rank);
             p.adapters[i] = {dt[i].address(), dbg[i].address(), i == 1 ? 0 : dgain[i].address(), dpartial_b[i].address(), dda[i].address(),
-                             ddb[i].address(), 0.75f, at.first_row, at.rows, at.rank, padded, q_columns};
+                             ddb[i].address(), 0.75f, at.first_row, at.rows, at.rank, padded, q_columns, 0, 0};
             q_columns += padded;
         }
-        dq = Device<T>(size_t(m) * q_columns), dpartial_a = Device<float>(size_t(p.granules) * q_columns * k);
+        dq = Device<T>(size_t(m) * q_columns), dpartial_a = Device<float>(size_t(p.cut.pieces) * q_columns * k);
         p.x = dx.address(), p.dy = ddy.address(), p.q = dq.address(), p.partial_a = dpartial_a.address();
         p.ld_q = q_columns, p.q_first = 0, p.q_columns = q_columns, p.slices = q_columns / 16;
     }
@@ -239,7 +241,7 @@ struct Lora {
         const unsigned rows = most_rows();
         if constexpr (sizeof(T) == 4) {
             lora_f32::lora_gradients_project_f32<<<dim3(ceil_div(m, 64), ceil_div(most_rank(), 32), p.count), 256>>>(p);
-            lora_f32::lora_gradients_outer_output_f32<<<dim3(p.granules, ceil_div(rows, 64), p.count * ceil_div(most_rank(), 32)), 256>>>(p);
+            lora_f32::lora_gradients_outer_output_f32<<<dim3(p.cut.pieces, ceil_div(rows, 64), p.count * ceil_div(most_rank(), 32)), 256>>>(p);
         } else {
             const auto bytes = [&](unsigned tokens, unsigned warps) {
                 return 3 * tokens * 2 * (ceil_to(rows, 16) + 8 + 24) + warps * 16 * (tokens + 4) * 4;
@@ -248,14 +250,14 @@ struct Lora {
                 CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
                 kernel<<<grid, threads, shared>>>(p);
             };
-            const dim3 grid(p.slices * p.granules);
+            const dim3 grid(p.slices * p.cut.pieces);
             if (rows <= 384) {
                 launch(lora_bf16::lora_gradients_output_384_bf16, grid, 256, bytes(32, 8));
             } else if (rows <= 1536) {
                 launch(lora_bf16::lora_gradients_output_1536_bf16, grid, 512, bytes(16, 16));
             } else {
                 launch(lora_bf16::lora_gradients_project_bf16, grid, 256, 76800);
-                launch(lora_bf16::lora_gradients_outer_output_bf16, dim3(p.granules, ceil_div(rows, 384), p.slices), 256,
+                launch(lora_bf16::lora_gradients_outer_output_bf16, dim3(p.cut.pieces, ceil_div(rows, 384), p.slices), 256,
                        3 * 32 * 2 * (392 + 24));
             }
         }
@@ -263,7 +265,7 @@ struct Lora {
     }
     void input() {
         if constexpr (sizeof(T) == 4) {
-            lora_f32::lora_gradients_input_f32<<<dim3(p.granules, ceil_div(k, 64), ceil_div(q_columns, 32)), 256>>>(p);
+            lora_f32::lora_gradients_input_f32<<<dim3(p.cut.pieces, ceil_div(k, 64), ceil_div(q_columns, 32)), 256>>>(p);
         } else {
             const unsigned slices = p.slices == 4 ? 2 : std::min(p.slices, 3u);
             const auto kernel = slices == 1   ? lora_bf16::lora_gradients_input_16_bf16
@@ -271,7 +273,7 @@ struct Lora {
                                               : lora_bf16::lora_gradients_input_48_bf16;
             const unsigned shared = 3 * 32 * 2 * (392 + slices * 16 + 8);
             CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-            kernel<<<dim3(p.granules, ceil_div(k, 384), ceil_div(p.slices, slices)), 256, shared>>>(p);
+            kernel<<<dim3(p.cut.pieces, ceil_div(k, 384), ceil_div(p.slices, slices)), 256, shared>>>(p);
         }
         CHECK(cudaGetLastError());
     }
@@ -560,13 +562,13 @@ static void test_magnitude_gradient(unsigned m, unsigned k, unsigned n, Place at
         }
         truth.push_back(sum), size.push_back(total);
     }
-    const unsigned granule = std::max(32u, ceil_to(ceil_div(m, 132), 32)), granules = ceil_div(m, granule);
+    const PeftkCut cut = one_granule(m, std::max(32u, ceil_to(ceil_div(m, 132), 32)));
     const Device<T> dx(x), dw(w), ddy(dy), dt(t), db(b), dyy(y);
-    const Device<float> dbias(bias), dgain(gain), partial(size_t(granules) * at.rows), out(at.rows);
+    const Device<float> dbias(bias), dgain(gain), partial(size_t(cut.pieces) * at.rows), out(at.rows);
     const PeftkMagnitudeGradientParams p{ddy.address(), dyy.address(), dbias.address(), dgain.address(), dx.address(), dw.address(), dt.address(),
-                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, granule};
+                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, 0, cut};
     const auto launch = [&] {
-        const dim3 grid(ceil_div(at.rows, 64), granules);
+        const dim3 grid(ceil_div(at.rows, 64), cut.pieces);
         if constexpr (sizeof(T) == 4) rescale::magnitude_gradient_f32<<<grid, 256>>>(p);
         else rescale::magnitude_gradient_bf16<<<grid, 256>>>(p);
         rescale::magnitude_gradient_reduce<<<ceil_div(at.rows, 32), 256>>>(p);

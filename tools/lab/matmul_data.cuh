@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cut.cuh"
 #include "../../kernels/matmul_bf16.cu"
 #include "../../kernels/lora_matmul_bf16.cu"
 #include "../../kernels/matmul_f32.cu"
@@ -160,7 +161,7 @@ static void launch(const Case& c, const PeftkGemmParams& p) {
     unsigned shared = 0;
     if (!c.f32) shared = lora ? gemm_bf16::product_bf16_shared_bytes<true>() : gemm_bf16::product_bf16_shared_bytes<false>();
     if (shared > 48 * 1024) CUDA(cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
-    c.kernel<<<dim3(columns, ceil_div(c.m, c.tile), p.splits), 256, shared>>>(p);
+    c.kernel<<<dim3(columns, ceil_div(c.m, c.tile), p.cut.pieces), 256, shared>>>(p);
     CUDA(cudaGetLastError());
 }
 
@@ -182,7 +183,7 @@ struct Data {
         a.fill(a_rows, a_cols, a_cols + s.gap_a, f, 1.7f);
         b.fill(b_rows, b_cols, b_cols + s.gap_b, f, bound);
         p.a = a.address(), p.b = b.address(), p.lda = a.stride, p.ldb = b.stride;
-        p.m = s.m, p.n = s.n, p.k = s.k, p.splits = 1, p.k_per_split = s.k;
+        p.m = s.m, p.n = s.n, p.k = s.k, p.cut = one_granule(s.k, s.k);
         if (s.k2) {
             a2.fill(s.m, s.k2, s.k2, f, 1.0f);
             b2.fill(s.layout == NT ? s.n : s.k2, s.layout == NT ? s.k2 : s.n, s.layout == NT ? s.k2 : s.n, f, 0.3f);
@@ -193,7 +194,7 @@ struct Data {
         p.c = c.address();
         if (s.layout == TN && s.splits > 1) {
             partial.allocate(static_cast<size_t>(s.splits) * s.m, s.n, s.n, true);
-            p.c = partial.address(), p.splits = s.splits, p.k_per_split = ceil_div(ceil_div(s.k, s.splits), 64) * 64;
+            p.c = partial.address(), p.cut = one_granule(s.k, ceil_div(ceil_div(s.k, s.splits), 64) * 64);
         }
         if (s.bias && s.layout == NT) {
             bias.fill(1, s.n, s.n, true, 1.0f);
@@ -231,10 +232,8 @@ struct Data {
     void run(const Case& s) {
         launch(s, p);
         if (s.layout == TN && s.splits > 1) {
-            PeftkGemmParams r = p;
-            r.a = partial.address(), r.c = c.address();
             const size_t size = static_cast<size_t>(s.m) * s.n;
-            matmul_reduce_f32<<<static_cast<unsigned>((size + 1023) / 1024), 256>>>(r);
+            matmul_reduce_f32<<<static_cast<unsigned>((size + 255) / 256), 256>>>(sum_of(p, partial.address(), c.address()));
             CUDA(cudaGetLastError());
         }
     }

@@ -31,6 +31,7 @@
 #include <string>
 #include <vector>
 
+#include "cut.cuh"
 #include "../../kernels/adamw.cu"
 #include "../../kernels/column_sum.cu"
 #include "../../kernels/elementwise.cu"
@@ -182,10 +183,9 @@ static unsigned warps_per_row(unsigned cols) {
     return warps;
 }
 
-static void reduce(const Buf& partial, unsigned granules, unsigned cols, unsigned split, const Buf& out, const Buf* rest,
-                   const Buf* gain = nullptr, bool accumulate = false) {
-    const PeftkReducePartialsParams p{partial.at(), gain ? gain->at() : 0, out.at(), rest ? rest->at() : 0, granules, cols, split, accumulate};
-    reduce_partials_f32<<<ceil_div(cols, 8), 1024>>>(p);
+static void reduce(const Buf& partial, PeftkCut cut, unsigned cols, unsigned split, const Buf& out, const Buf* rest, const Buf* gain = nullptr) {
+    const PeftkReducePartialsParams p{partial.at(), gain ? gain->at() : 0, out.at(), rest ? rest->at() : 0, cols, split, cut};
+    reduce_partials_f32<<<ceil_div(cols, 8), 256>>>(p);
 }
 
 static void layer_norms() {
@@ -229,7 +229,7 @@ static void layer_norms() {
             check(forwards[k].name, rstd.read(), trstd, [&](size_t i) { return 1e-5 * trstd[i] + 1e-6 * std::pow(trstd[i], 2); });
 
             Buf dx(r, n), dx_add(r, n), dx_weights(r, n), partial(F32, ceil_div(rows, 32) * size_t(2) * cols), dw(F32, cols), db(F32, cols);
-            PeftkLayerNormBackwardParams p{x.at(), w.at(), mean.at(), rstd.at(), dy.at(), 0, dx.at(), 0, rows, cols, warps, 0};
+            PeftkLayerNormBackwardParams p{x.at(), w.at(), mean.at(), rstd.at(), dy.at(), 0, dx.at(), 0, rows, cols, warps, 0, one_granule(rows, 32)};
             backwards[k].function<<<ceil_div(rows, per_block), block>>>(p);
             const auto dx_limit = [&](size_t i) { return 1e-5 * std::pow(std::max(1.0, magnitude[i / cols]), 2); };
             check(backwards[k].name, dx.read(), tdx, dx_limit, r);
@@ -239,7 +239,7 @@ static void layer_norms() {
             check(backwards[k].name, dx_add.read(), tadd, [&](size_t i) { return dx_limit(i) + (r == BF16 ? std::fabs(tdx[i]) / 256 : 0); }, r);
             p.add = 0, p.dx = dx_weights.at(), p.partial = partial.at();
             weights[k].function<<<ceil_div(rows, 32), block>>>(p);
-            reduce(partial, ceil_div(rows, 32), 2 * cols, cols, dw, &db);
+            reduce(partial, one_granule(rows, 32), 2 * cols, cols, dw, &db);
             check(weights[k].name, dx_weights.read(), tdx, dx_limit, r);
             const double largest = *std::max_element(magnitude.begin(), magnitude.end());
             check(weights[k].name, dw.read(), tw, 4e-6 * (4 + std::sqrt(rows)) * std::max(1.0, largest));
@@ -258,8 +258,8 @@ static void layer_scales() {
             Buf x = random_buf(r, n), h = random_buf(t, n), gamma = random_buf(F32, cols), dy = random_buf(r, n), y(r, n), dh(t, n), dgamma(F32, cols);
             Buf partial(F32, static_cast<size_t>(ceil_div(rows, 128)) * cols);
             forwards[k].function<<<ceil_div(n, 2048), 256>>>({x.at(), h.at(), gamma.at(), y.at(), rows, cols});
-            backwards[k].function<<<ceil_div(rows, 128) * ceil_div(cols, 128), 256>>>({h.at(), gamma.at(), dy.at(), dh.at(), partial.at(), rows, cols});
-            reduce(partial, ceil_div(rows, 128), cols, cols, dgamma, nullptr);
+            backwards[k].function<<<ceil_div(rows, 128) * ceil_div(cols, 128), 256>>>({h.at(), gamma.at(), dy.at(), dh.at(), partial.at(), one_granule(rows, 128), cols, 0});
+            reduce(partial, one_granule(rows, 128), cols, cols, dgamma, nullptr);
             Doubles ty(n), tdh(n), tgamma(cols);
             for (size_t i = 0; i < n; ++i) {
                 ty[i] = x.host[i] + gamma.host[i % cols] * h.host[i];
@@ -323,9 +323,9 @@ static void column_sums() {
                 Buf a = random_buf(t, static_cast<size_t>(rows) * lda), b = random_buf(t, static_cast<size_t>(rows) * ldb);
                 Buf bias = random_buf(F32, cols), gain = random_buf(F32, cols, 0.5, 2), partial(F32, static_cast<size_t>(granules) * cols), sum = random_buf(F32, cols), dot(F32, cols);
                 const Doubles before = sum.host;
-                const PeftkColumnSumParams p{a.at(first), b.at(), bias.at(), partial.at(), rows, cols, lda, ldb};
+                const PeftkColumnSumParams p{a.at(first), b.at(), bias.at(), partial.at(), one_granule(rows, 128), 0, cols, lda, ldb};
                 sums[k].function<<<granules * ceil_div(cols, 128), 256>>>(p);
-                reduce(partial, granules, cols, cols, sum, nullptr, nullptr, true);
+                reduce(partial, one_granule(rows, 128, true), cols, cols, sum, nullptr);
                 Doubles tsum = before, tdot(cols);
                 for (size_t i = 0; i < rows; ++i) {
                     for (size_t c = 0; c < cols; ++c) {
@@ -335,7 +335,7 @@ static void column_sums() {
                 }
                 check(sums[k].name, sum.read(), tsum, 1e-6 * (4 + std::sqrt(rows)));
                 dots[k].function<<<granules * ceil_div(cols, 128), 256>>>(p);
-                reduce(partial, granules, cols, cols, dot, nullptr, &gain);
+                reduce(partial, one_granule(rows, 128), cols, cols, dot, nullptr, &gain);
                 check(dots[k].name, dot.read(), tdot, 1e-5 * (4 + std::sqrt(rows)));
             }
         }
@@ -357,9 +357,9 @@ static void token_kernels() {
         for (int k = 0; k < 3; ++k) {
             const Type t = forwards[k].first, r = forwards[k].second;
             Buf patches = random_buf(t, s.batch * s.patches * w), cls = random_buf(F32, w), pos = random_buf(F32, (1 + s.patches) * w), registers = random_buf(F32, std::max<size_t>(1, s.registers * w)), x(r, rows * w);
-            forwards[k].function<<<ceil_div(rows * ceil_div(w, 8), 256), 256>>>({patches.at(), cls.at(), pos.at(), s.registers ? registers.at() : 0, x.at(), s.batch, s.registers, s.patches, s.width});
+            forwards[k].function<<<ceil_div(rows * ceil_div(w, 8), 256), 256>>>({patches.at(), cls.at(), pos.at(), s.registers ? registers.at() : 0, x.at(), s.batch, s.registers, s.patches, s.width, 0, 0});
             Buf dx = random_buf(r, rows * w), dpatches(t, s.batch * s.patches * w), dcls(F32, w), dpos(F32, (1 + s.patches) * w), dregisters(F32, s.registers * w);
-            backwards[k].function<<<ceil_div(static_cast<uint64_t>(tokens) * ceil_div(w, 4), 128), 128>>>({dpatches.at(), dcls.at(), dpos.at(), s.registers ? dregisters.at() : 0, dx.at(), s.batch, s.registers, s.patches, s.width});
+            backwards[k].function<<<ceil_div(static_cast<uint64_t>(tokens) * ceil_div(w, 4), 128), 128>>>({dpatches.at(), dcls.at(), dpos.at(), s.registers ? dregisters.at() : 0, dx.at(), s.batch, s.registers, s.patches, s.width, 0, 0});
             Doubles tx(rows * w), tpatches(dpatches.count), tcls(w), tpos(dpos.count), tregisters(dregisters.count);
             for (size_t i = 0; i < rows * w; ++i) {
                 const size_t c = i % w, token = i / w % tokens, image = i / w / tokens;

@@ -21,7 +21,12 @@
 //           explained; GELU 0.52 to 0.63, residual 0.59 to 0.83: the epilogue's arithmetic is not hidden behind the products.
 // State: step 2 is what is used. Next: why in-loop adapters cost 37 us, GELU with fewer issue slots.
 
+#include "cut.cuh"
 #include "../../kernels/sm90_matmul.cu"
+// For the sum of the pieces; it has an entry of the same name.
+#define matmul_tn_f32 matmul_tn_plain_f32
+#include "../../kernels/matmul_f32.cu"
+#undef matmul_tn_f32
 
 #include <cublas_v2.h>
 #include <cuda.h>
@@ -133,7 +138,7 @@ static PeftkSm90GemmParams with_maps(const Kernel& k, const PeftkGemmParams& gem
 
 static void launch(const Kernel& k, const PeftkSm90GemmParams& p) {
     const unsigned rows = (p.gemm.m + 128 * k.cluster - 1) / (128 * k.cluster);
-    const unsigned tiles = rows * ((p.gemm.n + k.columns - 1) / k.columns) * (k.layout == Layout::kTN ? p.gemm.splits : 1);
+    const unsigned tiles = rows * ((p.gemm.n + k.columns - 1) / k.columns) * (k.layout == Layout::kTN ? p.gemm.cut.pieces : 1);
     const unsigned most = g_multiprocessors / k.cluster * k.cluster;
     k.function<<<std::min(most, tiles * k.cluster), sm90::kThreads, k.shared>>>(p);
     CHECK(cudaGetLastError());
@@ -152,8 +157,7 @@ static void choose_splits(const Kernel& k, PeftkGemmParams& g) {
         const double cost = waves * (each * k.columns * 5.0 + 1500.0) + splits * 8.0 * g.m * g.n / 1500.0;
         if (cost < best) {
             best = cost;
-            g.splits = splits;
-            g.k_per_split = each * 64;
+            g.cut = one_granule(g.k, each * 64);
         }
     }
 }
@@ -267,10 +271,10 @@ static void check(const Kernel& k, const Case& c) {
     if (c.bias && !slope && !tn) g.bias = dbias.address();
     if (scales) g.residual = dresidual.address(), g.gamma = dgamma.address();
     g.aux = daux.address();
-    g.splits = 1, g.k_per_split = c.k;
+    g.cut = one_granule(c.k, c.k);
     if (tn) choose_splits(k, g);
-    if (tn && g.splits == 1 && c.k > 64) g.splits = 2, g.k_per_split = ((c.k + 63) / 64 + 1) / 2 * 64;
-    dc = Block(m * n * (f32 ? 4 : 2) * g.splits);
+    if (tn && g.cut.pieces == 1 && c.k > 64) g.cut = one_granule(c.k, ((c.k + 63) / 64 + 1) / 2 * 64);
+    dc = Block(m * n * (f32 ? 4 : 2) * g.cut.pieces);
     g.c = dc.address();
     std::vector<std::vector<float>> la, lb, gain;
     std::vector<Block> blocks, ts;
@@ -308,9 +312,7 @@ static void check(const Kernel& k, const Case& c) {
     std::vector<float> got;
     if (tn) {
         Block sum(m * n * 4);
-        PeftkGemmParams r = g;
-        r.a = g.c, r.c = sum.address();
-        matmul_reduce_f32<<<264, 256>>>(r);
+        matmul_reduce_f32<<<unsigned((m * n + 255) / 256), 256>>>(sum_of(g, g.c, sum.address()));
         CHECK(cudaDeviceSynchronize());
         dc.values(false, guarded);
         got = sum.values(false, guarded);
@@ -388,7 +390,7 @@ static void check(const Kernel& k, const Case& c) {
     const bool pass = worst < limit && worst_aux < 6e-3 && worst_t < 6e-3 && nans == 0 && guarded;
     g_failed += !pass;
     std::printf("%s %-42s m %5u n %4u k %5u k2 %3u ad %zu bias %d sp %2u: err %.1e aux %.1e t %.1e nan %zu%s\n", pass ? "PASS" : "FAIL",
-                k.name, c.m, c.n, c.k, c.k2, c.adapters.size(), c.bias, g.splits, worst, worst_aux, worst_t, nans,
+                k.name, c.m, c.n, c.k, c.k2, c.adapters.size(), c.bias, g.cut.pieces, worst, worst_aux, worst_t, nans,
                 guarded ? "" : " GUARD OVERWRITTEN");
     if (pass) return;
     // Where it is wrong tells which part: rows or columns modulo 8, 16, 64.
@@ -556,11 +558,10 @@ int main(int count, char** arguments) {
             g.gamma = address(vectors + kWidest);
             sets.push_back(with_maps(k, g));
         }
-        PeftkGemmParams r = g;
-        r.a = address(parts), r.c = address(out[0]);
+        const PeftkGemmReduceParams r = sum_of(g, address(parts), address(out[0]));
         return median_us([&](int i) {
             launch(k, sets[i % kSets]);
-            if (ours_reduce) matmul_reduce_f32<<<528, 256>>>(r);
+            if (ours_reduce) matmul_reduce_f32<<<(g.m * g.n + 255) / 256, 256>>>(r);
         });
     };
 
@@ -569,14 +570,14 @@ int main(int count, char** arguments) {
         const unsigned k = shape[0], n = shape[1];  // the linear's
         const double flop = 2.0 * kM * k * n * 1e-6;
         PeftkGemmParams g = {};
-        g.splits = 1;
+        g.cut = one_granule(1, 1);
         const auto line = [&](const char* what, float blas_us, const std::vector<Kernel>& kernels) {
             std::printf("%-5s k %4u n %4u  cuBLAS %7.1f us %4.0f", what, k, n, blas_us, flop / blas_us);
             for (const Kernel& kernel : kernels) {
                 PeftkGemmParams own = g;
                 if (kernel.layout == Layout::kTN) choose_splits(kernel, own);
                 const float us = time(kernel, own, kernel.layout == Layout::kTN);
-                std::printf(" | %s%.1f us %.0f x%.2f", kernel.layout == Layout::kTN ? ("sp " + std::to_string(own.splits) + " ").c_str() : "", us, flop / us, blas_us / us);
+                std::printf(" | %s%.1f us %.0f x%.2f", kernel.layout == Layout::kTN ? ("sp " + std::to_string(own.cut.pieces) + " ").c_str() : "", us, flop / us, blas_us / us);
             }
             std::printf("\n");
         };
