@@ -516,7 +516,7 @@ pub trait Backend: Clone + 'static {
         gamma: &Self::Buffer,
     ) -> Result<Self::Buffer>;
     /// (dh, dgamma); dx is dy itself. `h` is present when dgamma is asked for. `sums`: gamma.
-    #[allow(clippy::type_complexity)]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn layer_scale_backward(
         &self,
         rows: usize,

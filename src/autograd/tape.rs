@@ -144,6 +144,9 @@ impl<B: Backend> Saved<B> {
     }
 }
 
+/// An array's handle and how it is made again.
+type Remade<B> = (Weak<<B as Backend>::Buffer>, Rc<Again<B>>);
+
 /// Makes an array again from others.
 pub(crate) type Remake<B> = Box<dyn Fn(&B, &[Array<B>]) -> Result<Array<B>>>;
 
@@ -178,7 +181,7 @@ pub struct Tape<'m, B: Backend> {
     derived: Option<&'m Derived<B>>,
     recompute: Recompute,
     // Arrays that are not kept, by their block; the weak handle keeps its address from being used again.
-    again: RefCell<HashMap<*const (), (Weak<B::Buffer>, Rc<Again<B>>)>>,
+    again: RefCell<HashMap<*const (), Remade<B>>>,
 }
 
 impl<'m, B: Backend> Tape<'m, B> {

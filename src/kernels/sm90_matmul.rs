@@ -234,7 +234,10 @@ mod tests {
                     let mut params = <PeftkGemmParams as bytemuck::Zeroable>::zeroed();
                     (params.m, params.n, params.k) = (m, n, k);
                     let piece = piece_depth(shape.tiles(&params), shape, &params, k, parts);
-                    assert!(piece % TILE_DEPTH == 0 && k.div_ceil(piece) <= MOST_PIECES, "m {m} n {n} k {k}: {piece}");
+                    assert!(
+                        piece.is_multiple_of(TILE_DEPTH) && k.div_ceil(piece) <= MOST_PIECES,
+                        "m {m} n {n} k {k}: {piece}"
+                    );
                 }
             }
         }

@@ -290,6 +290,8 @@ impl<T: Real> Backend for Reference<T> {
     }
 }
 
+// The type is the buffer's.
+#[allow(clippy::ptr_arg)]
 fn add<T: Real>(sum: &mut Vec<T>, more: &Vec<T>) {
     sum.iter_mut().zip(more).for_each(|(sum, &more)| *sum += more);
 }

@@ -147,11 +147,11 @@ impl Vit {
 
     /// Gives each gain its place among the derived values, as [`Vit::derive`] lists them.
     pub(super) fn number_derived(&mut self) {
-        let mut next = usize::from(self.resample.is_some());
+        let first = usize::from(self.resample.is_some());
         let linears = self.blocks.iter_mut().flat_map(|b| [&mut b.qkv, &mut b.output, &mut b.mlp_in, &mut b.mlp_out]);
-        for adapter in linears.flat_map(|linear| &mut linear.adapters).filter(|adapter| adapter.magnitude.is_some()) {
-            adapter.gain_slot = next;
-            next += 1;
+        let adapters = linears.flat_map(|linear| &mut linear.adapters).filter(|adapter| adapter.magnitude.is_some());
+        for (slot, adapter) in (first..).zip(adapters) {
+            adapter.gain_slot = slot;
         }
     }
 
