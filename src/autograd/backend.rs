@@ -4,6 +4,7 @@
 //! kernel is written, on the GPU. Shapes are row-major and given in the arguments; a backend may trust them, the tape has
 //! checked them. A gradient that is not asked for is `None`. Sums run in a fixed order: the same input gives the same bits.
 
+use super::Sums;
 use crate::Result;
 
 /// A linear's sizes: y \[m, n\] = x \[m, k\] W^T, W \[n, k\].
@@ -83,68 +84,6 @@ pub struct LinearBackward<'a, T> {
     pub need_bias: bool,
     /// For each adapter whether dA, dB (and dgain) are asked for.
     pub need_adapter: bool,
-}
-
-/// Images whose share of a gradient is summed on its own, before it is added to the shares of the images before them. A batch may be
-/// walked in micro-batches of any multiple of it: the sums, and so the bits, stay the same.
-pub const GRANULE_IMAGES: usize = 16;
-
-/// Where the gradients of an operation's values go: sums over the images of a pass, granule by granule in the images' order, which
-/// begin with what earlier passes came to. The operation says which place of the list is which value's.
-#[derive(Debug)]
-pub struct Sums<T> {
-    images: usize,
-    list: Vec<Option<SumTo<T>>>,
-}
-
-/// A block for a sum.
-#[derive(Debug)]
-pub struct SumTo<T> {
-    /// Where it goes.
-    pub block: T,
-    /// Whether it is added to what is there, or written over it.
-    pub add: bool,
-}
-
-impl<T> Sums<T> {
-    /// New blocks for all of them; the pass is one granule.
-    pub fn fresh() -> Self {
-        Self { images: 0, list: Vec::new() }
-    }
-
-    /// Those of a pass over `images` images (0: nobody knows, one granule), by place.
-    pub fn new(images: usize, list: Vec<Option<SumTo<T>>>) -> Self {
-        Self { images, list }
-    }
-
-    /// What was given for a place; none: a new block.
-    pub fn take(&mut self, place: usize) -> Option<SumTo<T>> {
-        self.list.get_mut(place).and_then(Option::take)
-    }
-
-    /// A gradient of the whole pass as the sum at a place: added to it, or in its stead.
-    pub fn finish(&mut self, place: usize, made: T, add: impl FnOnce(&mut T, &T)) -> T {
-        match self.take(place) {
-            Some(SumTo { mut block, add: true }) => {
-                add(&mut block, &made);
-                block
-            }
-            _ => made,
-        }
-    }
-
-    /// Rows of a granule, where the pass has `rows`; also of one that the pass does not fill.
-    pub fn granule(&self, rows: usize) -> usize {
-        match rows.checked_div(self.images) {
-            Some(of_image) if of_image * self.images == rows => of_image * GRANULE_IMAGES,
-            _ => rows.max(1),
-        }
-    }
-
-    /// The images of the pass, or 1 where nobody knows.
-    pub fn images(&self) -> usize {
-        self.images.max(1)
-    }
 }
 
 /// What [`Backend::linear_backward`] makes.
@@ -322,6 +261,11 @@ pub trait Backend: Clone + 'static {
     fn bytes(&self, buffer: &Self::Buffer) -> usize;
     /// A copy on the device.
     fn copy(&self, buffer: &Self::Buffer) -> Result<Self::Buffer>;
+    /// Overwrites one of that length with another, in its place.
+    fn assign(&self, to: &mut Self::Buffer, from: &Self::Buffer) -> Result<()> {
+        *to = self.copy(from)?;
+        Ok(())
+    }
     /// The most bytes that buffers held at once so far; 0 where the backend does not count.
     fn peak_bytes(&self) -> u64 {
         0

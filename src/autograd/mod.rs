@@ -4,13 +4,19 @@
 //! [`Tape::saved_by_op`] counts in bytes. The device is a [`Backend`]; nothing above this module asks which.
 
 mod backend;
+mod backward;
 mod counting;
+mod grads;
 mod ops;
+mod saved;
+mod sums;
 mod tape;
 mod tensor;
 
 pub use backend::*;
 pub use counting::{Block as CountedBlock, Counting};
+pub use grads::{Derived, Grads};
 pub use ops::{Activated, AdapterInput, LinearInput};
-pub use tape::{BackwardFn, InputGrads, Needs, Tape, Tensor};
-pub use tensor::{Array, Derived, Grads, Param, ParamId, Params};
+pub use sums::{GRANULE_IMAGES, Needs, SumTo, Sums};
+pub use tape::{BackwardFn, InputGrads, Tape, Tensor};
+pub use tensor::{Array, Param, ParamId, Params};

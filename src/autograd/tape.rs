@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use super::{Array, Backend, Derived, Grads, ParamId, Params, SumTo, Sums};
+use super::saved::{Again, Remade, Remake, Saved};
+use super::{Array, Backend, Derived, Needs, ParamId, Params};
 use crate::config::Recompute;
 use crate::{Error, Result};
 
 /// A value on a tape; `node` is its place there when a gradient flows to it.
 pub struct Tensor<B: Backend> {
-    array: Array<B>,
-    node: Option<usize>,
+    pub(super) array: Array<B>,
+    pub(super) node: Option<usize>,
 }
 
 impl<B: Backend> Clone for Tensor<B> {
@@ -55,53 +56,14 @@ impl<B: Backend> Tensor<B> {
 /// Gradients for an operation's inputs, in their order.
 pub type InputGrads<B> = Vec<Option<Array<B>>>;
 
-/// Which inputs ask for a gradient, and for those that are the model's values what they came to so far.
-pub struct Needs<B: Backend> {
-    asked: Vec<bool>,
-    sums: Vec<Option<SumTo<Array<B>>>>,
-    images: usize,
-}
-
-impl<B: Backend> Needs<B> {
-    /// How many inputs there are.
-    pub fn count(&self) -> usize {
-        self.asked.len()
-    }
-
-    /// Whether any of some inputs asks.
-    pub fn any(&self, mut inputs: impl Iterator<Item = usize>) -> bool {
-        inputs.any(|input| self.asked[input])
-    }
-
-    /// Where the gradients of these inputs go. An operation that asks for it gives back sums that hold what was there.
-    pub fn sums(&mut self, inputs: impl IntoIterator<Item = Option<usize>>) -> Result<Sums<B::Buffer>> {
-        let mut list = Vec::new();
-        for input in inputs {
-            let given = input.and_then(|input| self.sums.get_mut(input)?.take());
-            let given =
-                given.map(|to| Ok::<_, Error>(SumTo { block: to.block.into_buffer()?, add: to.add })).transpose()?;
-            list.push(given);
-        }
-        Ok(Sums::new(self.images, list))
-    }
-}
-
-impl<B: Backend> std::ops::Index<usize> for Needs<B> {
-    type Output = bool;
-
-    fn index(&self, input: usize) -> &bool {
-        &self.asked[input]
-    }
-}
-
 /// An operation's backward pass: parameters, what it saved, dL/doutput, which inputs ask. A plain function with `Copy` parameters cannot hide
 /// a buffer: whatever an operation keeps stands in its `saved` list, where it is counted.
 pub type BackwardFn<B, P> = fn(&B, P, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>;
 
-type BoxedBackward<B> = Box<dyn FnOnce(&B, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>>;
-type Segment<'m, B> = Box<dyn Fn(&Tape<'m, B>, &Tensor<B>) -> Result<Tensor<B>> + 'm>;
+pub(super) type BoxedBackward<B> = Box<dyn FnOnce(&B, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>>;
+pub(super) type Segment<'m, B> = Box<dyn Fn(&Tape<'m, B>, &Tensor<B>) -> Result<Tensor<B>> + 'm>;
 
-enum Kind<'m, B: Backend> {
+pub(super) enum Kind<'m, B: Backend> {
     /// A trained value, or one that follows from trained values and stands for a whole step.
     Leaf(ParamId),
     /// A loss: what it saved is dlogits for dL/dloss = 1.
@@ -114,74 +76,26 @@ enum Kind<'m, B: Backend> {
     Checkpoint(Segment<'m, B>),
 }
 
-struct Node<'m, B: Backend> {
-    op: &'static str,
-    inputs: Vec<Option<usize>>,
-    saved: Vec<Saved<B>>,
-    kind: Kind<'m, B>,
-}
-
-/// What a node keeps of an array: itself, or how it is made again.
-enum Saved<B: Backend> {
-    Kept(Array<B>),
-    Again(Rc<Again<B>>),
-}
-
-impl<B: Backend> Saved<B> {
-    fn get(&self, backend: &B) -> Result<Array<B>> {
-        match self {
-            Self::Kept(array) => Ok(array.clone()),
-            Self::Again(again) => again.get(backend),
-        }
-    }
-
-    /// The arrays behind it.
-    fn kept(&self, to: &mut Vec<Array<B>>) {
-        match self {
-            Self::Kept(array) => to.push(array.clone()),
-            Self::Again(again) => again.sources.iter().for_each(|source| source.kept(to)),
-        }
-    }
-}
-
-/// An array's handle and how it is made again.
-type Remade<B> = (Weak<<B as Backend>::Buffer>, Rc<Again<B>>);
-
-/// Makes an array again from others.
-pub(crate) type Remake<B> = Box<dyn Fn(&B, &[Array<B>]) -> Result<Array<B>>>;
-
-/// An array that is made again when it is first asked for, and then stays until the last node that reads it is gone.
-struct Again<B: Backend> {
-    sources: Vec<Saved<B>>,
-    remake: Remake<B>,
-    made: RefCell<Option<Array<B>>>,
-}
-
-impl<B: Backend> Again<B> {
-    fn get(&self, backend: &B) -> Result<Array<B>> {
-        if let Some(made) = &*self.made.borrow() {
-            return Ok(made.clone());
-        }
-        let sources = self.sources.iter().map(|source| source.get(backend)).collect::<Result<Vec<_>>>()?;
-        let made = (self.remake)(backend, &sources)?;
-        *self.made.borrow_mut() = Some(made.clone());
-        Ok(made)
-    }
+pub(super) struct Node<'m, B: Backend> {
+    pub(super) op: &'static str,
+    pub(super) inputs: Vec<Option<usize>>,
+    pub(super) saved: Vec<Saved<B>>,
+    pub(super) kind: Kind<'m, B>,
 }
 
 /// Records operations on the values of `params`.
 pub struct Tape<'m, B: Backend> {
-    params: &'m Params<B>,
-    nodes: RefCell<Vec<Node<'m, B>>>,
+    pub(super) params: &'m Params<B>,
+    pub(super) nodes: RefCell<Vec<Node<'m, B>>>,
     leaves: RefCell<HashMap<ParamId, usize>>,
     recording: Cell<bool>,
     // Whether a trained value was read, recorded or not: a recomputed segment without one needs no node.
     touched: Cell<bool>,
-    images: usize,
-    derived: Option<&'m Derived<B>>,
+    pub(super) images: usize,
+    pub(super) derived: Option<&'m Derived<B>>,
     recompute: Recompute,
     // Arrays that are not kept, by their block; the weak handle keeps its address from being used again.
-    again: RefCell<HashMap<*const (), Remade<B>>>,
+    pub(super) again: RefCell<HashMap<*const (), Remade<B>>>,
 }
 
 impl<'m, B: Backend> Tape<'m, B> {
@@ -221,7 +135,7 @@ impl<'m, B: Backend> Tape<'m, B> {
             return;
         }
         let sources = sources.into_iter().map(|source| self.saved(source)).collect();
-        let again = Rc::new(Again { sources, remake, made: RefCell::new(None) });
+        let again = Rc::new(Again::new(sources, remake));
         self.again.borrow_mut().insert(array.identity(), (array.downgrade(), again));
     }
 
@@ -368,7 +282,13 @@ impl<'m, B: Backend> Tape<'m, B> {
         Ok(Tensor { array: output.array, node: Some(node) })
     }
 
-    fn push(&self, op: &'static str, inputs: Vec<Option<usize>>, saved: Vec<Array<B>>, kind: Kind<'m, B>) -> usize {
+    pub(super) fn push(
+        &self,
+        op: &'static str,
+        inputs: Vec<Option<usize>>,
+        saved: Vec<Array<B>>,
+        kind: Kind<'m, B>,
+    ) -> usize {
         let saved = saved.into_iter().map(|array| self.saved(array)).collect();
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { op, inputs, saved, kind });
@@ -394,165 +314,4 @@ impl<'m, B: Backend> Tape<'m, B> {
     pub fn saved_bytes(&self) -> usize {
         self.saved_by_op().iter().map(|(_, bytes)| bytes).sum()
     }
-
-    /// Walks back from a loss of one number and adds the trained values' gradients to `grads`.
-    pub fn backward(self, loss: &Tensor<B>, grads: &mut Grads<B>) -> Result<()> {
-        if loss.array.elements() != 1 {
-            return Err(Error::shape("backward", "a loss of one number", loss.shape()));
-        }
-        // A loss knows its gradient; nothing has to be sent to the device for it.
-        let is_loss = |node: usize| self.nodes.borrow().get(node).is_some_and(|node| matches!(node.kind, Kind::Loss));
-        if let Some(node) = loss.node.filter(|&node| is_loss(node)) {
-            self.walk(vec![(node, None)], grads)?;
-            return Ok(());
-        }
-        let one = Array::upload(self.backend(), &[1.0], loss.shape())?;
-        self.backward_with(loss, one, grads)
-    }
-
-    /// Walks back from any value with its gradient dL/dy given, and adds the trained values' gradients to `grads`.
-    pub fn backward_with(self, y: &Tensor<B>, dy: Array<B>, grads: &mut Grads<B>) -> Result<()> {
-        self.backward_with_all(vec![(y, dy)], grads)
-    }
-
-    /// The same from several values.
-    pub fn backward_with_all(self, list: Vec<(&Tensor<B>, Array<B>)>, grads: &mut Grads<B>) -> Result<()> {
-        let mut starts = Vec::new();
-        for (y, dy) in list {
-            if y.shape() != dy.shape() {
-                return Err(Error::shape("backward's gradient", y.shape(), dy.shape()));
-            }
-            starts.push((node_of(y)?, Some(dy)));
-        }
-        self.walk(starts, grads)?;
-        Ok(())
-    }
-
-    /// Walks back from nodes with their gradients (none: a loss's own); returns the gradient of the segment's input, if there is one that asks.
-    fn walk(self, starts: Vec<(usize, Option<Array<B>>)>, grads: &mut Grads<B>) -> Result<Option<Array<B>>> {
-        let (params, images, derived) = (self.params, self.images, self.derived);
-        let mut nodes = self.nodes.into_inner();
-        let backend = params.backend();
-        // From here on only the nodes hold what is made again: it goes with the last of them that reads it.
-        drop(self.again);
-        let get = |saved: Vec<Saved<B>>| saved.iter().map(|saved| saved.get(backend)).collect::<Result<Vec<_>>>();
-        let mut pending: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
-        let (mut input, mut loss) = (None, None);
-        for (node, dy) in starts {
-            match dy {
-                Some(dy) => add_to(&mut pending[node], dy, backend)?,
-                None => loss = Some(node),
-            }
-        }
-        // Popping frees what a node saved as soon as its backward pass is done.
-        while let Some(node) = nodes.pop() {
-            let dy = pending.pop().flatten();
-            if loss == Some(nodes.len()) {
-                let to = node.inputs.first().copied().flatten();
-                if let (Some(to), Some(dlogits)) = (to, node.saved.into_iter().next()) {
-                    let dlogits = dlogits.get(backend)?;
-                    add_to(&mut pending[to], dlogits, backend)?;
-                }
-                continue;
-            }
-            let Some(dy) = dy else { continue };
-            // What the model's values came to so far: an operation that sums goes on from there.
-            let mut ids: Vec<Option<ParamId>> = node.inputs.iter().map(|input| leaf_of(&nodes, (*input)?)).collect();
-            for i in 1..ids.len() {
-                // A value that is read twice by one operation has one sum.
-                if ids[..i].contains(&ids[i]) {
-                    ids[i] = None;
-                }
-            }
-            let mut needs =
-                Needs { asked: node.inputs.iter().map(Option::is_some).collect(), sums: Vec::new(), images };
-            let made = match node.kind {
-                Kind::Leaf(id) => {
-                    grads.accumulate(id, dy)?;
-                    continue;
-                }
-                Kind::Input => {
-                    input = Some(dy);
-                    continue;
-                }
-                Kind::Loss => vec![Some(scaled_loss(backend, &get(node.saved)?, &dy)?)],
-                Kind::Op(run) => {
-                    needs.sums = ids.iter().map(|id| id.and_then(|id| grads.lend(id))).collect();
-                    let saved: Vec<_> = node.saved;
-                    let arrays = saved.iter().map(|saved| saved.get(backend)).collect::<Result<Vec<_>>>()?;
-                    run(backend, &arrays, dy, &mut needs)?
-                }
-                Kind::Checkpoint(segment) => {
-                    let mut tape = Tape::new(params).over_images(images);
-                    tape.derived = derived;
-                    let mut x = Tensor::constant(node.saved[0].get(backend)?);
-                    drop(node.saved);
-                    if needs.asked[0] {
-                        x.node = Some(tape.push("segment input", vec![], vec![], Kind::Input));
-                    }
-                    let y = segment(&tape, &x)?;
-                    let last = node_of(&y)?;
-                    drop(x);
-                    drop(y);
-                    vec![tape.walk(vec![(last, Some(dy))], grads)?]
-                }
-            };
-            if made.len() != node.inputs.len() {
-                return Err(Error::Internal(format!(
-                    "{}: {} gradients for {} inputs",
-                    node.op,
-                    made.len(),
-                    node.inputs.len()
-                )));
-            }
-            let mut lent = needs.sums.into_iter();
-            for ((target, grad), id) in node.inputs.into_iter().zip(made).zip(ids) {
-                let untouched = lent.next().flatten();
-                let Some(target) = target else { continue };
-                let Some(grad) = grad else {
-                    return Err(Error::Internal(format!("{} gave no gradient for an input that needs one", node.op)));
-                };
-                match (id, untouched) {
-                    // The operation did not go on from the sum: it is added here.
-                    (Some(id), Some(sum)) => {
-                        grads.give_back(id, sum);
-                        add_to(&mut pending[target], grad, backend)?;
-                    }
-                    (Some(id), None) if grads.is_lent(id) => grads.put(id, grad),
-                    _ => add_to(&mut pending[target], grad, backend)?,
-                }
-            }
-        }
-        Ok(input)
-    }
-}
-
-/// A value's place on the tape.
-fn node_of<B: Backend>(y: &Tensor<B>) -> Result<usize> {
-    y.node.ok_or_else(|| Error::Internal("backward from a value that nothing trained flows into".into()))
-}
-
-/// The model's value at a place, if one stands there.
-fn leaf_of<B: Backend>(nodes: &[Node<'_, B>], place: usize) -> Option<ParamId> {
-    match nodes.get(place)?.kind {
-        Kind::Leaf(id) => Some(id),
-        _ => None,
-    }
-}
-
-fn add_to<B: Backend>(slot: &mut Option<Array<B>>, grad: Array<B>, backend: &B) -> Result<()> {
-    *slot = Some(match slot.take() {
-        Some(sum) => sum.sum(grad, backend)?,
-        None => grad,
-    });
-    Ok(())
-}
-
-/// dlogits of a loss that something else follows.
-fn scaled_loss<B: Backend>(backend: &B, saved: &[Array<B>], dloss: &Array<B>) -> Result<Array<B>> {
-    let factor = f64::from(dloss.download(backend)?[0]);
-    let dlogits = &saved[0];
-    let mut scaled = backend.copy(dlogits.buffer())?;
-    backend.scale_assign(&mut scaled, factor)?;
-    Array::new(backend, scaled, dlogits.shape())
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Most a count may be: a product of two stays far below overflow, and no run comes near.
 const LARGEST_COUNT: usize = 1_000_000;
 
-/// The largest batch that `--batch-size auto` looks for: larger ones train worse, not faster.
+/// The largest batch that `--batch-size auto` looks for.
 const MOST_AUTO_BATCH: usize = 256;
 
 /// Makes a configuration of `flags` over `file`. `out` stays empty.

@@ -77,6 +77,10 @@ impl Backend for Cpu {
     fn copy(&self, buffer: &Buffer) -> Result<Buffer> {
         Ok(self.pool.holding(buffer))
     }
+    fn assign(&self, to: &mut Buffer, from: &Buffer) -> Result<()> {
+        to.copy_from_slice(from);
+        Ok(())
+    }
     fn add_assign(&self, acc: &mut Buffer, x: &Buffer) -> Result<()> {
         elementwise::add_assign(self, acc, x);
         Ok(())

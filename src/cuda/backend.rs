@@ -72,6 +72,10 @@ impl Backend for Cuda {
         Ok(CudaBuffer::padded(copy, buffer.len))
     }
 
+    fn assign(&self, to: &mut CudaBuffer, from: &CudaBuffer) -> Result<()> {
+        to.data.copy_from(&from.data)
+    }
+
     fn peak_bytes(&self) -> u64 {
         self.device.usage().peak
     }

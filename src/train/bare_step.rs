@@ -70,9 +70,7 @@ impl<B: Backend> BareStep<B> {
         *taken += 1;
         Ok(loss)
     }
-}
 
-impl<B: Backend> BareStep<B> {
     /// The trained values on the host, by name.
     ///
     /// # Errors
@@ -80,6 +78,21 @@ impl<B: Backend> BareStep<B> {
     pub fn trained(&self) -> Result<Vec<(String, Vec<f32>)>> {
         let params = &self.model.params;
         params.trainable().map(|(id, param)| Ok((param.name.clone(), params.download(id)?))).collect()
+    }
+
+    /// Values that are trained, and all of the model's.
+    pub fn values(&self) -> (usize, usize) {
+        (self.model.trainable(), self.model.total())
+    }
+
+    /// Images at once (none: all), and what is computed again.
+    pub fn walk(&self) -> (Option<usize>, Recompute) {
+        (self.options.micro_batch, self.options.recompute)
+    }
+
+    /// Most bytes of the device that were in use at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.model.params.backend().peak_bytes()
     }
 }
 
@@ -132,23 +145,6 @@ impl BareStep<Cpu> {
         let load = load_of(&config, classes);
         let plan = planner::settle(&mut config, room, |config| plan(Counting::new, config, &vit, load), &mut |_| {})?;
         Ok((Self::new(Cpu::new(None)?, &config, size, classes)?, plan))
-    }
-}
-
-impl<B: Backend> BareStep<B> {
-    /// Values that are trained, and all of the model's.
-    pub fn values(&self) -> (usize, usize) {
-        (self.model.trainable(), self.model.total())
-    }
-
-    /// Images at once (none: all), and what is computed again.
-    pub fn walk(&self) -> (Option<usize>, Recompute) {
-        (self.options.micro_batch, self.options.recompute)
-    }
-
-    /// Most bytes of the device that were in use at once.
-    pub fn peak_bytes(&self) -> u64 {
-        self.model.params.backend().peak_bytes()
     }
 }
 

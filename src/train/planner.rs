@@ -9,7 +9,8 @@ use crate::config::{Memory, Recompute, Strategy, TrainConfig};
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
-/// What a process takes on a GPU besides the arena: kernels and what the driver keeps for them. Measured 2 to 6 MiB.
+/// What a process takes on a GPU besides the arena: kernels and what the driver keeps for them. 0.4 to 4 MiB on an H100
+/// (benches/results/gpu-memory-h100.jsonl).
 const OUTSIDE_ARENA: u64 = 8 << 20;
 
 /// What there is to plan for.
@@ -106,16 +107,12 @@ pub fn settle(
     plan: impl Fn(&TrainConfig) -> Result<MemoryPlan>,
     note: &mut dyn FnMut(String),
 ) -> Result<MemoryPlan> {
-    let limit =
-        config.memory_budget.or(room.free).map(|bytes| bytes.saturating_sub(if room.gpu { OUTSIDE_ARENA } else { 0 }));
+    let budget = config.memory_budget.unwrap_or(u64::MAX).min(room.free.unwrap_or(u64::MAX));
+    let limit = (budget < u64::MAX).then(|| budget.saturating_sub(if room.gpu { OUTSIDE_ARENA } else { 0 }));
     if config.batch_auto {
         config.batch_size = largest_batch(config, room, limit, &plan)?;
         config.batch_auto = false;
-        note(format!(
-            "batch size: {} images, the most that fit at once (at most {MOST})",
-            config.batch_size,
-            MOST = MOST_AUTO
-        ));
+        note(format!("batch size: {} images, the most that fit at once", config.batch_size));
         if config.recompute.is_none() {
             (config.micro_batch, config.recompute) = (None, Some(room.walk_of(config.memory, config.strategy).1));
         }
@@ -132,16 +129,22 @@ pub fn settle(
         (_, Some(_)) => room.walks(),
         (None, None) => vec![walk],
     };
-    let mut made = None;
+    let (mut made, mut wanted) = (None, 0);
     for walk in tries {
         let settled = with(config, walk);
         let planned = plan(&settled)?;
-        if limit.is_none_or(|limit| planned.total() <= limit) {
+        wanted = planned.total();
+        if limit.is_none_or(|limit| wanted <= limit) {
             made = Some((settled, planned));
             break;
         }
     }
-    let Some((settled, planned)) = made else { return Err(too_little(config, room, with, plan, limit.unwrap_or(0))?) };
+    let Some((settled, planned)) = made else {
+        let open = TrainConfig { micro_batch: None, recompute: None, ..config.clone() };
+        let leanest = room.walks().pop().unwrap_or((None, Recompute::Blocks));
+        let least = plan(&with(&open, leanest))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
+        return Err(too_little(config, limit.unwrap_or(0), wanted, least));
+    };
     if let Some(images) = settled.micro_batch {
         let again = match settled.recompute.unwrap_or_default() {
             Recompute::Nothing => "nothing is computed twice".to_owned(),
@@ -155,10 +158,7 @@ pub fn settle(
     Ok(planned)
 }
 
-/// The most images that `--batch-size auto` takes.
-const MOST_AUTO: usize = 256;
-
-/// The largest batch that goes through the model at once.
+/// The largest batch that goes through the model at once, `config`'s at most.
 fn largest_batch(
     config: &TrainConfig,
     room: Room,
@@ -177,7 +177,7 @@ fn largest_batch(
         Ok(plan(&settled)?.total() <= limit)
     };
     // The last batch of fewer images than there are is the set itself.
-    let most = MOST_AUTO.min(room.images.max(1).next_multiple_of(GRANULE_IMAGES)) / GRANULE_IMAGES;
+    let most = config.batch_size.min(room.images.max(1).next_multiple_of(GRANULE_IMAGES)) / GRANULE_IMAGES;
     if fits(most)? {
         return Ok((most * GRANULE_IMAGES).min(room.images.max(1)));
     }
@@ -195,26 +195,16 @@ fn largest_batch(
     }
 }
 
-/// Why nothing fits, and what would.
-fn too_little(
-    config: &TrainConfig,
-    room: Room,
-    with: impl Fn(&TrainConfig, Walk) -> TrainConfig,
-    plan: impl Fn(&TrainConfig) -> Result<MemoryPlan>,
-    limit: u64,
-) -> Result<Error> {
-    let Some(leanest) = room.walks().pop() else { return Ok(Error::Internal("no way to walk a batch".into())) };
-    let open = TrainConfig { micro_batch: None, recompute: None, ..config.clone() };
-    let least = plan(&with(&open, leanest))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
-    if config.memory_budget.is_some() {
-        return Ok(Error::input(format!(
+/// Why nothing fits, and what would: `wanted` bytes are more than `limit`, the run takes `least` at least.
+fn too_little(config: &TrainConfig, limit: u64, wanted: u64, least: u64) -> Error {
+    if let Some(budget) = config.memory_budget.filter(|&budget| budget < least) {
+        return Error::input(format!(
             "--memory-budget: {} are too little: the least that this run takes is {}; give --memory-budget {}MiB",
-            mib(config.memory_budget.unwrap_or(0)),
+            mib(budget),
             mib(least),
             least.div_ceil(1 << 20)
-        )));
+        ));
     }
-    let wanted = plan(&with(config, room.walk_of(config.memory, config.strategy)))?.total();
     let mend = if least <= limit {
         format!("give --memory-budget {}MiB, or --memory lean; the least is {}", limit >> 20, mib(least))
     } else {
@@ -223,11 +213,7 @@ fn too_little(
             mib(least)
         )
     };
-    Ok(Error::input(format!(
-        "out of memory: the plan takes {}, {} are free on the GPU: {mend}",
-        mib(wanted),
-        mib(limit)
-    )))
+    Error::input(format!("out of memory: the plan takes {}, {} are there: {mend}", mib(wanted), mib(limit)))
 }
 
 fn words(what: Recompute) -> &'static str {
@@ -300,9 +286,16 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_does_not_reach_beyond_what_is_free() {
+        assert_eq!(settled(Memory::Fast, Some(100_000), Some(4_300), 256).unwrap(), (Some(32), Recompute::Nothing));
+        let error = settled(Memory::Fast, Some(100_000), Some(1_100), 256).unwrap_err().to_string();
+        assert!(error.contains("1092 MiB are there") && error.contains("the least that this run takes"), "{error}");
+    }
+
+    #[test]
     fn auto_takes_the_largest_batch_that_fits_at_once() {
         let batch = |free: u64, images| {
-            let mut config = TrainConfig { batch_auto: true, ..TrainConfig::default() };
+            let mut config = TrainConfig { batch_auto: true, batch_size: 256, ..TrainConfig::default() };
             let room = Room { gpu: true, free: Some(free << 20), images, unit: UNIT };
             settle(&mut config, room, of, &mut |_| {}).map(|_| (config.batch_size, config.micro_batch))
         };

@@ -36,7 +36,7 @@ pub fn forward_backward<B: Backend>(
     // What follows from the values alone is made once, and its gradient flows back once.
     let shared = Tape::new(params);
     let derived = vit.derive(&shared)?;
-    grads.reserve_derived(params.len(), &derived)?;
+    grads.reserve_derived(&derived)?;
     let mut loss = None;
     for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
@@ -57,7 +57,7 @@ pub fn forward_backward<B: Backend>(
         loss = Some(so_far.into_array());
     }
     let _range = profile::range("backward");
-    let reached = derived.with_grads(params.len(), grads);
+    let reached = derived.with_grads(grads);
     if !reached.is_empty() {
         shared.backward_with_all(reached, grads)?;
     }

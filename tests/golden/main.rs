@@ -9,6 +9,7 @@ mod fixtures;
 mod measure;
 mod micro_batches;
 mod names;
+mod walks;
 
 pub(crate) use measure::{data, error, largest, tensor};
 

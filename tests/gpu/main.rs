@@ -19,6 +19,8 @@ mod memory;
 mod names;
 mod precision;
 mod runs;
+#[path = "../golden/walks.rs"]
+mod same_bits;
 mod walks;
 
 /// What the shared runner asks about libclang: no test here needs it.

@@ -26,6 +26,7 @@ mod magnitude_rescale;
 mod manifest;
 mod matmul;
 mod merge;
+mod parts;
 mod pointwise;
 mod tokens;
 
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
         manifest::TESTS,
         bindgen::TESTS,
         matmul::TESTS,
+        parts::TESTS,
         lora_matmul::TESTS,
         lora_gradients::TESTS,
         adapter_pack::TESTS,

@@ -1,10 +1,8 @@
 //! A linear layer with any number of LoRA or DoRA adapters on ranges of its rows, as one operation.
 
+use super::linear_backward::backward;
 use super::{expect, rows_cols};
-use crate::autograd::{
-    Adapter, AdapterDims, Array, Backend, InputGrads, LinearBackward, LinearDims, LinearOutput, Needs, Sums, Tape,
-    Tensor,
-};
+use crate::autograd::{Adapter, AdapterDims, Array, Backend, LinearDims, LinearOutput, Tape, Tensor};
 use crate::config::Recompute;
 use crate::{Error, Result};
 
@@ -60,21 +58,21 @@ impl<B: Backend> LinearInput<'_, B> {
 
 /// What the backward pass needs to know besides arrays: where they stand in the saved list follows from it.
 #[derive(Clone, Copy)]
-struct Plan {
-    dims: LinearDims,
-    adapters: [Option<AdapterPlan>; MOST_ADAPTERS],
-    bias: bool,
-    saves_x: bool,
-    saves_y: bool,
-    activated: bool,
-    residual: bool,
+pub(super) struct Plan {
+    pub(super) dims: LinearDims,
+    pub(super) adapters: [Option<AdapterPlan>; MOST_ADAPTERS],
+    pub(super) bias: bool,
+    pub(super) saves_x: bool,
+    pub(super) saves_y: bool,
+    pub(super) activated: bool,
+    pub(super) residual: bool,
 }
 
 #[derive(Clone, Copy)]
-struct AdapterPlan {
-    dims: AdapterDims,
-    gain: bool,
-    dropped: bool,
+pub(super) struct AdapterPlan {
+    pub(super) dims: AdapterDims,
+    pub(super) gain: bool,
+    pub(super) dropped: bool,
 }
 
 impl<B: Backend> Tape<'_, B> {
@@ -100,10 +98,7 @@ impl<B: Backend> Tape<'_, B> {
         adapters: &[AdapterInput<B>],
         from: Recompute,
     ) -> Result<Tensor<B>> {
-        let dims = check(x.array(), w, bias, adapters)?;
-        let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
-        let made = self.backend().linear(dims, xb, wb, bb, &views(adapters))?;
-        self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None, self.recompute() >= from)
+        self.run_linear(LinearInput::Plain(x), w, bias, adapters, self.recompute() >= from)
     }
 
     /// [`Tape::linear`] of any input.
@@ -114,10 +109,21 @@ impl<B: Backend> Tape<'_, B> {
         bias: Option<&Tensor<B>>,
         adapters: &[AdapterInput<B>],
     ) -> Result<Tensor<B>> {
+        self.run_linear(x, w, bias, adapters, false)
+    }
+
+    fn run_linear(
+        &self,
+        x: LinearInput<'_, B>,
+        w: &Tensor<B>,
+        bias: Option<&Tensor<B>>,
+        adapters: &[AdapterInput<B>],
+        again: bool,
+    ) -> Result<Tensor<B>> {
         let dims = check(x.values(), w, bias, adapters)?;
         let (xb, wb, bb) = (x.values().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
         let made = self.backend().linear(dims, xb, wb, bb, &views(adapters))?;
-        self.record_linear(dims, x, w, bias, adapters, made, None, false)
+        self.record_linear(dims, x, w, bias, adapters, made, None, again)
     }
 
     /// [`Tape::linear`] and GELU in one operation: h and gelu(h). What is kept is [`Tape::linear`]'s, and h by whatever reads gelu(h).
@@ -301,7 +307,7 @@ fn check<B: Backend>(
 }
 
 /// A shape with another last dimension.
-fn with_width(shape: &[usize], width: usize) -> Vec<usize> {
+pub(super) fn with_width(shape: &[usize], width: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     if let Some(last) = shape.last_mut() {
         *last = width;
@@ -337,92 +343,4 @@ fn adapter_view<B: Backend>(adapter: &AdapterInput<B>) -> Adapter<'_, B::Buffer>
         gain: adapter.gain.as_ref().map(|g| g.array().buffer()),
         dropped: adapter.dropped.as_ref().map(|d| d.array().buffer()),
     }
-}
-
-fn backward<B: Backend>(
-    backend: &B,
-    plan: Plan,
-    saved: &[Array<B>],
-    dy: Array<B>,
-    needs: &mut Needs<B>,
-) -> Result<InputGrads<B>> {
-    // The saved list is read in the order in which `linear` wrote it.
-    let mut list = saved.iter();
-    let mut next = || list.next().ok_or_else(|| Error::Internal("linear: the saved list is short".into()));
-    let w = next()?;
-    let bias = if plan.bias { Some(next()?) } else { None };
-    let x = if plan.saves_x { Some(next()?) } else { None };
-    let y = if plan.saves_y { Some(next()?) } else { None };
-    let pre = if plan.activated { Some(next()?) } else { None };
-    let gamma = if plan.residual { Some(next()?) } else { None };
-    let (mut adapters, mut t, mut z) = (Vec::new(), Vec::new(), Vec::new());
-    for adapter in plan.adapters.iter().flatten() {
-        let (a, b) = (next()?.buffer(), next()?.buffer());
-        t.push(next()?.buffer());
-        let gain = if adapter.gain { Some(next()?.buffer()) } else { None };
-        let dropped = if adapter.dropped { Some(next()?.buffer()) } else { None };
-        z.push(if adapter.dropped && adapter.gain { Some(next()?.buffer()) } else { None });
-        adapters.push(Adapter { dims: adapter.dims, a, b, gain, dropped });
-    }
-    let first_adapter_input = if plan.bias { 3 } else { 2 };
-    let last_adapter_input = needs.count() - usize::from(plan.residual);
-    let LinearDims { m, k, n } = plan.dims;
-    // What reaches the residual is dL/dy itself; the linear's own gradient is behind LayerScale.
-    let residual = gamma.is_some().then(|| dy.clone());
-    let dy = match gamma {
-        Some(gamma) => {
-            let (dh, _) =
-                backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false), Sums::fresh())?;
-            let dh = dh.ok_or_else(|| Error::Internal("layer_scale gave no gradient".into()))?;
-            Array::new(backend, dh, dy.shape())?
-        }
-        None => dy,
-    };
-    let args = LinearBackward {
-        dims: plan.dims,
-        x: x.map(Array::buffer),
-        w: w.buffer(),
-        bias: bias.map(Array::buffer),
-        y: y.map(Array::buffer),
-        adapters,
-        t,
-        z,
-        dy: dy.buffer(),
-        // drop(x)'s gradient comes with x's: it is asked for where x's is.
-        need_x: needs[0],
-        need_w: needs[1],
-        need_bias: plan.bias && needs[2],
-        need_adapter: needs.any(first_adapter_input..last_adapter_input),
-    };
-    // W, bias, then A, B and gain of each adapter.
-    let mut places = vec![Some(1), plan.bias.then_some(2)];
-    let mut at = first_adapter_input;
-    for adapter in plan.adapters.iter().flatten() {
-        places.extend([Some(at), Some(at + 1), adapter.gain.then_some(at + 2)]);
-        at += 2 + usize::from(adapter.gain) + usize::from(adapter.dropped);
-    }
-    let sums = needs.sums(places)?;
-    let made = match pre {
-        Some(pre) => backend.linear_backward_gelu(args, pre.buffer(), sums)?,
-        None => backend.linear_backward(args, sums)?,
-    };
-
-    let x_shape = with_width(dy.shape(), k);
-    let wrap = |buffer: Option<B::Buffer>, shape: &[usize]| buffer.map(|b| Array::new(backend, b, shape)).transpose();
-    let mut grads = vec![wrap(made.x, &x_shape)?, wrap(made.w, &[n, k])?];
-    if plan.bias {
-        grads.push(wrap(made.bias, &[n])?);
-    }
-    for (adapter, made) in plan.adapters.iter().flatten().zip(made.adapters) {
-        let AdapterDims { rows, rank, .. } = adapter.dims;
-        grads.extend([wrap(made.a, &[rank, k])?, wrap(made.b, &[rows, rank])?]);
-        if adapter.gain {
-            grads.push(wrap(made.gain, &[rows])?);
-        }
-        if adapter.dropped {
-            grads.push(wrap(made.dropped, &x_shape)?);
-        }
-    }
-    grads.extend(residual.map(Some));
-    Ok(grads)
 }

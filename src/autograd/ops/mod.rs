@@ -3,6 +3,7 @@
 mod attention;
 mod dora;
 mod linear;
+mod linear_backward;
 mod loss;
 mod norm;
 mod pointwise;
