@@ -96,7 +96,9 @@ fn check_weight_gradient(m: usize, n: usize, sizes: (usize, usize), dtype: DType
 
 fn weight_gradients() {
     for (sizes, (m, n)) in SIZES.into_iter().zip([(384, 128), (1152, 384), (5, 7), (16, 384), (130, 33), (200, 64)]) {
-        DTYPES.map(|dtype| check_weight_gradient(m, n, sizes, dtype));
+        for dtype in DTYPES {
+            check_weight_gradient(m, n, sizes, dtype);
+        }
     }
 }
 
@@ -186,12 +188,16 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
 
 fn other_sums() {
     for (sizes, cols) in SIZES.into_iter().zip([33, 384, 1, 768, 130, 72]) {
-        DTYPES.map(|dtype| check_other_sums(cols, sizes, dtype));
+        for dtype in DTYPES {
+            check_other_sums(cols, sizes, dtype);
+        }
     }
 }
 
 fn sanitize() {
     check_weight_gradient(24, 40, (80, 201), DType::Bf16);
-    DTYPES.map(|dtype| check_weight_gradient(9, 7, (32, 71), dtype));
-    DTYPES.map(|dtype| check_other_sums(17, (48, 115), dtype));
+    for dtype in DTYPES {
+        check_weight_gradient(9, 7, (32, 71), dtype);
+        check_other_sums(17, (48, 115), dtype);
+    }
 }
