@@ -177,8 +177,8 @@ pub struct Asymmetric {
 pub struct AdamWItem<'a, T> {
     /// The value, updated.
     pub value: &'a mut T,
-    /// Its gradient.
-    pub grad: &'a T,
+    /// Its gradient; what clipping leaves of it, or what it was.
+    pub grad: &'a mut T,
     /// First moment, updated.
     pub m: &'a mut T,
     /// Second moment, updated.
@@ -203,21 +203,22 @@ pub struct Crop<'a> {
 }
 
 /// Images on their way into a model.
-#[derive(Clone, Debug)]
-pub enum Images<'a> {
+pub enum Images<'a, B: Backend> {
     /// u8 \[batch, size, size, 3\].
     Squares(&'a [u8]),
     /// What a device makes squares of by itself.
     Crops(Vec<Crop<'a>>),
+    /// Squares on the device, from [`Backend::stage_images`].
+    Staged(&'a B::Buffer),
 }
 
-impl<'a> From<&'a [u8]> for Images<'a> {
+impl<'a, B: Backend> From<&'a [u8]> for Images<'a, B> {
     fn from(squares: &'a [u8]) -> Self {
         Self::Squares(squares)
     }
 }
 
-impl<'a> From<&'a Vec<u8>> for Images<'a> {
+impl<'a, B: Backend> From<&'a Vec<u8>> for Images<'a, B> {
     fn from(squares: &'a Vec<u8>) -> Self {
         Self::Squares(squares)
     }
@@ -232,6 +233,8 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 pub trait Backend: Clone + 'static {
     /// Numbers on the device.
     type Buffer: 'static;
+    /// Work that can be queued again as a whole; `()` where there is no such thing.
+    type Recording: 'static;
 
     /// Copies host values there.
     fn upload(&self, values: &[f32]) -> Result<Self::Buffer>;
@@ -274,6 +277,25 @@ pub trait Backend: Clone + 'static {
     fn live_bytes(&self) -> u64 {
         0
     }
+    /// Whether [`Backend::record`] records: then what a pass reads of a batch is staged first, outside of what is recorded.
+    fn records(&self) -> bool {
+        false
+    }
+    /// Does `work`, and records what it queues where that can be queued again. `work` may read nothing from the host and wait for nothing,
+    /// and must give back every block that it takes.
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Self::Recording>> {
+        work()?;
+        Ok(None)
+    }
+    /// Queues recorded work again, with the values that its blocks hold now; false, and nothing is queued, where blocks that it took then are
+    /// in use.
+    fn replay(&self, _recording: &Self::Recording) -> Result<bool> {
+        Ok(false)
+    }
+    /// Where a block lies: recorded work goes to the same places. 0 where nothing is recorded.
+    fn place(&self, _buffer: &Self::Buffer) -> u64 {
+        0
+    }
     /// acc += x.
     fn add_assign(&self, acc: &mut Self::Buffer, x: &Self::Buffer) -> Result<()>;
     /// x *= factor.
@@ -295,6 +317,32 @@ pub trait Backend: Clone + 'static {
     /// [`Backend::patches`] of squares that the device makes from crops.
     fn crop_patches(&self, crops: &[Crop<'_>], _size: usize, _patch: usize) -> Result<Self::Buffer> {
         Err(crate::Error::Internal(format!("{} crops for a device that takes finished squares", crops.len())))
+    }
+    /// Brings images to squares of `size` on the device, over those in `to` where it is as large; for devices that record.
+    fn stage_images(&self, _images: &Images<'_, Self>, _size: usize, _to: &mut Option<Self::Buffer>) -> Result<()> {
+        Err(crate::Error::Internal("images are staged for a device that records nothing".into()))
+    }
+    /// [`Backend::patches`] of staged images.
+    fn staged_patches(&self, _s: &Self::Buffer, batch: usize, _size: usize, _patch: usize) -> Result<Self::Buffer> {
+        Err(crate::Error::Internal(format!("{batch} staged images on a device that records nothing")))
+    }
+    /// Class indices \[rows\] on the device, as [`Backend::cross_entropy`] reads them, over those in `to` where it is as large.
+    fn stage_labels(&self, labels: &[usize], to: &mut Option<Self::Buffer>) -> Result<()> {
+        // Exact up to 2^24 classes.
+        let labels: Vec<f32> = labels.iter().map(|&label| label as f32).collect();
+        self.stage(&labels, to)
+    }
+    /// Numbers on the device, over those in `to` where it is as large.
+    fn stage(&self, values: &[f32], to: &mut Option<Self::Buffer>) -> Result<()> {
+        match to {
+            Some(to) if self.len(to) == values.len() => self.write(to, values),
+            _ => {
+                // What was there goes first.
+                *to = None;
+                *to = Some(self.upload(values)?);
+                Ok(())
+            }
+        }
     }
 
     /// y = x W^T + bias, adapters included: on an adapter's rows, with xd = drop(x),
@@ -513,23 +561,23 @@ pub trait Backend: Clone + 'static {
     /// dx \[batch * tokens, width\] of the pooling; zero for registers.
     fn pool_backward(&self, dims: TokenDims, with_mean: bool, dy: &Self::Buffer) -> Result<Self::Buffer>;
 
-    /// Softmax cross-entropy with label smoothing, summed over the rows of logits \[labels.len(), classes\] and divided by `denominator`:
-    /// (loss \[1\], dlogits). `sums`: the loss, its rows one after the other.
+    /// Softmax cross-entropy with label smoothing, summed over the rows of logits \[rows, classes\] and divided by `denominator`:
+    /// (loss \[1\], dlogits). `labels` \[rows\] from [`Backend::stage_labels`]. `sums`: the loss, its rows one after the other.
     fn cross_entropy(
         &self,
         classes: usize,
         logits: &Self::Buffer,
-        labels: &[usize],
+        labels: &Self::Buffer,
         smoothing: f64,
         denominator: f64,
         sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
-    /// Binary cross-entropy of sigmoids, summed over all entries and divided by `denominator`: (loss \[1\], dlogits).
-    /// `sums`: the loss.
+    /// Binary cross-entropy of sigmoids against targets of the logits' shape, summed over all entries and divided by `denominator`:
+    /// (loss \[1\], dlogits). `sums`: the loss.
     fn binary_cross_entropy(
         &self,
         logits: &Self::Buffer,
-        targets: &[f32],
+        targets: &Self::Buffer,
         denominator: f64,
         sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
@@ -550,6 +598,20 @@ pub trait Backend: Clone + 'static {
             self.adamw(step, item.value, item.grad, item.m, item.v)?;
         }
         Ok(())
+    }
+    /// One AdamW step of several values, their gradients multiplied by min(1, most / (norm + 1e-6)) first where there is a `most`, as
+    /// torch's clip_grad_norm_ does. Returns their norm; where it is not finite, nothing changes.
+    fn adamw_clipped(&self, step: AdamW, items: &mut [AdamWItem<'_, Self::Buffer>], most: Option<f64>) -> Result<f64> {
+        let norm = self.sum_squares_all(&items.iter().map(|item| &*item.grad).collect::<Vec<_>>())?.sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let factor = most.map_or(1.0, |most| most / (norm + 1e-6));
+        if factor < 1.0 {
+            items.iter_mut().try_for_each(|item| self.scale_assign(item.grad, factor))?;
+        }
+        self.adamw_all(step, items)?;
+        Ok(norm)
     }
 }
 

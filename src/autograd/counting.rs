@@ -57,6 +57,7 @@ impl Counting {
 
 impl Backend for Counting {
     type Buffer = Block;
+    type Recording = ();
 
     fn upload(&self, values: &[f32]) -> Result<Block> {
         Ok(self.block(values.len()))
@@ -323,7 +324,7 @@ impl Backend for Counting {
         &self,
         _classes: usize,
         logits: &Block,
-        _labels: &[usize],
+        _labels: &Block,
         _smoothing: f64,
         _denominator: f64,
         mut sums: Sums<Block>,
@@ -334,7 +335,7 @@ impl Backend for Counting {
     fn binary_cross_entropy(
         &self,
         logits: &Block,
-        _targets: &[f32],
+        _targets: &Block,
         _denominator: f64,
         mut sums: Sums<Block>,
     ) -> Result<(Block, Block)> {

@@ -20,6 +20,11 @@ impl<B: Backend> Derived<B> {
         self.list.get(slot).map(|tensor| (tensor.array(), tensor.needs_grad()))
     }
 
+    /// Tells where each lies.
+    pub(crate) fn places(&self, backend: &B, tell: &mut impl FnMut(u64)) {
+        self.list.iter().for_each(|tensor| tell(backend.place(tensor.array().buffer())));
+    }
+
     /// Those that a gradient reached, with it.
     pub fn with_grads(&self, grads: &Grads<B>) -> Vec<(&Tensor<B>, Array<B>)> {
         let of = |(slot, tensor)| Some((tensor, grads.get(ParamId::derived(grads.params, slot))?.clone()));
@@ -150,6 +155,42 @@ impl<B: Backend> Grads<B> {
         *self.slot(id) = Slot::Sum(sum);
     }
 
+    /// Tells where each lies and what is there.
+    pub(crate) fn places(&self, tell: &mut impl FnMut(u64)) {
+        for slot in &self.list {
+            match slot {
+                Slot::Empty | Slot::Lent => tell(0),
+                Slot::Old(block) => tell(self.backend.place(block.buffer())),
+                Slot::Sum(block) => tell(!self.backend.place(block.buffer())),
+            }
+        }
+    }
+
+    /// Which values a gradient reached.
+    pub(crate) fn reached(&self) -> Vec<bool> {
+        self.list.iter().map(|slot| matches!(slot, Slot::Sum(_))).collect()
+    }
+
+    /// Gradients reached these values in work that was queued without the tape.
+    pub(crate) fn mark_reached(&mut self, reached: &[bool]) {
+        for (slot, _) in self.list.iter_mut().zip(reached).filter(|(_, reached)| **reached) {
+            *slot = match std::mem::replace(slot, Slot::Empty) {
+                Slot::Old(block) => Slot::Sum(block),
+                other => other,
+            };
+        }
+    }
+
+    /// Those of the model's own values that are there, in their order, for writing.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = Result<(ParamId, &mut B::Buffer)>> {
+        let Self { backend, params, list } = self;
+        let sums = list[..*params].iter_mut().enumerate();
+        sums.filter_map(move |(index, slot)| match slot {
+            Slot::Sum(grad) => Some(own(backend, grad).map(|buffer| (ParamId(index), buffer))),
+            _ => None,
+        })
+    }
+
     /// The gradient of a value, if any reached it.
     pub fn get(&self, id: ParamId) -> Option<&Array<B>> {
         match self.list.get(id.0) {
@@ -172,14 +213,18 @@ impl<B: Backend> Grads<B> {
 
     /// Multiplies all by a factor.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
-        for slot in &mut self.list[..self.params] {
-            let Slot::Sum(grad) = slot else { continue };
-            if grad.buffer_mut().is_none() {
-                *grad = Array::new(&self.backend, self.backend.copy(grad.buffer())?, grad.shape())?;
-            }
-            let buffer = grad.buffer_mut().ok_or_else(|| Error::Internal("a gradient is shared".into()))?;
-            self.backend.scale_assign(buffer, factor)?;
+        let backend = self.backend.clone();
+        for grad in self.iter_mut() {
+            backend.scale_assign(grad?.1, factor)?;
         }
         Ok(())
     }
+}
+
+/// An array's block for writing; what something else shares is copied first.
+fn own<'a, B: Backend>(backend: &B, array: &'a mut Array<B>) -> Result<&'a mut B::Buffer> {
+    if array.buffer_mut().is_none() {
+        *array = Array::new(backend, backend.copy(array.buffer())?, array.shape())?;
+    }
+    array.buffer_mut().ok_or_else(|| Error::Internal("a gradient is shared".into()))
 }

@@ -16,6 +16,7 @@ mod tensor;
 pub use backend::*;
 pub use counting::{Block as CountedBlock, Counting};
 pub use grads::{Derived, Grads};
+pub(crate) use ops::check_labels;
 pub use ops::{Activated, AdapterInput, LinearInput};
 pub use sums::{GRANULE_IMAGES, Needs, SumTo, Sums};
 pub use tape::{BackwardFn, InputGrads, Tape, Tensor};

@@ -4,7 +4,7 @@
 pub(super) fn cross_entropy(
     classes: usize,
     logits: &[f32],
-    labels: &[usize],
+    labels: &[f32],
     smoothing: f64,
     denominator: f64,
     rows: usize,
@@ -12,6 +12,7 @@ pub(super) fn cross_entropy(
     let mut losses = vec![0.0; labels.len().div_ceil(rows)];
     let mut dlogits = Vec::with_capacity(logits.len());
     for (row, (logits, &label)) in logits.chunks_exact(classes).zip(labels).enumerate() {
+        let label = label as usize;
         let loss: &mut f64 = &mut losses[row / rows];
         let max = f64::from(super::math::largest(logits));
         let log_sum = max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln();

@@ -58,6 +58,7 @@ impl Cpu {
 
 impl Backend for Cpu {
     type Buffer = Buffer;
+    type Recording = ();
 
     fn upload(&self, values: &[f32]) -> Result<Buffer> {
         Ok(self.pool.holding(values))
@@ -266,7 +267,7 @@ impl Backend for Cpu {
         &self,
         classes: usize,
         logits: &Buffer,
-        labels: &[usize],
+        labels: &Buffer,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<Buffer>,
@@ -278,7 +279,7 @@ impl Backend for Cpu {
     fn binary_cross_entropy(
         &self,
         logits: &Buffer,
-        targets: &[f32],
+        targets: &Buffer,
         denominator: f64,
         mut sums: Sums<Buffer>,
     ) -> Result<(Buffer, Buffer)> {

@@ -2,12 +2,13 @@
 
 use super::buffer::OperandCopy;
 use super::linear::{self, After, Forward};
+use super::optimizer::trained;
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{
-    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, Sums, TokenDims,
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LinearBackward, LinearDims,
+    LinearGrads, LinearOutput, Sums, TokenDims,
 };
-use crate::gpu::{Buf, DType};
+use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
 use crate::kernels::{
     attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
@@ -22,6 +23,7 @@ const DROPOUT_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Backend for Cuda {
     type Buffer = CudaBuffer;
+    type Recording = Recording;
 
     fn upload(&self, values: &[f32]) -> Result<CudaBuffer> {
         Ok(CudaBuffer::new(Buf::from_f32(&self.device, values, DType::F32)?))
@@ -84,6 +86,22 @@ impl Backend for Cuda {
         self.device.usage().in_use
     }
 
+    fn records(&self) -> bool {
+        self.device.records()
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Recording>> {
+        self.device.record(work)
+    }
+
+    fn replay(&self, recording: &Recording) -> Result<bool> {
+        self.device.replay(recording)
+    }
+
+    fn place(&self, buffer: &CudaBuffer) -> u64 {
+        buffer.place()
+    }
+
     fn add_assign(&self, acc: &mut CudaBuffer, x: &CudaBuffer) -> Result<()> {
         pointwise::add_assign(&self.device, x.len, &mut acc.data, &x.data)
     }
@@ -110,6 +128,24 @@ impl Backend for Cuda {
 
     fn crop_patches(&self, crops: &[Crop<'_>], size: usize, patch: usize) -> Result<CudaBuffer> {
         self.patches_of_crops(crops, size, patch)
+    }
+
+    fn stage_images(&self, images: &Images<'_, Self>, size: usize, to: &mut Option<CudaBuffer>) -> Result<()> {
+        self.stage_squares(images, size, to)
+    }
+
+    fn staged_patches(&self, squares: &CudaBuffer, batch: usize, size: usize, patch: usize) -> Result<CudaBuffer> {
+        self.patches_on_device(&squares.data, batch, size, patch)
+    }
+
+    fn stage_labels(&self, labels: &[usize], to: &mut Option<CudaBuffer>) -> Result<()> {
+        // The tape has checked them against the number of classes.
+        let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+        if to.as_ref().is_none_or(|to| to.len != labels.len()) {
+            *to = None;
+            *to = Some(CudaBuffer::new(self.buf(DType::I32, labels.len())?));
+        }
+        to.as_mut().map_or(Ok(()), |to| to.data.write(&labels))
     }
 
     fn linear(
@@ -481,22 +517,19 @@ impl Backend for Cuda {
         &self,
         classes: usize,
         logits: &CudaBuffer,
-        labels: &[usize],
+        labels: &CudaBuffer,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<CudaBuffer>,
     ) -> Result<(CudaBuffer, CudaBuffer)> {
-        // The tape has checked them against the number of classes.
-        let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
-        let labels = Buf::from_slice(&self.device, &labels, DType::I32)?;
         let mut add = false;
         let [mut loss] = self.sum_blocks(&mut sums, [(0, 1)], &mut add)?;
         let mut dlogits = self.buf(DType::F32, logits.len)?;
         loss::cross_entropy(
             &self.device,
-            loss::LogitDims::whole(labels.len(), classes),
+            loss::LogitDims::whole(labels.len, classes),
             &logits.data,
-            &labels,
+            &labels.data,
             smoothing,
             denominator,
             &mut loss,
@@ -509,11 +542,10 @@ impl Backend for Cuda {
     fn binary_cross_entropy(
         &self,
         logits: &CudaBuffer,
-        targets: &[f32],
+        targets: &CudaBuffer,
         denominator: f64,
         mut sums: Sums<CudaBuffer>,
     ) -> Result<(CudaBuffer, CudaBuffer)> {
-        let targets = Buf::from_f32(&self.device, targets, DType::F32)?;
         let mut add = false;
         let [mut loss] = self.sum_blocks(&mut sums, [(0, 1)], &mut add)?;
         let mut dlogits = self.buf(DType::F32, logits.len)?;
@@ -521,7 +553,7 @@ impl Backend for Cuda {
             &self.device,
             loss::LogitDims::whole(sums.images(), logits.len / sums.images()),
             &logits.data,
-            &targets,
+            &targets.data,
             denominator,
             &mut loss,
             &mut dlogits,
@@ -538,11 +570,18 @@ impl Backend for Cuda {
         m: &mut CudaBuffer,
         v: &mut CudaBuffer,
     ) -> Result<()> {
-        self.run_adamw(step, &mut [AdamWItem { value, grad, m, v, weight_decay: step.weight_decay }])
+        // The kernel only reads the gradient, which the items of several values hold for writing.
+        let shadow = self.shadow_of(value);
+        self.run_adamw(step, &[trained(value, grad, m, v, shadow.as_deref(), step.weight_decay)], None)?;
+        if shadow.is_none() { self.refresh_operand(value) } else { Ok(()) }
     }
 
     fn adamw_all(&self, step: AdamW, items: &mut [AdamWItem<'_, CudaBuffer>]) -> Result<()> {
-        self.run_adamw(step, items)
+        self.adamw_items(step, items, None).map(drop)
+    }
+
+    fn adamw_clipped(&self, step: AdamW, items: &mut [AdamWItem<'_, CudaBuffer>], most: Option<f64>) -> Result<f64> {
+        self.adamw_items(step, items, Some(most))
     }
 }
 

@@ -43,6 +43,12 @@ impl CudaBuffer {
         self.data.len() / rows
     }
 
+    /// One number of the places of the block and of its copy.
+    pub(super) fn place(&self) -> u64 {
+        let copy = self.operand.borrow().as_ref().map_or(0, |operand| operand.buf.address());
+        self.data.address() ^ copy.rotate_left(32)
+    }
+
     /// Bytes of the block and of its copy.
     pub(super) fn bytes(&self) -> usize {
         self.data.bytes() + self.operand.borrow().as_ref().map_or(0, |operand| operand.buf.bytes())

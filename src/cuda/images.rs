@@ -1,7 +1,7 @@
 //! From images on the host to normalised patches on the GPU.
 
 use super::{Cuda, CudaBuffer};
-use crate::autograd::Crop;
+use crate::autograd::{Crop, Images};
 use crate::geometry::CropBox;
 use crate::gpu::{Buf, DType};
 use crate::kernels::augment::{self, AugmentImage, ENTRY_BYTES, augment, scratch_len};
@@ -28,32 +28,66 @@ impl Cuda {
         self.patches_on_device(&squares, batch, size, patch)
     }
 
-    /// Crops of any images to patches: the images pass through a fixed block, as many at a time as fit.
+    /// Crops of any images to patches.
     pub(super) fn patches_of_crops(&self, crops: &[Crop<'_>], size: usize, patch: usize) -> Result<CudaBuffer> {
-        let batch = crops.len();
-        let square = size * size * 3;
-        let mut squares = self.buf(DType::U8, batch * square)?;
-        {
-            let mut staging = self.buf(DType::U8, STAGING_BYTES)?;
-            let mut scratch = self.buf(DType::I32, SCRATCH_WORDS)?;
-            let mut entries = self.buf(DType::U8, batch * ENTRY_BYTES)?;
-            let mut made = self.buf(DType::U8, batch * square)?;
-            let mut first = 0;
-            while first < batch {
-                let (images, pixels) = pack(&crops[first..], size)?;
-                let mut table = augment::table(&images)?;
-                table.resize(batch * ENTRY_BYTES, 0);
-                staging.write_prefix(&pixels)?;
-                entries.write(&table)?;
-                augment(&self.device, &staging, &entries, images.len(), size, &mut scratch, &mut made)?;
-                squares.copy_range(first * square, &made, images.len() * square)?;
-                first += images.len();
-            }
-        }
-        self.patches_on_device(&squares, batch, size, patch)
+        let mut squares = self.buf(DType::U8, crops.len() * size * size * 3)?;
+        self.squares_of_crops(crops, size, &mut squares)?;
+        self.patches_on_device(&squares, crops.len(), size, patch)
     }
 
-    fn patches_on_device(&self, squares: &Buf, batch: usize, size: usize, patch: usize) -> Result<CudaBuffer> {
+    /// Crops of any images to squares: the images pass through a fixed block, as many at a time as fit.
+    fn squares_of_crops(&self, crops: &[Crop<'_>], size: usize, squares: &mut Buf) -> Result<()> {
+        let batch = crops.len();
+        let square = size * size * 3;
+        let mut staging = self.buf(DType::U8, STAGING_BYTES)?;
+        let mut scratch = self.buf(DType::I32, SCRATCH_WORDS)?;
+        let mut entries = self.buf(DType::U8, batch * ENTRY_BYTES)?;
+        let mut made = self.buf(DType::U8, batch * square)?;
+        let mut first = 0;
+        while first < batch {
+            let (images, pixels) = pack(&crops[first..], size)?;
+            let mut table = augment::table(&images)?;
+            table.resize(batch * ENTRY_BYTES, 0);
+            staging.write_prefix(&pixels)?;
+            entries.write(&table)?;
+            augment(&self.device, &staging, &entries, images.len(), size, &mut scratch, &mut made)?;
+            squares.copy_range(first * square, &made, images.len() * square)?;
+            first += images.len();
+        }
+        Ok(())
+    }
+
+    /// Images to squares in `to`, which is made where it is not there or of another length.
+    pub(super) fn stage_squares(
+        &self,
+        images: &Images<'_, Self>,
+        size: usize,
+        to: &mut Option<CudaBuffer>,
+    ) -> Result<()> {
+        let bytes = match images {
+            Images::Squares(squares) => squares.len(),
+            Images::Crops(crops) => crops.len() * size * size * 3,
+            Images::Staged(_) => return Err(Error::Internal("staged images are staged".into())),
+        };
+        if to.as_ref().is_none_or(|to| to.len != bytes) {
+            *to = None;
+            *to = Some(CudaBuffer::new(self.buf(DType::U8, bytes)?));
+        }
+        let Some(to) = to else { return Ok(()) };
+        match images {
+            Images::Squares(squares) => to.data.write(squares),
+            Images::Crops(crops) => self.squares_of_crops(crops, size, &mut to.data),
+            Images::Staged(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn patches_on_device(
+        &self,
+        squares: &Buf,
+        batch: usize,
+        size: usize,
+        patch: usize,
+    ) -> Result<CudaBuffer> {
         let (rows, cols) = (batch * (size / patch).pow(2), 3 * patch * patch);
         let stride = tokens::patches_ld(patch, self.activations);
         let mut out = self.activation(rows * stride)?;

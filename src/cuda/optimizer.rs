@@ -9,41 +9,58 @@ use crate::gpu::{Buf, DType};
 use crate::kernels::adamw::{self, AdamWTable, GRAD_NORM_LEN, Trained};
 
 impl Cuda {
-    /// One step of every item in one launch, which also writes the copies that products read; padded ones are made anew after it.
-    pub(super) fn run_adamw(&self, step: AdamW, items: &mut [AdamWItem<'_, CudaBuffer>]) -> Result<()> {
-        if items.is_empty() {
-            return Ok(());
-        }
-        let shadows: Vec<Option<Rc<Buf>>> = items
-            .iter()
-            .map(|item| {
-                let copy = item.value.operand.borrow();
-                copy.as_ref().filter(|copy| copy.buf.len() == item.value.len).map(|copy| copy.buf.clone())
-            })
-            .collect();
+    /// One step of every item in one launch, which also writes the copies that products read; padded ones are made anew after it. With
+    /// `clip` the gradients' norm is found first, without waiting for it: their factor is applied, and a norm that is not finite keeps
+    /// everything as it was. Returns that norm.
+    pub(super) fn adamw_items(
+        &self,
+        step: AdamW,
+        items: &mut [AdamWItem<'_, CudaBuffer>],
+        clip: Option<Option<f64>>,
+    ) -> Result<f64> {
+        let shadows: Vec<_> = items.iter().map(|item| self.shadow_of(item.value)).collect();
         let list: Vec<_> = items
             .iter()
             .zip(&shadows)
-            .map(|(item, shadow)| Trained {
-                value: &item.value.data,
-                grad: &item.grad.data,
-                m: &item.m.data,
-                v: &item.v.data,
-                shadow: shadow.as_deref(),
-                length: item.value.len,
-                weight_decay: item.weight_decay,
-            })
+            .map(|(item, shadow)| trained(item.value, item.grad, item.m, item.v, shadow.as_deref(), item.weight_decay))
             .collect();
-        let table = AdamWTable::new(&self.device, &list)?;
-        let hyper = Buf::from_f32(&self.device, &adamw::hyper(step), DType::F32)?;
-        adamw::adamw_multi(&self.device, &table, &hyper, None)?;
+        let norm = self.run_adamw(step, &list, clip)?;
         drop(list);
         for (item, shadow) in items.iter().zip(shadows) {
             if shadow.is_none() {
                 self.refresh_operand(item.value)?;
             }
         }
-        Ok(())
+        norm.map_or(Ok(0.0), |norm| Ok(f64::from(adamw::read_grad_norm(&norm.to_f32()?)?.sum_squares).sqrt()))
+    }
+
+    /// The launches; with `clip` the norm is in what is returned.
+    pub(super) fn run_adamw(
+        &self,
+        step: AdamW,
+        list: &[Trained<'_>],
+        clip: Option<Option<f64>>,
+    ) -> Result<Option<Buf>> {
+        if list.is_empty() {
+            return Ok(None);
+        }
+        let table = AdamWTable::new(&self.device, list)?;
+        let hyper = Buf::from_f32(&self.device, &adamw::hyper(step), DType::F32)?;
+        let norm = match clip {
+            Some(most) => {
+                let mut norm = self.buf(DType::F32, GRAD_NORM_LEN)?;
+                adamw::grad_norm(&self.device, &table, most.unwrap_or(0.0), &mut norm)?;
+                Some(norm)
+            }
+            None => None,
+        };
+        adamw::adamw_multi(&self.device, &table, &hyper, norm.as_ref())?;
+        Ok(norm)
+    }
+
+    /// A value's copy that the optimiser can write, if it has one without padding.
+    pub(super) fn shadow_of(&self, value: &CudaBuffer) -> Option<Rc<Buf>> {
+        value.operand.borrow().as_ref().filter(|copy| copy.buf.len() == value.len).map(|copy| copy.buf.clone())
     }
 
     /// The sum of squares over several f32 buffers, in a fixed order.
@@ -51,22 +68,24 @@ impl Cuda {
         if list.is_empty() {
             return Ok(0.0);
         }
-        let list: Vec<_> = list
-            .iter()
-            .map(|buffer| Trained {
-                value: &buffer.data,
-                grad: &buffer.data,
-                m: &buffer.data,
-                v: &buffer.data,
-                shadow: None,
-                length: buffer.len,
-                weight_decay: 0.0,
-            })
-            .collect();
+        let list: Vec<_> = list.iter().map(|buffer| trained(buffer, buffer, buffer, buffer, None, 0.0)).collect();
         let table = AdamWTable::new(&self.device, &list)?;
         let mut result = self.buf(DType::F32, GRAD_NORM_LEN)?;
         adamw::grad_norm(&self.device, &table, 0.0, &mut result)?;
         let norm = adamw::read_grad_norm(&result.to_f32()?)?;
         Ok(f64::from(norm.sum_squares))
     }
+}
+
+/// One line of the table.
+pub(super) fn trained<'a>(
+    value: &'a CudaBuffer,
+    grad: &'a CudaBuffer,
+    m: &'a CudaBuffer,
+    v: &'a CudaBuffer,
+    shadow: Option<&'a Buf>,
+    weight_decay: f64,
+) -> Trained<'a> {
+    let (value, length) = (&value.data, value.len);
+    Trained { value, grad: &grad.data, m: &m.data, v: &v.data, shadow, length, weight_decay }
 }

@@ -58,6 +58,11 @@ impl Arena {
         self.free.insert(start, length);
     }
 
+    /// Free ranges by first byte: length.
+    pub(super) fn free(&self) -> &BTreeMap<u64, u64> {
+        &self.free
+    }
+
     /// Bytes in use now.
     pub(super) fn in_use(&self) -> u64 {
         self.in_use

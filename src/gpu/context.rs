@@ -1,6 +1,7 @@
 //! One GPU, its memory, and the stream that all of this crate's work on it goes through.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
@@ -8,6 +9,7 @@ use cudarc::driver::{CudaContext, CudaStream, result, sys};
 use super::arena::Arena;
 use super::guard::{self, Guard};
 use super::module::{Arch, Function};
+use super::upload::Staged;
 use super::{DeviceInfo, error, probe};
 use crate::{Error, Result};
 
@@ -36,11 +38,10 @@ pub(super) struct Real {
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
     /// What copies to the device may still be reading.
-    staged: Arc<Mutex<Vec<Vec<u8>>>>,
+    staged: Arc<Mutex<Staged>>,
+    /// Whether what is queued is being recorded.
+    pub(super) recording: Arc<AtomicBool>,
 }
-
-/// A copy to the device of more bytes than this is waited for; the bytes of a smaller one are kept until the next wait.
-const LARGE_COPY: usize = 1 << 20;
 
 /// Where blocks come from.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ impl Device {
             info,
             arch,
             multiprocessors,
-            real: Some(Real { context, stream, staged: Arc::default() }),
+            real: Some(Real { context, stream, staged: Arc::default(), recording: Arc::default() }),
             memory: Mutex::new(Memory::Single(Usage::default())),
             guard: guard::from_environment(),
             functions: Mutex::default(),
@@ -335,29 +336,15 @@ impl Real {
     pub(super) fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(|e| error::device("use the device on this thread", e))
     }
-}
 
-impl Real {
-    /// Queues a copy to the device. A driver may read pageable memory after the call has returned, so the bytes are kept, or waited for.
-    pub(super) fn copy_in(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        self.bind()?;
-        let failed = |e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e);
-        if bytes.len() > LARGE_COPY {
-            // SAFETY: the caller says where the bytes fit; they are read before this returns.
-            unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) }.map_err(failed)?;
-            return self.wait();
-        }
-        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        staged.push(bytes.to_vec());
-        let kept = staged.last().map_or(&[][..], |kept| kept);
-        // SAFETY: the caller says where the bytes fit; the copy of them stays where it is until the next wait.
-        unsafe { result::memcpy_htod_async(address, kept, self.stream.cu_stream()) }.map_err(failed)
+    pub(super) fn staged(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for all queued work.
     pub(super) fn wait(&self) -> Result<()> {
         self.stream.synchronize().map_err(|e| error::device("finish the queued work", e))?;
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.staged().forget();
         Ok(())
     }
 }

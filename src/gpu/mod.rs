@@ -12,11 +12,14 @@ mod guard;
 mod module;
 mod probe;
 pub mod profile;
+mod recording;
 mod tensor_map;
+mod upload;
 
 pub use buffer::Buf;
 pub use context::{Device, Usage};
 pub use dtype::DType;
 pub use module::{Arch, Function, Grid, Module};
 pub use probe::{DeviceInfo, Probe, probe};
+pub use recording::Recording;
 pub use tensor_map::{MatrixMap, TensorMapWords};

@@ -6,14 +6,15 @@ use super::real::Real;
 pub fn cross_entropy<T: Real>(
     classes: usize,
     logits: &[T],
-    labels: &[usize],
+    labels: &[T],
     smoothing: f64,
     denominator: f64,
 ) -> (T, Vec<T>) {
     let denominator = T::from_f64(denominator);
     let mut loss = T::ZERO;
     let mut dlogits = Vec::with_capacity(logits.len());
-    for (logits, &label) in logits.chunks_exact(classes).zip(labels) {
+    for (logits, label) in logits.chunks_exact(classes).zip(labels) {
+        let label = label.to_f64() as usize;
         let max = logits.iter().fold(logits[0], |max, &logit| max.max(logit));
         let log_sum = max + logits.iter().map(|&logit| (logit - max).exp()).sum::<T>().ln();
         for (class, &logit) in logits.iter().enumerate() {
@@ -27,12 +28,11 @@ pub fn cross_entropy<T: Real>(
 }
 
 /// Binary cross-entropy of sigmoids: max(x, 0) - x target + ln(1 + exp(-|x|)) for each entry.
-pub fn binary_cross_entropy<T: Real>(logits: &[T], targets: &[f32], denominator: f64) -> (T, Vec<T>) {
+pub fn binary_cross_entropy<T: Real>(logits: &[T], targets: &[T], denominator: f64) -> (T, Vec<T>) {
     let denominator = T::from_f64(denominator);
     let mut loss = T::ZERO;
     let mut dlogits = Vec::with_capacity(logits.len());
     for (&x, &target) in logits.iter().zip(targets) {
-        let target = T::from_f64(f64::from(target));
         loss += x.max(T::ZERO) - x * target + (-x.abs()).exp().ln_1p();
         dlogits.push((T::ONE / (T::ONE + (-x).exp()) - target) / denominator);
     }

@@ -48,6 +48,7 @@ impl<T: Real> Reference<T> {
 
 impl<T: Real> Backend for Reference<T> {
     type Buffer = Vec<T>;
+    type Recording = ();
 
     fn upload(&self, values: &[f32]) -> Result<Vec<T>> {
         Ok(values.iter().map(|&value| T::from_f64(f64::from(value))).collect())
@@ -266,7 +267,7 @@ impl<T: Real> Backend for Reference<T> {
         &self,
         classes: usize,
         logits: &Vec<T>,
-        labels: &[usize],
+        labels: &Vec<T>,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<Vec<T>>,
@@ -277,7 +278,7 @@ impl<T: Real> Backend for Reference<T> {
     fn binary_cross_entropy(
         &self,
         logits: &Vec<T>,
-        targets: &[f32],
+        targets: &Vec<T>,
         denominator: f64,
         mut sums: Sums<Vec<T>>,
     ) -> Result<(Vec<T>, Vec<T>)> {

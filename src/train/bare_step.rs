@@ -5,10 +5,11 @@ use rand_chacha::ChaCha8Rng;
 
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
+use super::passes::Passes;
 use super::plan::{Load, plan};
 use super::planner::{self, Room};
 use super::report::MemoryPlan;
-use super::step::{StepOptions, forward_backward};
+use super::step::StepOptions;
 use crate::Result;
 use crate::autograd::{Backend, Counting, Grads};
 use crate::config::{Precision, Recompute, Task, TrainConfig};
@@ -30,6 +31,7 @@ pub struct BareStep<B: Backend> {
     optimizer: Optimizer<B>,
     grads: Grads<B>,
     options: StepOptions,
+    passes: Passes<B>,
     batches: Vec<Batch>,
     taken: usize,
 }
@@ -54,7 +56,7 @@ impl<B: Backend> BareStep<B> {
         };
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
-        Ok(Self { model, optimizer, grads, options, batches, taken: 0 })
+        Ok(Self { model, optimizer, grads, options, passes: Passes::new(options), batches, taken: 0 })
     }
 
     /// One step, as a run takes it: upload, forward, backward, AdamW. Returns the loss.
@@ -62,13 +64,14 @@ impl<B: Backend> BareStep<B> {
     /// # Errors
     /// As in training.
     pub fn run(&mut self) -> Result<f64> {
-        let Self { model, optimizer, grads, options, batches, taken } = self;
+        let Self { model, optimizer, grads, passes, batches, taken, .. } = self;
         let batch = &batches[*taken % batches.len()];
         grads.restart();
-        let loss = forward_backward(&model.vit, &model.params, batch, *options, *taken as u64, grads)?;
+        passes.run(&model.vit, &model.params, batch, *taken as u64, grads)?;
         optimizer.step(&mut model.params, grads, LR)?;
         *taken += 1;
-        Ok(loss)
+        // Read at the end: the optimiser is queued behind the passes without a wait.
+        passes.loss(&model.params)
     }
 
     /// The trained values on the host, by name.
@@ -88,6 +91,11 @@ impl<B: Backend> BareStep<B> {
     /// Images at once (none: all), and what is computed again.
     pub fn walk(&self) -> (Option<usize>, Recompute) {
         (self.options.micro_batch, self.options.recompute)
+    }
+
+    /// Passes so far that were replayed from a recording.
+    pub fn replayed(&self) -> u64 {
+        self.passes.replayed()
     }
 
     /// Most bytes of the device that were in use at once.

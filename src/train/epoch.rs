@@ -7,7 +7,7 @@ use super::evaluate::{Evaluation, evaluate};
 use super::interrupt;
 use super::log::{Line, RunLog, StepLine, ValLine};
 use super::run::Run;
-use super::step::{StepOptions, forward_backward};
+use super::step::StepOptions;
 use super::ui::Ui;
 use crate::autograd::Backend;
 use crate::gpu::profile;
@@ -77,13 +77,18 @@ impl<B: Backend> Run<'_, B> {
             let count = batch.indices.len();
             self.grads.restart();
             let seed = step_seed(self.config.seed, progress.step);
-            let loss =
-                forward_backward(&self.model.vit, &self.model.params, &batch, self.options, seed, &mut self.grads)?;
+            self.passes.run(&self.model.vit, &self.model.params, &batch, seed, &mut self.grads)?;
+            let lr = progress.schedule.lr(progress.step as usize);
+            // The optimiser is queued behind the passes without a wait for the loss, which then comes first among what can be wrong.
+            let updated = self.optimizer.step(&mut self.model.params, &mut self.grads, lr);
+            let loss = match &updated {
+                Ok(_) | Err(Error::NonFinite(_)) => self.passes.loss(&self.model.params)?,
+                Err(_) => 0.0,
+            };
             if !loss.is_finite() {
                 return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
             }
-            let lr = progress.schedule.lr(progress.step as usize);
-            if let Err(error) = self.optimizer.step(&mut self.model.params, &mut self.grads, lr) {
+            if let Err(error) = updated {
                 return Err(match error {
                     Error::NonFinite(what) => self.diverged(&what),
                     other => other,

@@ -15,6 +15,7 @@ pub mod loaded;
 pub mod log;
 pub mod model;
 pub mod optimizer;
+pub mod passes;
 mod place;
 pub mod plan;
 pub mod planner;

@@ -63,18 +63,6 @@ impl<B: Backend> Optimizer<B> {
     /// is an error before anything changes.
     pub fn step(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<f64> {
         let _range = profile::range("optimiser");
-        let norm = grads.norm()?;
-        if !norm.is_finite() {
-            return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step + 1)));
-        }
-        if let Some(most) = self.hyper.grad_clip {
-            // torch's clip_grad_norm_: a factor of at most 1, with 1e-6 against a division by zero.
-            let factor = most / (norm + 1e-6);
-            if factor < 1.0 {
-                grads.scale(factor)?;
-            }
-        }
-        self.step += 1;
         let backend = params.backend().clone();
         let step = AdamW {
             lr,
@@ -82,27 +70,37 @@ impl<B: Backend> Optimizer<B> {
             beta2: self.hyper.beta2,
             eps: self.hyper.eps,
             weight_decay: self.hyper.weight_decay,
-            step: self.step,
+            step: self.step + 1,
         };
         let shared = || Error::Internal("a trained value is still in use while it is updated".into());
         let mut items = Vec::with_capacity(self.moments.len());
-        let mut moments = self.moments.iter_mut().peekable();
-        for (id, param) in params.iter_mut() {
-            let Some((_, moments)) = moments.next_if(|(own, _)| **own == id) else { continue };
-            // A value that took no part (no gradient) stays as it is, as torch leaves it.
-            let Some(grad) = grads.get(id) else { continue };
+        let mut moments = self.moments.iter_mut();
+        let mut values = params.iter_mut();
+        // A value that took no part (no gradient) stays as it is, as torch leaves it.
+        for grad in grads.iter_mut() {
+            let (id, grad) = grad?;
+            // Both are in the values' order, and go on from the one before.
+            let (Some((_, moments)), Some((_, param))) =
+                (moments.find(|(own, _)| **own == id), values.find(|(own, _)| *own == id))
+            else {
+                return Err(Error::Internal("a gradient of a value that is not trained".into()));
+            };
             let decayed = !self.hyper.decay_matrices_only
                 || (param.value.shape().len() > 1 && !param.name.starts_with("embeddings.position"))
                     && !param.name.ends_with("tokens");
             items.push(AdamWItem {
                 value: param.value.buffer_mut().ok_or_else(shared)?,
-                grad: grad.buffer(),
+                grad,
                 m: moments.m.buffer_mut().ok_or_else(shared)?,
                 v: moments.v.buffer_mut().ok_or_else(shared)?,
                 weight_decay: if decayed { self.hyper.weight_decay } else { 0.0 },
             });
         }
-        backend.adamw_all(step, &mut items)?;
+        let norm = backend.adamw_clipped(step, &mut items, self.hyper.grad_clip)?;
+        if !norm.is_finite() {
+            return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step + 1)));
+        }
+        self.step += 1;
         Ok(norm)
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer};
+use super::passes::Passes;
 use super::report::MemoryPlan;
-use super::step::{StepOptions, evaluate_batch, forward_backward, pixels};
+use super::step::{StepOptions, evaluate_batch, pixels};
 use crate::Result;
 use crate::autograd::{Backend, Grads, Tape};
 use crate::config::{AdapterInit, Recompute, Task, TrainConfig};
@@ -62,6 +63,7 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
     let mut model = empty_model(&backend, &config, vit, load)?;
     let mut optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
     let mut grads = Grads::with_blocks(&model.params)?;
+    let mut passes = Passes::new(options);
     // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
     let sizes = [images, if train > images { images } else { 0 }, train % images];
     let most = config.batch_size.min(val);
@@ -70,7 +72,7 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
         for images in sizes.into_iter().filter(|&images| images > 0) {
             let batch = batch(&backend, images);
             grads.restart();
-            forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads)?;
+            passes.run(&model.vit, &model.params, &batch, 0, &mut grads)?;
             optimizer.step(&mut model.params, &mut grads, 0.0)?;
         }
         for images in val_sizes.into_iter().filter(|&images| images > 0) {
@@ -78,7 +80,8 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
         }
     }
 
-    let named = held + moments + trained + saved.values().sum::<usize>() as u64;
+    let staged = passes.staged_bytes(&backend) as u64;
+    let named = held + moments + trained + staged + saved.values().sum::<usize>() as u64;
     let peak = backend.peak_bytes();
     let mut parts = vec![
         ("frozen weights".to_owned(), held - trained),
@@ -87,6 +90,9 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
         ("gradients".to_owned(), trained),
     ];
     parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
+    if staged > 0 {
+        parts.push(("images and labels".to_owned(), staged));
+    }
     parts.push(("passing through".to_owned(), peak.saturating_sub(named)));
     Ok(MemoryPlan { parts })
 }

@@ -12,6 +12,7 @@ use super::features::{self, Batches};
 use super::log::{EndLine, Line, RunLine, RunLog};
 use super::model::{Model, head_width};
 use super::optimizer::{Hyper, Optimizer};
+use super::passes::Passes;
 use super::place::Place;
 use super::plan::{Load, plan};
 use super::planner::{self, Room};
@@ -193,6 +194,7 @@ impl Prepared<'_> {
         };
         let optimizer = Optimizer::new(&model.params, hyper)?;
         let grads = Grads::with_blocks(&model.params)?;
+        let passes = Passes::new(options);
         Run {
             config,
             dir,
@@ -201,6 +203,7 @@ impl Prepared<'_> {
             model,
             optimizer,
             grads,
+            passes,
             train,
             val,
             options,
@@ -225,6 +228,7 @@ pub(super) struct Run<'a, B: Backend> {
     pub(super) model: Model<B>,
     pub(super) optimizer: Optimizer<B>,
     pub(super) grads: Grads<B>,
+    pub(super) passes: Passes<B>,
     pub(super) train: Batches,
     pub(super) val: Option<Batches>,
     pub(super) options: StepOptions,

@@ -1,10 +1,12 @@
 //! One optimiser step's gradients: the batch walked in micro-batches, exactly.
 
+use std::ops::Range;
+
 use super::features;
-use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, Tape, Tensor};
+use super::passes::Passes;
+use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, SumTo, Tape, Tensor, check_labels};
 use crate::config::{Recompute, Task};
 use crate::data::Batch;
-use crate::gpu::profile;
 use crate::vit::{Mode, Vit};
 use crate::{Error, Result};
 
@@ -21,8 +23,14 @@ pub struct StepOptions {
     pub recompute: Recompute,
 }
 
-/// The batch's mean loss, its gradients added to `grads`. Every micro-batch's loss is divided by the whole batch's count, so that their gradients add
-/// up to the batch's own: there is no BatchNorm, nothing else couples images.
+impl StepOptions {
+    /// Images at once in a batch of `count`.
+    pub(super) fn micro(&self, count: usize) -> usize {
+        self.micro_batch.unwrap_or(count).clamp(1, count.max(1))
+    }
+}
+
+/// The batch's mean loss, its gradients added to `grads`: [`Passes::run`] once.
 pub fn forward_backward<B: Backend>(
     vit: &Vit,
     params: &Params<B>,
@@ -31,40 +39,9 @@ pub fn forward_backward<B: Backend>(
     dropout_seed: u64,
     grads: &mut Grads<B>,
 ) -> Result<f64> {
-    let count = batch.indices.len();
-    let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
-    // What follows from the values alone is made once, and its gradient flows back once.
-    let shared = Tape::new(params);
-    let derived = vit.derive(&shared)?;
-    grads.reserve_derived(&derived)?;
-    let mut loss = None;
-    for first in (0..count).step_by(micro) {
-        let images = first..(first + micro).min(count);
-        let mode = Mode {
-            dropout_seed: Some(dropout_seed),
-            first_image: first,
-            images: images.len(),
-            checkpointing: options.recompute == Recompute::Blocks,
-        };
-        let tape = Tape::new(params).over_images(images.len()).with_derived(&derived).recomputing(options.recompute);
-        let so_far = {
-            let _range = profile::range("forward");
-            let logits = features::logits(vit, &tape, batch, &images, mode)?;
-            loss_of(&tape, &logits, batch, images, options, loss.take())?
-        };
-        let _range = profile::range("backward");
-        tape.backward(&so_far, grads)?;
-        loss = Some(so_far.into_array());
-    }
-    let _range = profile::range("backward");
-    let reached = derived.with_grads(grads);
-    if !reached.is_empty() {
-        shared.backward_with_all(reached, grads)?;
-    }
-    match loss {
-        Some(loss) => Ok(f64::from(loss.download(params.backend())?[0])),
-        None => Ok(0.0),
-    }
+    let mut passes = Passes::new(options);
+    passes.run(vit, params, batch, dropout_seed, grads)?;
+    passes.loss(params)
 }
 
 /// Logits of a batch without gradients, walked in parts of `micro` images: \[images * classes\] on the host, and the summed loss times the batch's count.
@@ -75,14 +52,16 @@ pub fn evaluate_batch<B: Backend>(
     options: StepOptions,
 ) -> Result<(Vec<f32>, f64)> {
     let count = batch.indices.len();
-    let micro = options.micro_batch.unwrap_or(count).clamp(1, count.max(1));
+    let micro = options.micro(count);
     let (mut all, mut loss) = (Vec::new(), 0.0);
     let derived = vit.derive(&Tape::inference(params))?;
     for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
         let tape = Tape::inference(params).over_images(images.len()).with_derived(&derived);
         let logits = features::logits(vit, &tape, batch, &images, Mode::default())?;
-        let part = loss_of(&tape, &logits, batch, images, options, None)?;
+        let mut labels = None;
+        stage_labels(params.backend(), batch, &images, options.task, classes_of(&logits), &mut labels)?;
+        let part = loss_of(&tape, &logits, &staged(labels)?, count, options, None)?;
         loss += f64::from(part.array().download(params.backend())?[0]);
         all.extend(logits.array().download(params.backend())?);
     }
@@ -90,7 +69,7 @@ pub fn evaluate_batch<B: Backend>(
 }
 
 /// A part of a batch: squares, or what a device makes them of.
-pub(super) fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> Images<'a> {
+pub(super) fn pixels<'a, B: Backend>(batch: &'a Batch, images: &Range<usize>) -> Images<'a, B> {
     if let Some(sources) = &batch.sources {
         let crops = images.clone().map(|index| {
             let (image, part) = (&sources.images[index], &sources.boxes[index]);
@@ -108,26 +87,54 @@ pub(super) fn pixels<'a>(batch: &'a Batch, images: &std::ops::Range<usize>) -> I
     Images::Squares(&batch.images[images.start * bytes..images.end * bytes])
 }
 
-fn loss_of<B: Backend>(
-    tape: &Tape<'_, B>,
-    logits: &Tensor<B>,
+/// The labels of a part of a batch on the device, as [`loss_of`] reads them.
+pub(super) fn stage_labels<B: Backend>(
+    backend: &B,
     batch: &Batch,
-    images: std::ops::Range<usize>,
-    options: StepOptions,
-    before: Option<Array<B>>,
-) -> Result<Tensor<B>> {
-    let count = batch.indices.len();
-    match options.task {
+    images: &Range<usize>,
+    task: Task,
+    classes: usize,
+    to: &mut Option<B::Buffer>,
+) -> Result<()> {
+    match task {
         Task::Multiclass => {
-            tape.cross_entropy(logits, &batch.labels[images], options.label_smoothing, count as f64, before)
+            let labels = &batch.labels[images.clone()];
+            check_labels(labels, classes)?;
+            backend.stage_labels(labels, to)
         }
         Task::Multilabel => {
-            let classes = batch.targets.len() / count.max(1);
-            if logits.shape().last() != Some(&classes) {
-                return Err(Error::shape("multi-label targets", logits.shape(), classes));
+            let own = batch.targets.len() / batch.indices.len().max(1);
+            if own != classes {
+                return Err(Error::shape("multi-label targets", classes, own));
             }
-            let targets = &batch.targets[images.start * classes..images.end * classes];
-            tape.binary_cross_entropy(logits, targets, (count * classes) as f64, before)
+            backend.stage(&batch.targets[images.start * classes..images.end * classes], to)
+        }
+    }
+}
+
+/// What was staged, where it had to be.
+pub(super) fn staged<T>(block: Option<T>) -> Result<T> {
+    block.ok_or_else(|| Error::Internal("nothing was staged".into()))
+}
+
+/// Classes, of logits.
+pub(super) fn classes_of<B: Backend>(logits: &Tensor<B>) -> usize {
+    logits.shape().last().copied().unwrap_or(0)
+}
+
+/// The loss of a part of a batch of `count` images: its share of the whole batch's mean, added to what `to` says.
+pub(super) fn loss_of<B: Backend>(
+    tape: &Tape<'_, B>,
+    logits: &Tensor<B>,
+    labels: &B::Buffer,
+    count: usize,
+    options: StepOptions,
+    to: Option<SumTo<Array<B>>>,
+) -> Result<Tensor<B>> {
+    match options.task {
+        Task::Multiclass => tape.cross_entropy_of_staged(logits, labels, options.label_smoothing, count as f64, to),
+        Task::Multilabel => {
+            tape.binary_cross_entropy_of_staged(logits, labels, (count * classes_of(logits)) as f64, to)
         }
     }
 }

@@ -46,7 +46,7 @@ impl Vit {
     pub fn embed<'i, B: Backend>(
         &self,
         tape: &Tape<'_, B>,
-        images: impl Into<Images<'i>>,
+        images: impl Into<Images<'i, B>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
@@ -57,6 +57,12 @@ impl Vit {
             }
             Images::Crops(crops) if crops.len() == batch => {
                 tape.backend().crop_patches(&crops, size, self.config.patch)?
+            }
+            Images::Staged(squares) if tape.backend().len(squares) == batch * size * size * 3 => {
+                tape.backend().staged_patches(squares, batch, size, self.config.patch)?
+            }
+            Images::Staged(squares) => {
+                return Err(Error::shape("staged images", [batch, size, size, 3], tape.backend().len(squares)));
             }
             Images::Squares(squares) => return Err(Error::shape("images", [batch, size, size, 3], squares.len())),
             Images::Crops(crops) => return Err(Error::shape("crops", batch, crops.len())),
@@ -107,7 +113,7 @@ impl Vit {
     pub fn features<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
-        images: impl Into<Images<'i>>,
+        images: impl Into<Images<'i, B>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
@@ -120,7 +126,7 @@ impl Vit {
     pub fn pooled<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
-        images: impl Into<Images<'i>>,
+        images: impl Into<Images<'i, B>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
@@ -137,7 +143,7 @@ impl Vit {
     pub fn logits<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
-        images: impl Into<Images<'i>>,
+        images: impl Into<Images<'i, B>>,
         batch: usize,
         mode: Mode,
     ) -> Result<Tensor<B>> {
@@ -166,6 +172,11 @@ impl Vit {
             list.extend(adapter.gain(tape, &tape.param(linear.weight))?);
         }
         Ok(Derived::new(list))
+    }
+
+    /// Whether a pass with a seed for them draws dropout masks.
+    pub fn drops_out(&self) -> bool {
+        self.adapters().any(|(_, adapter)| adapter.dropout > 0.0)
     }
 
     /// All adapters, by block and place.

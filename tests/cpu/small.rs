@@ -83,8 +83,10 @@ case!(Dora { dims: AdapterDims, k: usize, w: Vec<f32>, a: Vec<f32>, b: Vec<f32>,
 
 case!(Loss { classes: usize, labels: Vec<usize>, smoothing: f64, logits: Vec<f32>, targets: Vec<f32> }, |c, b, up| {
     let logits = up(&c.logits)?;
-    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &c.labels, c.smoothing, 3.5, Sums::fresh())?;
-    let (binary, dbinary) = b.binary_cross_entropy(&logits, &c.targets, 2.5, Sums::fresh())?;
+    let (mut labels, targets) = (None, up(&c.targets)?);
+    b.stage_labels(&c.labels, &mut labels)?;
+    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &labels.unwrap(), c.smoothing, 3.5, Sums::fresh())?;
+    let (binary, dbinary) = b.binary_cross_entropy(&logits, &targets, 2.5, Sums::fresh())?;
     Ok(numbered([loss, dlogits, binary, dbinary]))
 });
 

@@ -164,18 +164,18 @@ fn losses_and_their_gradients() {
     let bytes = read("losses.safetensors");
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (logits, shape) = tensor(&file, "logits");
-    let labels: Vec<usize> = tensor(&file, "labels").0.iter().map(|&x| x as usize).collect();
+    let labels: Vec<f32> = tensor(&file, "labels").0.iter().map(|&x| x as f32).collect();
     let hot: Vec<f32> = tensor(&file, "hot").0.iter().map(|&x| x as f32).collect();
+    let rows = labels.len() as f64;
     let narrow: Vec<f32> = logits.iter().map(|&x| x as f32).collect();
     let backend = cpu();
     let buffer = backend.upload(&narrow).unwrap();
+    let (labels, targets) = (backend.upload(&labels).unwrap(), backend.upload(&hot).unwrap());
     for name in ["ce", "ce_smooth", "bce"] {
         let (loss, grad) = match name {
-            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, 0.0, labels.len() as f64, Sums::fresh()).unwrap(),
-            "ce_smooth" => {
-                backend.cross_entropy(shape[1], &buffer, &labels, 0.1, labels.len() as f64, Sums::fresh()).unwrap()
-            }
-            _ => backend.binary_cross_entropy(&buffer, &hot, hot.len() as f64, Sums::fresh()).unwrap(),
+            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, 0.0, rows, Sums::fresh()).unwrap(),
+            "ce_smooth" => backend.cross_entropy(shape[1], &buffer, &labels, 0.1, rows, Sums::fresh()).unwrap(),
+            _ => backend.binary_cross_entropy(&buffer, &targets, hot.len() as f64, Sums::fresh()).unwrap(),
         };
         let wrong = error(&backend.download(&loss).unwrap(), &tensor(&file, &format!("{name}.loss")).0, 0.0);
         assert!(wrong < 1e-6, "{name}: loss {wrong:.2e}");

@@ -1,7 +1,7 @@
 //! A batch gives the same bits on a GPU however it is walked, as tests/golden/micro_batches.rs has it on the CPU; and the memory of every
 //! mode is what was planned.
 
-use peftk::config::{AdapterSettings, Memory, Precision, Strategy, TrainConfig};
+use peftk::config::{AdapterSettings, Memory, Precision, Recompute, Strategy, TrainConfig};
 use peftk::cuda::Cuda;
 use peftk::gpu::{Arch, Device};
 use peftk::train::bare_step::BareStep;
@@ -10,6 +10,7 @@ use crate::harness::{Needs, Test, on_every_arch};
 
 pub const TESTS: &[Test] = &[
     Test { name: "walks::every_walk_gives_the_same_bits", needs: Needs::Gpu, run: same_bits },
+    Test { name: "walks::recorded_passes_give_the_same_bits", needs: Needs::Gpu, run: recorded },
     Test { name: "walks::every_mode_is_planned", needs: Needs::Gpu, run: modes },
 ];
 
@@ -20,8 +21,9 @@ fn adapted(targets: &[&str], rank: usize, dropout: f64, dora_norm_grad: bool) ->
 
 const ALL: [&str; 6] = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"];
 
-fn same_bits() {
-    let cases = [
+/// Strategies and adapters of every kind.
+fn cases() -> [(&'static str, Strategy, Option<AdapterSettings>); 7] {
+    [
         ("full", Strategy::Full, None),
         ("freeze", Strategy::Freeze, None),
         ("lora", Strategy::Lora, adapted(&["q_proj", "v_proj"], 8, 0.0, false)),
@@ -29,10 +31,13 @@ fn same_bits() {
         ("lora, rank 40", Strategy::Lora, adapted(&ALL, 40, 0.0, false)),
         ("dora", Strategy::Dora, adapted(&["q_proj", "v_proj"], 8, 0.0, false)),
         ("dora, all, norm-grad", Strategy::Dora, adapted(&ALL, 16, 0.0, true)),
-    ];
+    ]
+}
+
+fn same_bits() {
     on_every_arch(|device| {
         for ((name, strategy, adapter), precision) in
-            cases.iter().flat_map(|case| [Precision::Bf16, Precision::F32].map(|precision| (case, precision)))
+            cases().iter().flat_map(|case| [Precision::Bf16, Precision::F32].map(|precision| (case, precision)))
         {
             let what = format!("{} {precision:?} {name}", device.arch());
             crate::same_bits::same_bits(&what, |micro_batch, recompute| {
@@ -49,6 +54,38 @@ fn same_bits() {
                 let losses: Vec<f64> = (0..3).map(|_| step.run().unwrap()).collect();
                 (losses, step.trained().unwrap())
             });
+        }
+    });
+}
+
+/// In an arena passes are recorded and replayed, on a device without one never: three granules, of which the first writes the sums.
+fn recorded() {
+    on_every_arch(|plain| {
+        for (name, strategy, adapter) in cases() {
+            let what = format!("{} {name}", plain.arch());
+            let dropout = adapter.as_ref().is_some_and(|adapter| adapter.dropout > 0.0);
+            let config = TrainConfig {
+                strategy,
+                adapter,
+                batch_size: 48,
+                input_size: 70,
+                micro_batch: Some(16),
+                recompute: Some(Recompute::Hidden),
+                grad_clip: Some(0.5),
+                ..TrainConfig::default()
+            };
+            let run = |step: &mut BareStep<Cuda>| {
+                let losses: Vec<f64> = (0..5).map(|_| step.run().unwrap()).collect();
+                (losses, step.trained().unwrap(), step.replayed())
+            };
+            let expected = run(&mut BareStep::new(Cuda::new(plain, Precision::Bf16), &config, "micro", 7).unwrap());
+            let device = Device::open_with(0, Some(plain.arch())).unwrap();
+            let (mut step, plan) = BareStep::on_gpu(&device, Precision::Bf16, None, &config, "micro", 7).unwrap();
+            let found = run(&mut step);
+            assert_eq!((&found.0, &found.1), (&expected.0, &expected.1), "{what}");
+            // Steps 1 and 2 run and record; with dropout nothing is.
+            assert_eq!((expected.2, found.2), (0, if dropout { 0 } else { 1 + 3 * 3 }), "{what}: passes replayed");
+            assert!(device.usage().peak <= plan.total(), "{what}: {} of {}", device.usage().peak, plan.total());
         }
     });
 }

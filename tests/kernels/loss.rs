@@ -84,10 +84,11 @@ fn check_cross_entropy(rows: usize, classes: usize, bound: f32, random: &mut imp
     let logits = Numbers::draw(random, DType::F32, rows * classes, bound);
     let labels: Vec<usize> = (0..rows).map(|_| random.random_range(0..classes)).collect();
     let on_device: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+    let wide = labels.iter().map(|&label| label as f64).collect();
     for smoothing in [0.0, 0.1] {
         let denominator = 1.0 + rows as f64;
         let (loss, truth) =
-            reference.cross_entropy(classes, &logits.wide(), &labels, smoothing, denominator, Sums::fresh()).unwrap();
+            reference.cross_entropy(classes, &logits.wide(), &wide, smoothing, denominator, Sums::fresh()).unwrap();
         on_every_arch(|device| {
             let what = format!("cross_entropy {} {rows}x{classes} s {smoothing} up to {bound}", device.arch());
             let labels = Buf::from_slice(device, &on_device, DType::I32).unwrap();
@@ -123,7 +124,7 @@ fn check_sigmoids(rows: usize, cols: usize, bound: f32, sets: &[Asymmetric], ran
     let mut soft = Numbers::draw(random, DType::F32, rows * cols, 0.5);
     soft.values.iter_mut().for_each(|x| *x += 0.5);
     let (loss, truth) =
-        reference.binary_cross_entropy(&logits.wide(), &soft.values, denominator, Sums::fresh()).unwrap();
+        reference.binary_cross_entropy(&logits.wide(), &soft.wide(), denominator, Sums::fresh()).unwrap();
     on_every_arch(|device| {
         let what = format!("binary_cross_entropy {} {rows}x{cols} up to {bound}", device.arch());
         let targets = soft.upload(device);
@@ -226,7 +227,7 @@ fn columns() {
             continue;
         }
         let (row_loss, slopes) =
-            reference.cross_entropy(cols, &row.to_vec(), &[label as usize], 0.1, 7.0, Sums::fresh()).unwrap();
+            reference.cross_entropy(cols, &row.to_vec(), &vec![f64::from(label)], 0.1, 7.0, Sums::fresh()).unwrap();
         loss += row_loss[0];
         truth.extend(slopes);
     }

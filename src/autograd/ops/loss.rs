@@ -19,12 +19,31 @@ impl<B: Backend> Tape<'_, B> {
         if rows != labels.len() {
             return Err(Error::shape("cross_entropy", format!("{} labels", rows), labels.len()));
         }
-        if let Some(label) = labels.iter().find(|&&label| label >= classes) {
-            return Err(Error::shape("cross_entropy", format!("labels under {classes}"), label));
+        check_labels(labels, classes)?;
+        let mut staged = None;
+        self.backend().stage_labels(labels, &mut staged)?;
+        let labels = staged.ok_or_else(|| Error::Internal("labels were not staged".into()))?;
+        let before = before.map(|block| SumTo { block, add: true });
+        self.cross_entropy_of_staged(logits, &labels, smoothing, denominator, before)
+    }
+
+    /// The same with labels from [`Backend::stage_labels`], each under the number of classes ([`check_labels`]), and the loss in the block that
+    /// `to` gives, if it does.
+    pub(crate) fn cross_entropy_of_staged(
+        &self,
+        logits: &Tensor<B>,
+        labels: &B::Buffer,
+        smoothing: f64,
+        denominator: f64,
+        to: Option<SumTo<Array<B>>>,
+    ) -> Result<Tensor<B>> {
+        let (rows, classes) = rows_cols("logits", logits.array())?;
+        if rows != self.backend().len(labels) {
+            return Err(Error::shape("cross_entropy", format!("{} labels", rows), self.backend().len(labels)));
         }
         let buffer = logits.array().buffer();
         let (loss, dlogits) =
-            self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator, self.loss_sums(before)?)?;
+            self.backend().cross_entropy(classes, buffer, labels, smoothing, denominator, self.loss_sums(to)?)?;
         self.put_loss("cross_entropy", logits, loss, dlogits)
     }
 
@@ -36,26 +55,43 @@ impl<B: Backend> Tape<'_, B> {
         denominator: f64,
         before: Option<Array<B>>,
     ) -> Result<Tensor<B>> {
-        if logits.array().elements() != targets.len() {
-            return Err(Error::shape("binary_cross_entropy", logits.shape(), targets.len()));
+        let targets = self.backend().upload(targets)?;
+        let before = before.map(|block| SumTo { block, add: true });
+        self.binary_cross_entropy_of_staged(logits, &targets, denominator, before)
+    }
+
+    /// The same with targets on the device, and the loss in the block that `to` gives, if it does.
+    pub(crate) fn binary_cross_entropy_of_staged(
+        &self,
+        logits: &Tensor<B>,
+        targets: &B::Buffer,
+        denominator: f64,
+        to: Option<SumTo<Array<B>>>,
+    ) -> Result<Tensor<B>> {
+        if logits.array().elements() != self.backend().len(targets) {
+            return Err(Error::shape("binary_cross_entropy", logits.shape(), self.backend().len(targets)));
         }
-        let (loss, dlogits) = self.backend().binary_cross_entropy(
-            logits.array().buffer(),
-            targets,
-            denominator,
-            self.loss_sums(before)?,
-        )?;
+        let buffer = logits.array().buffer();
+        let (loss, dlogits) = self.backend().binary_cross_entropy(buffer, targets, denominator, self.loss_sums(to)?)?;
         self.put_loss("binary_cross_entropy", logits, loss, dlogits)
     }
 
-    fn loss_sums(&self, before: Option<Array<B>>) -> Result<Sums<B::Buffer>> {
-        let before = before.map(|loss| Ok::<_, Error>(SumTo { block: loss.into_buffer()?, add: true })).transpose()?;
-        Ok(Sums::new(self.images(), vec![before]))
+    fn loss_sums(&self, to: Option<SumTo<Array<B>>>) -> Result<Sums<B::Buffer>> {
+        let to = to.map(|to| Ok::<_, Error>(SumTo { block: to.block.into_buffer()?, add: to.add })).transpose()?;
+        Ok(Sums::new(self.images(), vec![to]))
     }
 
     fn put_loss(&self, op: &'static str, logits: &Tensor<B>, loss: B::Buffer, dlogits: B::Buffer) -> Result<Tensor<B>> {
         let loss = Array::new(self.backend(), loss, &[1])?;
         let dlogits = Array::new(self.backend(), dlogits, logits.shape())?;
         Ok(self.record_loss(op, logits, loss, dlogits))
+    }
+}
+
+/// Labels that are classes.
+pub(crate) fn check_labels(labels: &[usize], classes: usize) -> Result<()> {
+    match labels.iter().find(|&&label| label >= classes) {
+        Some(label) => Err(Error::shape("cross_entropy", format!("labels under {classes}"), label)),
+        None => Ok(()),
     }
 }

@@ -26,8 +26,8 @@ fn losses(bench: &mut Bench<'_>) {
     bench.check("loss", named("cross_entropy", F32), sums(F32), |bench| {
         let logits = bench.draw(F32, rows * classes, 4.0)?;
         let labels: Vec<usize> = (0..rows).map(|_| bench.random.random_range(0..classes)).collect();
-        let (loss, dlogits) =
-            reference.cross_entropy(classes, &logits.wide, &labels, 0.1, denominator, Sums::fresh())?;
+        let wide = labels.iter().map(|&label| label as f64).collect();
+        let (loss, dlogits) = reference.cross_entropy(classes, &logits.wide, &wide, 0.1, denominator, Sums::fresh())?;
         let labels: Vec<i32> = labels.into_iter().map(|label| label as i32).collect();
         let labels = Buf::from_slice(device, &labels, DType::I32)?;
         let rooms = [bench.room(F32, 1)?, bench.room(F32, rows * classes)?];
@@ -42,7 +42,8 @@ fn losses(bench: &mut Bench<'_>) {
     let dims = LogitDims::whole(rows, cols);
     bench.check("loss", named("binary_cross_entropy", F32), sums(F32), |bench| {
         let (logits, targets) = (bench.draw(F32, rows * cols, 4.0)?, targets(bench));
-        let (loss, dlogits) = reference.binary_cross_entropy(&logits.wide, &targets, denominator, Sums::fresh())?;
+        let wide = targets.iter().map(|&target| f64::from(target)).collect();
+        let (loss, dlogits) = reference.binary_cross_entropy(&logits.wide, &wide, denominator, Sums::fresh())?;
         let targets = Buf::from_f32(device, &targets, F32)?;
         let rooms = [bench.room(F32, 1)?, bench.room(F32, rows * cols)?];
         bench.measure(rooms, [loss, dlogits], |[loss, dlogits]| {
