@@ -16,11 +16,14 @@
 //           (4096 + 128) groups backward.
 
 #include "common/attention_sm90.cuh"
+#include "common/turn.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
+    wait_for_turn();
     attention::forward_sm90<1>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
+    wait_for_turn();
     attention::backward_sm90<1, 2, 1>(p);
 }

@@ -229,6 +229,9 @@ pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Their standard deviations.
 pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
+/// A number that is known once the work queued before is done.
+pub type LaterNumber = Box<dyn FnOnce() -> Result<f64>>;
+
 /// A device and its operations. `Buffer` is a block of numbers there; cloning the backend clones a handle.
 pub trait Backend: Clone + 'static {
     /// Numbers on the device.
@@ -257,6 +260,11 @@ pub trait Backend: Clone + 'static {
     /// not be exact.
     fn release_values(&self, _w: &mut Self::Buffer, _rows: usize) -> Result<()> {
         Ok(())
+    }
+    /// The only number of a block as it is when all that is queued so far is done; nobody waits for that yet.
+    fn download_later(&self, buffer: &Self::Buffer) -> Result<LaterNumber> {
+        let number = self.download(buffer)?.first().copied().map_or(f64::NAN, f64::from);
+        Ok(Box::new(move || Ok(number)))
     }
     /// Length in numbers.
     fn len(&self, buffer: &Self::Buffer) -> usize;
@@ -600,18 +608,24 @@ pub trait Backend: Clone + 'static {
         Ok(())
     }
     /// One AdamW step of several values, their gradients multiplied by min(1, most / (norm + 1e-6)) first where there is a `most`, as
-    /// torch's clip_grad_norm_ does. Returns their norm; where it is not finite, nothing changes.
-    fn adamw_clipped(&self, step: AdamW, items: &mut [AdamWItem<'_, Self::Buffer>], most: Option<f64>) -> Result<f64> {
+    /// torch's clip_grad_norm_ does. Returns their norm, for later; where it is not finite, nothing changes.
+    fn adamw_clipped(
+        &self,
+        step: AdamW,
+        items: &mut [AdamWItem<'_, Self::Buffer>],
+        most: Option<f64>,
+    ) -> Result<LaterNumber> {
         let norm = self.sum_squares_all(&items.iter().map(|item| &*item.grad).collect::<Vec<_>>())?.sqrt();
+        let later = Box::new(move || Ok(norm));
         if !norm.is_finite() {
-            return Ok(norm);
+            return Ok(later);
         }
         let factor = most.map_or(1.0, |most| most / (norm + 1e-6));
         if factor < 1.0 {
             items.iter_mut().try_for_each(|item| self.scale_assign(item.grad, factor))?;
         }
         self.adamw_all(step, items)?;
-        Ok(norm)
+        Ok(later)
     }
 }
 

@@ -5,8 +5,8 @@ use super::linear::{self, After, Forward};
 use super::optimizer::trained;
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{
-    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LinearBackward, LinearDims,
-    LinearGrads, LinearOutput, Sums, TokenDims,
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LaterNumber, LinearBackward,
+    LinearDims, LinearGrads, LinearOutput, Sums, TokenDims,
 };
 use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
@@ -34,6 +34,11 @@ impl Backend for Cuda {
             return Err(Error::Internal("a padded block has no plain form".into()));
         }
         buffer.data.to_f32()
+    }
+
+    fn download_later(&self, buffer: &CudaBuffer) -> Result<LaterNumber> {
+        let later = buffer.data.read_later()?;
+        Ok(Box::new(move || Ok(later.get::<f32>()?.first().copied().map_or(f64::NAN, f64::from))))
     }
 
     fn max_dora_rank(&self) -> usize {
@@ -580,7 +585,12 @@ impl Backend for Cuda {
         self.adamw_items(step, items, None).map(drop)
     }
 
-    fn adamw_clipped(&self, step: AdamW, items: &mut [AdamWItem<'_, CudaBuffer>], most: Option<f64>) -> Result<f64> {
+    fn adamw_clipped(
+        &self,
+        step: AdamW,
+        items: &mut [AdamWItem<'_, CudaBuffer>],
+        most: Option<f64>,
+    ) -> Result<LaterNumber> {
         self.adamw_items(step, items, Some(most))
     }
 }

@@ -64,18 +64,20 @@ impl Cuda {
         size: usize,
         to: &mut Option<CudaBuffer>,
     ) -> Result<()> {
+        // Finished squares travel to a second half of the block; those that are made here are written where they stay.
         let bytes = match images {
             Images::Squares(squares) => squares.len(),
             Images::Crops(crops) => crops.len() * size * size * 3,
             Images::Staged(_) => return Err(Error::Internal("staged images are staged".into())),
         };
-        if to.as_ref().is_none_or(|to| to.len != bytes) {
+        let room = if matches!(images, Images::Squares(_)) { 2 * bytes } else { bytes };
+        if to.as_ref().is_none_or(|to| to.data.len() != room) {
             *to = None;
-            *to = Some(CudaBuffer::new(self.buf(DType::U8, bytes)?));
+            *to = Some(CudaBuffer::padded(self.buf(DType::U8, room)?, bytes));
         }
         let Some(to) = to else { return Ok(()) };
         match images {
-            Images::Squares(squares) => to.data.write(squares),
+            Images::Squares(squares) => to.data.write_first_half_beside(squares),
             Images::Crops(crops) => self.squares_of_crops(crops, size, &mut to.data),
             Images::Staged(_) => Ok(()),
         }

@@ -4,20 +4,20 @@ use std::rc::Rc;
 
 use super::{Cuda, CudaBuffer};
 use crate::Result;
-use crate::autograd::{AdamW, AdamWItem};
+use crate::autograd::{AdamW, AdamWItem, LaterNumber};
 use crate::gpu::{Buf, DType};
 use crate::kernels::adamw::{self, AdamWTable, GRAD_NORM_LEN, Trained};
 
 impl Cuda {
     /// One step of every item in one launch, which also writes the copies that products read; padded ones are made anew after it. With
     /// `clip` the gradients' norm is found first, without waiting for it: their factor is applied, and a norm that is not finite keeps
-    /// everything as it was. Returns that norm.
+    /// everything as it was. Returns that norm, for later.
     pub(super) fn adamw_items(
         &self,
         step: AdamW,
         items: &mut [AdamWItem<'_, CudaBuffer>],
         clip: Option<Option<f64>>,
-    ) -> Result<f64> {
+    ) -> Result<LaterNumber> {
         let shadows: Vec<_> = items.iter().map(|item| self.shadow_of(item.value)).collect();
         let list: Vec<_> = items
             .iter()
@@ -31,7 +31,9 @@ impl Cuda {
                 self.refresh_operand(item.value)?;
             }
         }
-        norm.map_or(Ok(0.0), |norm| Ok(f64::from(adamw::read_grad_norm(&norm.to_f32()?)?.sum_squares).sqrt()))
+        let Some(norm) = norm else { return Ok(Box::new(|| Ok(0.0))) };
+        let later = norm.read_later()?;
+        Ok(Box::new(move || Ok(f64::from(adamw::read_grad_norm(&later.get::<f32>()?)?.sum_squares).sqrt())))
     }
 
     /// The launches; with `clip` the norm is in what is returned.

@@ -6,6 +6,7 @@ use half::bf16;
 
 use super::context::Memory;
 use super::guard::{self, Room};
+use super::upload::Later;
 use super::{DType, Device, error};
 use crate::{Error, Result};
 
@@ -121,6 +122,18 @@ impl Buf {
         real.copy_in(self.address, bytemuck::cast_slice(values))
     }
 
+    /// Overwrites the first half of it. The bytes travel to the second half beside the work that is queued, which may still be reading the first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless they are half of it, a device fault.
+    pub fn write_first_half_beside(&mut self, bytes: &[u8]) -> Result<()> {
+        if 2 * bytes.len() != self.bytes() {
+            return Err(Error::shape("copy to half of a block (bytes)", self.bytes() / 2, bytes.len()));
+        }
+        let Some(real) = &self.device.0.real else { return Ok(()) };
+        real.copy_in_beside(self.address, self.address + bytes.len() as u64, bytes)
+    }
+
     /// Overwrites the first bytes.
     ///
     /// # Errors
@@ -196,6 +209,17 @@ impl Buf {
         real.wait()?;
         self.device.broken_guards()?;
         Ok(values)
+    }
+
+    /// Queues a copy of all of it, 64 bytes at most, to be waited for later.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for more, a device fault.
+    pub fn read_later(&self) -> Result<Later> {
+        match &self.device.0.real {
+            Some(real) => real.copy_out_later(self.address, self.bytes()),
+            None => Ok(Later::nothing(self.bytes())),
+        }
     }
 
     /// Copies f32 or bf16 back, widened.

@@ -23,3 +23,4 @@ pub use module::{Arch, Function, Grid, Module};
 pub use probe::{DeviceInfo, Probe, probe};
 pub use recording::Recording;
 pub use tensor_map::{MatrixMap, TensorMapWords};
+pub use upload::Later;

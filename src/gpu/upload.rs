@@ -1,8 +1,10 @@
-//! Copies from the host that nobody waits for.
+//! Copies from the host that nobody waits for, and copies back that are waited for later.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 
 use super::context::Real;
@@ -10,18 +12,37 @@ use super::error;
 use crate::{Error, Result};
 
 /// A copy to the device of more bytes than this passes through pinned memory; the bytes of a smaller one are kept until the next wait.
-const LARGE_COPY: usize = 1 << 20;
+const LARGE_COPY: usize = 64 << 10;
 /// Bytes of a piece of pinned memory: so much of a large copy is under way at once. Each piece is read by the GPU while the host fills the next.
 const PIECE: usize = 2 << 20;
-/// Pieces. Together they hold a micro-batch's images, so that the host can be one ahead.
-const PIECES: usize = 8;
+/// Pieces. Together they hold two micro-batches of 64 images of 224 pixels, so that the host can be one ahead.
+const PIECES: usize = 12;
+/// Bytes of a result that is read later, at most.
+const RESULT: usize = 64;
 
 /// What copies to the device may still be reading.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    small: Vec<Vec<u8>>,
+    small: VecDeque<Vec<u8>>,
+    /// Small copies that are done.
+    forgotten: u64,
+    /// Pinned memory for results that nobody waits for.
+    results: Vec<Piece>,
     pieces: Vec<Piece>,
     next: usize,
+    beside: Option<Beside>,
+}
+
+/// A second stream, for copies that need not wait for the work queued before them.
+#[derive(Debug)]
+struct Beside {
+    stream: Arc<CudaStream>,
+    /// What arrived last was taken.
+    taken: CudaEvent,
+    /// The copies so far are there.
+    there: CudaEvent,
+    /// Where the last copy went.
+    address: u64,
 }
 
 /// Pinned host memory: the GPU reads it by itself, at the bus's full rate.
@@ -37,13 +58,12 @@ struct Piece {
 unsafe impl Send for Piece {}
 
 impl Piece {
-    fn new(stream: &CudaStream) -> Result<Self> {
-        let failed = |e| error::device(format_args!("get {PIECE} bytes of pinned host memory"), e);
+    fn new(stream: &CudaStream, bytes: usize, flags: u32) -> Result<Self> {
+        let failed = |e| error::device(format_args!("get {bytes} bytes of pinned host memory"), e);
         let context = stream.context();
         context.bind_to_thread().map_err(failed)?;
-        // Only ever written on this side, one byte after the other: write-combined memory is the faster for it.
         // SAFETY: the context is current.
-        let first = unsafe { result::malloc_host(PIECE, sys::CU_MEMHOSTALLOC_WRITECOMBINED) }.map_err(failed)?;
+        let first = unsafe { result::malloc_host(bytes, flags) }.map_err(failed)?;
         let done = match context.new_event(None) {
             Ok(done) => done,
             Err(e) => {
@@ -83,9 +103,62 @@ impl Drop for Piece {
 }
 
 impl Staged {
+    /// Queues copies through pinned memory, each as soon as the piece is free.
+    fn send(&mut self, address: u64, bytes: &[u8], stream: &CudaStream) -> Result<()> {
+        for (number, part) in bytes.chunks(PIECE).enumerate() {
+            let next = self.next;
+            if self.pieces.len() <= next {
+                // Only ever written on this side, one byte after the other: write-combined memory is the faster for it.
+                self.pieces.push(Piece::new(stream, PIECE, sys::CU_MEMHOSTALLOC_WRITECOMBINED)?);
+            }
+            self.next = (next + 1) % PIECES;
+            let sent = self.pieces[next].send(address + (number * PIECE) as u64, part, stream);
+            sent.map_err(|e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e))?;
+        }
+        Ok(())
+    }
+
     /// All queued copies are done.
     pub(super) fn forget(&mut self) {
-        self.small.clear();
+        self.forget_until(u64::MAX);
+    }
+
+    /// The first of all small copies are done.
+    fn forget_until(&mut self, number: u64) {
+        while self.forgotten < number && self.small.pop_front().is_some() {
+            self.forgotten += 1;
+        }
+    }
+}
+
+/// A few bytes of device memory as they were when this was queued.
+#[derive(Debug)]
+pub struct Later {
+    bytes: usize,
+    /// None on a dry device.
+    queued: Option<(Piece, Real, u64)>,
+}
+
+impl Later {
+    /// Of a dry device.
+    pub(super) fn nothing(bytes: usize) -> Self {
+        Self { bytes, queued: None }
+    }
+
+    /// Waits for them, but for nothing that was queued after; zeros from a dry device.
+    ///
+    /// # Errors
+    /// What went wrong in the work before.
+    pub fn get<T: Pod>(self) -> Result<Vec<T>> {
+        let Some((piece, real, small)) = self.queued else { return Ok(vec![T::zeroed(); self.bytes / size_of::<T>()]) };
+        piece.done.synchronize().map_err(|e| error::device("finish the queued work", e))?;
+        // SAFETY: the copy is done, it wrote this many bytes of the piece's memory, and nothing writes there now.
+        let values = unsafe { std::slice::from_raw_parts(piece.first, self.bytes) };
+        let values = bytemuck::pod_collect_to_vec(values);
+        let mut staged = real.staged();
+        staged.forget_until(small);
+        staged.results.push(piece);
+        Ok(values)
     }
 }
 
@@ -101,19 +174,66 @@ impl Real {
         let failed = |e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e);
         let mut staged = self.staged();
         if bytes.len() > LARGE_COPY {
-            for (number, part) in bytes.chunks(PIECE).enumerate() {
-                let next = staged.next;
-                if staged.pieces.len() <= next {
-                    staged.pieces.push(Piece::new(&self.stream)?);
-                }
-                staged.next = (next + 1) % PIECES;
-                staged.pieces[next].send(address + (number * PIECE) as u64, part, &self.stream).map_err(failed)?;
-            }
-            return Ok(());
+            return staged.send(address, bytes, &self.stream);
         }
-        staged.small.push(bytes.to_vec());
-        let kept = staged.small.last().map_or(&[][..], |kept| kept);
+        staged.small.push_back(bytes.to_vec());
+        let kept = staged.small.back().map_or(&[][..], |kept| kept);
         // SAFETY: the caller says where the bytes fit; the copy of them stays where it is until the next wait.
         unsafe { result::memcpy_htod_async(address, kept, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    /// Queues a copy of at most [`RESULT`] bytes to the host.
+    pub(super) fn copy_out_later(&self, address: u64, bytes: usize) -> Result<Later> {
+        if bytes > RESULT {
+            return Err(Error::shape("result that is read later (bytes)", RESULT, bytes));
+        }
+        self.bind()?;
+        let failed = |e| error::device(format_args!("copy {bytes} bytes from the device"), e);
+        let mut staged = self.staged();
+        let piece = match staged.results.pop() {
+            Some(piece) => piece,
+            None => Piece::new(&self.stream, RESULT, 0)?,
+        };
+        // SAFETY: the piece holds RESULT bytes, which nothing reads or writes until the copy is done; the caller says what lies at the address.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(piece.first, bytes);
+            result::memcpy_dtoh_async(to, address, self.stream.cu_stream()).map_err(failed)?;
+        }
+        piece.done.record(&self.stream).map_err(failed)?;
+        let small = staged.forgotten + staged.small.len() as u64;
+        Ok(Later { bytes, queued: Some((piece, self.clone(), small)) })
+    }
+
+    /// [`Real::copy_in`], but the bytes travel to `room` beside the work that is queued, and only the way from there to `address` waits for its turn.
+    /// `room` is for this alone: its last owner's work may be queued, nothing else may read or write it.
+    pub(super) fn copy_in_beside(&self, address: u64, room: u64, bytes: &[u8]) -> Result<()> {
+        if self.recording.load(Ordering::Relaxed) {
+            return Err(Error::Internal(format!("a copy of {} bytes from the host in recorded work", bytes.len())));
+        }
+        self.bind()?;
+        let failed = |e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e);
+        let mut staged = self.staged();
+        let mut beside = match staged.beside.take() {
+            Some(beside) => beside,
+            None => {
+                let event = || self.context.new_event(None).map_err(failed);
+                let stream = self.context.new_stream().map_err(failed)?;
+                Beside { stream, taken: event()?, there: event()?, address: 0 }
+            }
+        };
+        if beside.address != room {
+            // What its last owner queued comes first.
+            beside.taken.record(&self.stream).map_err(failed)?;
+            beside.address = room;
+        }
+        beside.stream.wait(&beside.taken).map_err(failed)?;
+        staged.send(room, bytes, &beside.stream)?;
+        beside.there.record(&beside.stream).map_err(failed)?;
+        self.stream.wait(&beside.there).map_err(failed)?;
+        // SAFETY: the caller says that both hold this many bytes; the copy runs after they are there.
+        unsafe { result::memcpy_dtod_async(address, room, bytes.len(), self.stream.cu_stream()) }.map_err(failed)?;
+        beside.taken.record(&self.stream).map_err(failed)?;
+        staged.beside = Some(beside);
+        Ok(())
     }
 }

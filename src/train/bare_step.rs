@@ -4,14 +4,14 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::model::Model;
-use super::optimizer::{Hyper, Optimizer};
+use super::optimizer::{Hyper, Optimizer, Queued};
 use super::passes::Passes;
 use super::plan::{Load, plan};
 use super::planner::{self, Room};
 use super::report::MemoryPlan;
 use super::step::StepOptions;
 use crate::Result;
-use crate::autograd::{Backend, Counting, Grads};
+use crate::autograd::{Backend, Counting, Grads, LaterNumber};
 use crate::config::{Precision, Recompute, Task, TrainConfig};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
@@ -34,6 +34,8 @@ pub struct BareStep<B: Backend> {
     passes: Passes<B>,
     batches: Vec<Batch>,
     taken: usize,
+    /// The step that was queued last.
+    pending: Option<(LaterNumber, Queued)>,
 }
 
 impl<B: Backend> BareStep<B> {
@@ -56,7 +58,7 @@ impl<B: Backend> BareStep<B> {
         };
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
-        Ok(Self { model, optimizer, grads, options, passes: Passes::new(options), batches, taken: 0 })
+        Ok(Self { model, optimizer, grads, options, passes: Passes::new(options), batches, taken: 0, pending: None })
     }
 
     /// One step, as a run takes it: upload, forward, backward, AdamW. Returns the loss.
@@ -64,14 +66,38 @@ impl<B: Backend> BareStep<B> {
     /// # Errors
     /// As in training.
     pub fn run(&mut self) -> Result<f64> {
+        self.queue()?;
+        self.finish()
+    }
+
+    /// Queues a step, then waits for the one before, as a run does: the device never waits for this side.
+    ///
+    /// # Errors
+    /// As in training.
+    pub fn queue(&mut self) -> Result<()> {
         let Self { model, optimizer, grads, passes, batches, taken, .. } = self;
         let batch = &batches[*taken % batches.len()];
         grads.restart();
         passes.run(&model.vit, &model.params, batch, *taken as u64, grads)?;
-        optimizer.step(&mut model.params, grads, LR)?;
+        let queued = (passes.loss(&model.params)?, optimizer.queue(&mut model.params, grads, LR)?);
         *taken += 1;
-        // Read at the end: the optimiser is queued behind the passes without a wait.
-        passes.loss(&model.params)
+        match self.pending.replace(queued) {
+            Some(before) => Self::wait(before).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the last step that was queued; its loss.
+    ///
+    /// # Errors
+    /// As in training.
+    pub fn finish(&mut self) -> Result<f64> {
+        self.pending.take().map_or(Ok(f64::NAN), Self::wait)
+    }
+
+    fn wait((loss, queued): (LaterNumber, Queued)) -> Result<f64> {
+        let loss = loss()?;
+        queued.norm().map(|_| loss)
     }
 
     /// The trained values on the host, by name.

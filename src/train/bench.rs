@@ -200,9 +200,10 @@ fn run<B: Backend>(
     let mut loss = f64::NAN;
     let mut steps = |count: usize| -> Result<()> {
         for _ in 0..count {
-            loss = step.run()?;
+            step.queue()?;
             bar.inc(1);
         }
+        loss = step.finish()?;
         Ok(())
     };
     let wait = || gpu.map_or(Ok(()), Device::synchronize);

@@ -6,12 +6,21 @@ use super::checkpoint::{self, EpochRecord, Progress};
 use super::evaluate::{Evaluation, evaluate};
 use super::interrupt;
 use super::log::{Line, RunLog, StepLine, ValLine};
+use super::optimizer::Queued;
 use super::run::Run;
 use super::step::StepOptions;
-use super::ui::Ui;
-use crate::autograd::Backend;
+use super::ui::{Bar, Ui};
+use crate::autograd::{Backend, LaterNumber};
 use crate::gpu::profile;
 use crate::{Error, Result};
+
+/// A step that was queued and is not waited for yet.
+struct Step {
+    loss: LaterNumber,
+    update: Queued,
+    images: usize,
+    lr: f64,
+}
 
 impl<B: Backend> Run<'_, B> {
     fn save(&self, progress: &mut Progress, log: &RunLog) -> Result<()> {
@@ -56,6 +65,42 @@ impl<B: Backend> Run<'_, B> {
         Ok(())
     }
 
+    /// Waits for a step that was queued, and counts it.
+    fn finish_step(
+        &self,
+        queued: Option<Step>,
+        begun: &mut Instant,
+        progress: &mut Progress,
+        log: &mut RunLog,
+        bar: &Bar,
+    ) -> Result<()> {
+        let Some(Step { loss, update, images, lr }) = queued else { return Ok(()) };
+        let (loss, updated) = (loss()?, update.norm());
+        // The loss first among what can be wrong: it is what the user watches.
+        if !loss.is_finite() {
+            return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
+        }
+        updated.map_err(|error| match error {
+            Error::NonFinite(what) => self.diverged(&what),
+            other => other,
+        })?;
+        // From the end of the step before to the end of this one: waiting for data counts.
+        let seconds = begun.elapsed().as_secs_f64();
+        *begun = Instant::now();
+        progress.step += 1;
+        progress.batches_done += 1;
+        progress.loss_sum += loss * images as f64;
+        progress.images += images;
+        progress.images_trained += images;
+        progress.train_s += seconds;
+        let images_per_s = images as f64 / seconds.max(1e-9);
+        let (step, epoch) = (progress.step, progress.epoch as u64);
+        log.write(&Line::Step(StepLine { step, epoch, loss, lr, images_per_s }))?;
+        bar.inc(1);
+        bar.set_message(format!("loss {:.4}  {images_per_s:.1} images/s", progress.loss_sum / progress.images as f64));
+        Ok(())
+    }
+
     /// The rest of an epoch, its validation, and what follows from it.
     pub(super) fn epoch(&mut self, progress: &mut Progress, log: &mut RunLog) -> Result<()> {
         let (epoch, batches) = (progress.epoch, self.train.per_epoch());
@@ -68,53 +113,41 @@ impl<B: Backend> Run<'_, B> {
         let bar = self.ui.bar(batches as u64, &format!("epoch {epoch}/{}", self.config.epochs));
         bar.inc(progress.batches_done as u64);
         let (mut saved, mut begun) = (Instant::now(), Instant::now());
+        // A step is waited for when the next is queued: the device never waits for this side.
+        let mut pending = None;
         for batch in self.train.epoch(epoch, progress.batches_done) {
             if interrupt::requested() {
+                self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
                 return Err(self.stop(progress, log));
             }
-            let batch = batch?;
-            let _range = profile::range("step");
-            let count = batch.indices.len();
-            self.grads.restart();
-            let seed = step_seed(self.config.seed, progress.step);
-            self.passes.run(&self.model.vit, &self.model.params, &batch, seed, &mut self.grads)?;
-            let lr = progress.schedule.lr(progress.step as usize);
-            // The optimiser is queued behind the passes without a wait for the loss, which then comes first among what can be wrong.
-            let updated = self.optimizer.step(&mut self.model.params, &mut self.grads, lr);
-            let loss = match &updated {
-                Ok(_) | Err(Error::NonFinite(_)) => self.passes.loss(&self.model.params)?,
-                Err(_) => 0.0,
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
+                    return Err(error);
+                }
             };
-            if !loss.is_finite() {
-                return Err(self.diverged(&format!("the loss became {loss} at step {}", progress.step + 1)));
-            }
-            if let Err(error) = updated {
-                return Err(match error {
-                    Error::NonFinite(what) => self.diverged(&what),
-                    other => other,
-                });
-            }
-            // From the end of the step before to the end of this one: waiting for data counts.
-            let seconds = begun.elapsed().as_secs_f64();
-            begun = Instant::now();
-            progress.step += 1;
-            progress.batches_done += 1;
-            progress.loss_sum += loss * count as f64;
-            progress.images += count;
-            progress.images_trained += count;
-            progress.train_s += seconds;
-            let images_per_s = count as f64 / seconds.max(1e-9);
-            log.write(&Line::Step(StepLine { step: progress.step, epoch: epoch as u64, loss, lr, images_per_s }))?;
-            bar.inc(1);
-            bar.set_message(format!(
-                "loss {:.4}  {images_per_s:.1} images/s",
-                progress.loss_sum / progress.images as f64
-            ));
-            if saved.elapsed() >= self.save_every && progress.batches_done < batches {
+            let _range = profile::range("step");
+            self.grads.restart();
+            let step = progress.step + u64::from(pending.is_some());
+            let seed = step_seed(self.config.seed, step);
+            self.passes.run(&self.model.vit, &self.model.params, &batch, seed, &mut self.grads)?;
+            let lr = progress.schedule.lr(step as usize);
+            let queued = Step {
+                loss: self.passes.loss(&self.model.params)?,
+                update: self.optimizer.queue(&mut self.model.params, &mut self.grads, lr)?,
+                images: batch.indices.len(),
+                lr,
+            };
+            self.finish_step(pending.replace(queued), &mut begun, progress, log, &bar)?;
+            let done = progress.batches_done + 1;
+            if saved.elapsed() >= self.save_every && done < batches {
+                self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
                 self.save(progress, log)?;
                 saved = Instant::now();
             }
         }
+        self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
         self.check_values(progress.step)?;
         let train_loss = progress.loss_sum / progress.images.max(1) as f64;
         let validation = match self.validate(epoch, progress.step, log) {

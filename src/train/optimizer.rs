@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::autograd::{AdamW, AdamWItem, Array, Backend, Grads, ParamId, Params};
+use crate::autograd::{AdamW, AdamWItem, Array, Backend, Grads, LaterNumber, ParamId, Params};
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -36,6 +36,26 @@ struct Moments<B: Backend> {
     v: Array<B>,
 }
 
+/// A step that was queued.
+pub struct Queued {
+    step: u64,
+    norm: LaterNumber,
+}
+
+impl Queued {
+    /// The gradients' norm, once it is known.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] where it is no number: the step changed nothing.
+    pub fn norm(self) -> Result<f64> {
+        let norm = (self.norm)()?;
+        if !norm.is_finite() {
+            return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step)));
+        }
+        Ok(norm)
+    }
+}
+
 /// AdamW (Loshchilov and Hutter 2019) with its state.
 pub struct Optimizer<B: Backend> {
     hyper: Hyper,
@@ -60,8 +80,17 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// One step at a learning rate; clips by the global norm first where that is asked for, and returns that norm. A norm that is not finite
-    /// is an error before anything changes.
+    /// is an error, and nothing changes.
     pub fn step(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<f64> {
+        let norm = self.queue(params, grads, lr)?.norm();
+        if norm.is_err() {
+            self.step -= 1;
+        }
+        norm
+    }
+
+    /// The same without waiting for it.
+    pub fn queue(&mut self, params: &mut Params<B>, grads: &mut Grads<B>, lr: f64) -> Result<Queued> {
         let _range = profile::range("optimiser");
         let backend = params.backend().clone();
         let step = AdamW {
@@ -97,11 +126,8 @@ impl<B: Backend> Optimizer<B> {
             });
         }
         let norm = backend.adamw_clipped(step, &mut items, self.hyper.grad_clip)?;
-        if !norm.is_finite() {
-            return Err(Error::NonFinite(format!("the gradient became {norm} at step {}", self.step + 1)));
-        }
         self.step += 1;
-        Ok(norm)
+        Ok(Queued { step: self.step, norm })
     }
 
     /// The moments on the host, by parameter, for a checkpoint.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::features;
 use super::step::{StepOptions, classes_of, loss_of, pixels, stage_labels, staged};
 use crate::Result;
-use crate::autograd::{Array, Backend, Derived, Grads, Images, Params, SumTo, Tape};
+use crate::autograd::{Array, Backend, Derived, Grads, Images, LaterNumber, Params, SumTo, Tape};
 use crate::config::Recompute;
 use crate::data::Batch;
 use crate::gpu::profile;
@@ -93,11 +93,11 @@ impl<B: Backend> Passes<B> {
         Ok(())
     }
 
-    /// The last batch's mean loss, once all that is queued is done.
-    pub fn loss(&self, params: &Params<B>) -> Result<f64> {
+    /// The last batch's mean loss, once what is queued so far is done; to be asked for before the next batch.
+    pub fn loss(&self, params: &Params<B>) -> Result<LaterNumber> {
         match &self.loss {
-            Some(loss) => Ok(f64::from(loss.download(params.backend())?[0])),
-            None => Ok(0.0),
+            Some(loss) => params.backend().download_later(loss.buffer()),
+            None => Ok(Box::new(|| Ok(0.0))),
         }
     }
 

@@ -41,7 +41,7 @@ pub fn forward_backward<B: Backend>(
 ) -> Result<f64> {
     let mut passes = Passes::new(options);
     passes.run(vit, params, batch, dropout_seed, grads)?;
-    passes.loss(params)
+    passes.loss(params)?()
 }
 
 /// Logits of a batch without gradients, walked in parts of `micro` images: \[images * classes\] on the host, and the summed loss times the batch's count.

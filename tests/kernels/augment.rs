@@ -116,7 +116,7 @@ fn check(device: &Device, sources: &Sources, size: usize) {
 }
 
 /// Fresh numbers every run, from a seed that is printed.
-fn fresh() -> ChaCha8Rng {
+pub fn fresh() -> ChaCha8Rng {
     let clock =
         || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
     let seed = std::env::var("PEFTK_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);

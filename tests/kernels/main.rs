@@ -28,11 +28,13 @@ mod matmul;
 mod merge;
 mod parts;
 mod pointwise;
+mod queue;
 mod tokens;
 
 fn main() -> std::process::ExitCode {
     harness::run(&[
         device::TESTS,
+        queue::TESTS,
         manifest::TESTS,
         bindgen::TESTS,
         matmul::TESTS,
