@@ -12,7 +12,6 @@
 
 #include <cuda_bf16.h>
 
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -89,24 +88,19 @@ __device__ __forceinline__ void rescale(const PeftkWeightRescaleParams& p) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) adapter_pack_bf16(const __grid_constant__ PeftkAdapterPackParams p) {
-    wait_for_turn();
     pack<bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads) adapter_pack_f32(const __grid_constant__ PeftkAdapterPackParams p) {
-    wait_for_turn();
     pack<float>(p);
 }
 // W and g W in bf16.
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_bf16(const __grid_constant__ PeftkWeightRescaleParams p) {
-    wait_for_turn();
     rescale<bf16, bf16>(p);
 }
 // W in f32, g W in bf16: one rounding in all.
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_f32_bf16(const __grid_constant__ PeftkWeightRescaleParams p) {
-    wait_for_turn();
     rescale<float, bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_f32(const __grid_constant__ PeftkWeightRescaleParams p) {
-    wait_for_turn();
     rescale<float, float>(p);
 }

@@ -19,7 +19,6 @@
 //           its buffers makes a black square, never a stray access.
 
 #include "common/reduce.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 #include "params/augment.h"
 
@@ -203,7 +202,6 @@ __device__ __forceinline__ void store_row(uint8_t* row, unsigned pixel, unsigned
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) augment_weights_i16(const PeftkAugmentParams p) {
-    wait_for_turn();
     __shared__ double largest_of[kWarps];
     const PeftkAugmentImage image = reinterpret_cast<const PeftkAugmentImage*>(p.table)[blockIdx.x / 2];
     const bool down = blockIdx.x % 2 == 1, good = fits(image, p);
@@ -258,7 +256,6 @@ extern "C" __global__ void __launch_bounds__(kThreads) augment_weights_i16(const
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) augment_u8(const PeftkAugmentParams p) {
-    wait_for_turn();
     __shared__ unsigned temp[kTileY][kChunk];
     const unsigned tiles_x = (p.size + kTileX - 1) / kTileX, tiles_y = (p.size + kTileY - 1) / kTileY;
     const unsigned tile_x = blockIdx.x % tiles_x, tile_y = blockIdx.x / tiles_x % tiles_y;

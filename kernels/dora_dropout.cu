@@ -10,7 +10,6 @@
 
 #include <cuda_bf16.h>
 
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -38,14 +37,12 @@ __device__ __forceinline__ void mix(const PeftkDoraDropoutParams& p) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_bf16(const PeftkDoraDropoutParams p) {
-    wait_for_turn();
     mix<__nv_bfloat16>(p);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_f32(const PeftkDoraDropoutParams p) { wait_for_turn(); mix<float>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_f32(const PeftkDoraDropoutParams p) { mix<float>(p); }
 
 extern "C" __global__ void __launch_bounds__(kThreads) gain_minus_one_f32(const PeftkGainMinusOneParams p) {
-    wait_for_turn();
     const size_t at = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (at < p.count) reinterpret_cast<float*>(p.out)[at] = reinterpret_cast<const float*>(p.gain)[at] - 1.0f;
 }

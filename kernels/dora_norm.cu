@@ -15,7 +15,6 @@
 
 #include "common/adapted_rows.cuh"
 #include "common/reduce.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -45,7 +44,6 @@ __device__ __forceinline__ float norms(Shared& shared, const float* w, const flo
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads, 4) dora_norm_f32(const PeftkDoraNormParams p) {
-    wait_for_turn();
     __shared__ Shared shared;
     const unsigned first = blockIdx.x * kRows, row = first + threadIdx.x;
     const float norm = norms(shared, reinterpret_cast<const float*>(p.w), reinterpret_cast<const float*>(p.a),
@@ -54,7 +52,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, 4) dora_norm_f32(const Pe
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 4) dora_norm_batched_f32(const PeftkDoraNormBatchParams p) {
-    wait_for_turn();
     __shared__ Shared shared;
     const auto* const items = reinterpret_cast<const PeftkDoraNormItem*>(p.items);
     const PeftkDoraNormItem item = items[adapted::find_item<kThreads>(items, p.count)];

@@ -12,7 +12,6 @@
 //           items), block 256, outputs = rank (rows + cols). No dynamic shared memory.
 
 #include "common/reduce.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -30,7 +29,6 @@ __device__ __forceinline__ const PeftkDoraNormBackwardItem& find_item(const Peft
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     dora_norm_backward_f32(const __grid_constant__ PeftkDoraNormBackwardParams p) {
-    wait_for_turn();
     __shared__ float tile[kRows][kThreads];
     __shared__ float b_tile[kRows][kRanks];
     __shared__ float factor[kRows];
@@ -121,7 +119,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 // dA over the groups of 32 rows, dB over the groups of 128 columns.
 extern "C" __global__ void __launch_bounds__(kReduceThreads)
     dora_norm_backward_reduce_f32(const __grid_constant__ PeftkDoraNormBackwardParams p) {
-    wait_for_turn();
     const PeftkDoraNormBackwardItem& item = find_item(p);
     const size_t in_a = size_t(item.rank) * item.cols, in_b = size_t(item.rank) * item.rows;
     const size_t at = size_t(blockIdx.x) * kReduceThreads + threadIdx.x;

@@ -10,7 +10,6 @@
 // Launch    block 256, 8 elements a thread: grid ceil(count / 2048); cast: of the target's rows * ceil(ld_target / 8) * 8 elements.
 
 #include "common/map.cuh"
-#include "common/turn.cuh"
 #include "params/pointwise.h"
 
 namespace elementwise {
@@ -95,7 +94,7 @@ __device__ __forceinline__ void dropout(const PeftkDropoutParams& p) {
 }  // namespace elementwise
 
 #define ENTRY(NAME, PARAMS, BODY, ...) \
-    extern "C" __global__ void __launch_bounds__(map::kBlock) NAME(const PARAMS p) { wait_for_turn(); elementwise::BODY<__VA_ARGS__>(p); }
+    extern "C" __global__ void __launch_bounds__(map::kBlock) NAME(const PARAMS p) { elementwise::BODY<__VA_ARGS__>(p); }
 
 ENTRY(add_assign_f32_f32, PeftkMapParams, add_assign, float, float)
 ENTRY(add_assign_f32_bf16, PeftkMapParams, add_assign, float, Bf16)

@@ -9,7 +9,6 @@
 
 #include "common/gelu.cuh"
 #include "common/map.cuh"
-#include "common/turn.cuh"
 #include "params/pointwise.h"
 
 namespace gelu_map {
@@ -47,12 +46,10 @@ __device__ __forceinline__ void backward(const PeftkMapBackwardParams& p) {
 
 #define ENTRIES(NAME, T)                                                                                       \
     extern "C" __global__ void __launch_bounds__(map::kBlock) gelu_forward_##NAME(const PeftkMapParams p) {    \
-        wait_for_turn();                                                                                       \
         gelu_map::forward<T>(p);                                                                               \
     }                                                                                                          \
     extern "C" __global__ void __launch_bounds__(map::kBlock)                                                  \
         gelu_backward_##NAME(const PeftkMapBackwardParams p) {                                                 \
-        wait_for_turn();                                                                                       \
         gelu_map::backward<T>(p);                                                                              \
     }
 

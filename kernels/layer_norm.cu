@@ -16,7 +16,6 @@
 
 #include "common/cut.cuh"
 #include "common/elements.cuh"
-#include "common/turn.cuh"
 #include "params/norm.h"
 
 namespace layer_norm {
@@ -343,7 +342,6 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
 // The registers bound how many rows are under way at once, and so the bandwidth.
 #define ENTRY(OPERATION, REGISTERS, PARAMS, NAME, R, T)                                                               \
     extern "C" __global__ void __maxnreg__(REGISTERS) layer_norm_##OPERATION##_##NAME(const PARAMS p) {               \
-        wait_for_turn();                                                                                              \
         __shared__ layer_norm::Partial partial;                                                                       \
         layer_norm::OPERATION<R, T>(p, partial);                                                                      \
     }

@@ -18,7 +18,6 @@
 
 #include "common/cut.cuh"
 #include "common/lora_tiles.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -261,19 +260,16 @@ __device__ __forceinline__ void input_gradients(const PeftkLoraGradientsParams& 
 
 // Q and dB's partial sums, up to 384 rows.
 extern "C" __global__ void __launch_bounds__(256, 2) lora_gradients_output_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     output_gradients<32, 8, 3>(p);
 }
 
 // The same, up to 1536 rows.
 extern "C" __global__ void __launch_bounds__(512, 1) lora_gradients_output_1536_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     output_gradients<16, 16, 6>(p);
 }
 
 // Q alone, any number of rows: pieces of kPiece columns, with their rows of s g B in shared memory.
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     extern __shared__ __align__(16) unsigned char memory[];
     constexpr unsigned kStride = tile_stride(kPiece), kWeightStride = tile_stride(kRanks);
     const unsigned piece = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -330,7 +326,6 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf
 // dB's partial sums where lora_gradients_project made Q: grid (pieces, ceil(most rows / 384), slices).
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     lora_gradients_outer_output_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     const Slice slice = find_slice(p, blockIdx.z);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
     const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece);
@@ -343,21 +338,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 
 // dA's partial sums for 16, 32 and 48 columns of Q a block.
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_16_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     input_gradients<1>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_32_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     input_gradients<2>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_48_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     input_gradients<3>(p);
 }
 
 // Adds the pieces up: dA as it is, dB times s g and transposed. grid.y is 2 * adapter + (dA: 0, dB: 1).
 extern "C" __global__ void __launch_bounds__(256) lora_gradients_reduce(const __grid_constant__ PeftkLoraGradientsParams p) {
-    wait_for_turn();
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 2];
     const bool is_b = blockIdx.y % 2;
     if (!is_b && adapter.da == 0) return;

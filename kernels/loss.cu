@@ -13,7 +13,6 @@
 // Launch    cross_entropy: a block of 128 a row. Sigmoids: a block of 256 a row. loss_sum: one warp.
 
 #include "common/elements.cuh"
-#include "common/turn.cuh"
 #include "params/loss.h"
 
 namespace loss {
@@ -101,7 +100,6 @@ __device__ __forceinline__ void sigmoids(const PeftkSigmoidLossParams& p) {
 }  // namespace loss
 
 extern "C" __global__ void __launch_bounds__(loss::kRowThreads) cross_entropy_f32(const PeftkCrossEntropyParams p) {
-    wait_for_turn();
     using namespace loss;
     __shared__ float maxima[kRowThreads / kWarp], sums[2][kRowThreads / kWarp];
     const size_t row = blockIdx.x;
@@ -144,18 +142,15 @@ extern "C" __global__ void __launch_bounds__(loss::kRowThreads) cross_entropy_f3
 }
 
 extern "C" __global__ void __launch_bounds__(loss::kMapThreads) binary_cross_entropy_f32(const PeftkSigmoidLossParams p) {
-    wait_for_turn();
     loss::sigmoids<loss::binary>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(loss::kMapThreads) asymmetric_loss_f32(const PeftkSigmoidLossParams p) {
-    wait_for_turn();
     loss::sigmoids<loss::asymmetric>(p);
 }
 
 // Row after row upon what was there: a batch in parts has the loss of the whole. A thread of the warp loads a row, the first adds.
 extern "C" __global__ void __launch_bounds__(loss::kSumThreads) loss_sum_f32(const PeftkLossSumParams p) {
-    wait_for_turn();
     using namespace loss;
     float* loss = target_of<float>(p.loss);
     float total = p.accumulate != 0 ? *loss : 0.0f;

@@ -16,7 +16,6 @@
 
 #include "common/cut.cuh"
 #include "common/reduce.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -119,7 +118,6 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_forward_f32(const PeftkMagnitudeParams p) {
-    wait_for_turn();
     const uint64_t i = uint64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (i >= p.count) return;
     reinterpret_cast<float*>(p.gain)[i] =
@@ -127,7 +125,6 @@ extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_forward
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_backward_f32(const PeftkMagnitudeParams p) {
-    wait_for_turn();
     const uint64_t i = uint64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (i >= p.count) return;
     const float m = reinterpret_cast<const float*>(p.magnitude)[i], n = reinterpret_cast<const float*>(p.norm)[i];
@@ -138,19 +135,16 @@ extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_backwar
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_bf16(const __grid_constant__ PeftkMagnitudeGradientParams p) {
-    wait_for_turn();
     gradient<bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_f32(const __grid_constant__ PeftkMagnitudeGradientParams p) {
-    wait_for_turn();
     gradient<float>(p);
 }
 
 // Adds the pieces up.
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_reduce(const __grid_constant__ PeftkMagnitudeGradientParams p) {
-    wait_for_turn();
     const unsigned j = blockIdx.x * 32 + threadIdx.x % 32;
     const bool there = j < p.rows;
     const auto* const partial = reinterpret_cast<const float*>(p.partial);

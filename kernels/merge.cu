@@ -14,7 +14,6 @@
 
 #include "common/adapted_rows.cuh"
 #include "common/reduce.cuh"
-#include "common/turn.cuh"
 #include "params.h"
 
 namespace {
@@ -93,6 +92,6 @@ __device__ __forceinline__ void merge(const PeftkMergeParams& p) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_f32(const __grid_constant__ PeftkMergeParams p) { wait_for_turn(); merge<false>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_f32(const __grid_constant__ PeftkMergeParams p) { merge<false>(p); }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_dora_f32(const __grid_constant__ PeftkMergeParams p) { wait_for_turn(); merge<true>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_dora_f32(const __grid_constant__ PeftkMergeParams p) { merge<true>(p); }

@@ -10,7 +10,6 @@
 //           Grid ceil(ld / 256) * ceil(batch (size / patch)^2 / 32), the column tiles of a patch side by side.
 
 #include "common/elements.cuh"
-#include "common/turn.cuh"
 #include "params/tokens.h"
 
 namespace patches {
@@ -83,5 +82,5 @@ __device__ __forceinline__ void run(const PeftkPatchesParams& p) {
 
 }  // namespace patches
 
-extern "C" __global__ void __launch_bounds__(256) patches_u8_f32(const PeftkPatchesParams p) { wait_for_turn(); patches::run<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) patches_u8_bf16(const PeftkPatchesParams p) { wait_for_turn(); patches::run<Bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) patches_u8_f32(const PeftkPatchesParams p) { patches::run<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) patches_u8_bf16(const PeftkPatchesParams p) { patches::run<Bf16>(p); }

@@ -9,7 +9,6 @@
 // Launch    forward: grid (ceil(width / 128), batch), block 256. backward: block 256, grid ceil(batch tokens ceil(width / 8) / 256).
 
 #include "common/column_tile.cuh"
-#include "common/turn.cuh"
 #include "params/tokens.h"
 
 namespace pool {
@@ -79,7 +78,7 @@ __device__ __forceinline__ void backward(const PeftkPoolParams& p) {
 
 }  // namespace pool
 
-extern "C" __global__ void __launch_bounds__(256) pool_forward_f32(const PeftkPoolParams p) { wait_for_turn(); pool::forward<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_forward_bf16(const PeftkPoolParams p) { wait_for_turn(); pool::forward<Bf16>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_backward_f32(const PeftkPoolParams p) { wait_for_turn(); pool::backward<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_backward_bf16(const PeftkPoolParams p) { wait_for_turn(); pool::backward<Bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) pool_forward_f32(const PeftkPoolParams p) { pool::forward<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) pool_forward_bf16(const PeftkPoolParams p) { pool::forward<Bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) pool_backward_f32(const PeftkPoolParams p) { pool::backward<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) pool_backward_bf16(const PeftkPoolParams p) { pool::backward<Bf16>(p); }

@@ -12,18 +12,25 @@
 //           dout again, from L2) and writes dqkv. At 256 images of 257 tokens and 6 heads 202 and 404 MB.
 // Work      4 * 64 T^2 FLOP a head forward, 14 * 64 T^2 backward (scores and dout v^T are formed twice): with rows rounded up to
 //           64 and columns to 16, 33 and 117 GFLOP at that size.
-// Launch    grid (batch * heads), block 128; with groups = ceil(tokens / 16) dynamic shared memory of 4096 groups bytes forward,
+// Launch    grid (batch * heads), for the split entries (batch * heads, 2), block 128; with groups = ceil(tokens / 16) dynamic shared memory of 4096 groups bytes forward,
 //           (4096 + 128) groups backward.
 
 #include "common/attention_sm90.cuh"
-#include "common/turn.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
-    wait_for_turn();
-    attention::forward_sm90<1>(p);
+    attention::forward_sm90<1, false>(p);
+}
+
+// For few heads, which would leave multiprocessors empty: half of a head's rows a block.
+extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_split_bf16(const PeftkAttentionForwardParams p) {
+    attention::forward_sm90<1, true>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
-    wait_for_turn();
-    attention::backward_sm90<1, 2, 1>(p);
+    attention::backward_sm90<1, 2, 1, false>(p);
+}
+
+// The same for few heads: dq in one block, dk and dv in another.
+extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_split_bf16(const PeftkAttentionBackwardParams p) {
+    attention::backward_sm90<1, 2, 1, true>(p);
 }

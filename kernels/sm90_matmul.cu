@@ -23,7 +23,6 @@
 //           Shape::kSharedBytes. See common/sm90_gemm.cuh.
 
 #include "common/sm90_gemm.cuh"
-#include "common/turn.cuh"
 
 static_assert(sizeof(PeftkSm90GemmParams) % 64 == 0, "the launcher sends the struct as bytes");
 
@@ -45,7 +44,6 @@ using Weight = Shape<Layout::kTN, 192, 4, 1, 0>;
 #define PEFTK_ENTRY(name, shape, epilogue)                                                            \
     extern "C" __global__ void __cluster_dims__(shape::kCluster, 1, 1) __launch_bounds__(sm90::kThreads, 1) \
         name(const __grid_constant__ PeftkSm90GemmParams params) {                                    \
-        wait_for_turn();                                                                              \
         sm90::gemm<shape, epilogue>(params);                                                          \
     }
 

@@ -8,7 +8,6 @@
 // Launch    block 256, grid ceil(rows ceil(width / 8) / 256), 8 columns of a row a thread.
 
 #include "common/map.cuh"
-#include "common/turn.cuh"
 #include "params/pointwise.h"
 
 namespace swiglu {
@@ -51,11 +50,9 @@ __device__ __forceinline__ void run(const PeftkSwigluParams& p) {
 
 #define ENTRIES(NAME, T)                                                                                          \
     extern "C" __global__ void __launch_bounds__(map::kBlock) swiglu_forward_##NAME(const PeftkSwigluParams p) {  \
-        wait_for_turn();                                                                                          \
         swiglu::run<T, false>(p);                                                                                 \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(map::kBlock) swiglu_backward_##NAME(const PeftkSwigluParams p) { \
-        wait_for_turn();                                                                                          \
         swiglu::run<T, true>(p);                                                                                  \
     }
 

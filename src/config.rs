@@ -13,7 +13,7 @@ mod precision;
 
 pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
 pub use device::Device;
-pub use memory::{Memory, Recompute};
+pub use memory::{Level, Memory, Recompute};
 pub use precision::Precision;
 
 /// Epochs of a run that gives none.

@@ -117,7 +117,8 @@ __device__ __forceinline__ void attend_sm90(QueryRows<1>& r, uint32_t k, uint32_
     sm90::wgmma_commit();  // the next step's wait, or the caller's, covers it
 }
 
-template <unsigned kWarpgroups>
+// kSplit: two blocks a head (grid y), which take 64 rows by turns. A row's numbers are the same bits either way.
+template <unsigned kWarpgroups, bool kSplit>
 __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& p) {
     constexpr unsigned kThreads = 128 * kWarpgroups;
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -133,7 +134,9 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         }
     }
     // Warpgroups take 64 rows by turns; a warp whose rows do not exist goes along with zeros.
-    for (unsigned turn = 0, base = threadIdx.x / 128 * 64; turn == 0 || base < tokens; ++turn, base += kWarpgroups * 64) {
+    constexpr unsigned kStep = kWarpgroups * 64 * (kSplit ? 2 : 1);
+    const unsigned start = (threadIdx.x / 128 + (kSplit ? blockIdx.y * kWarpgroups : 0)) * 64;
+    for (unsigned turn = 0, base = start; turn == 0 || base < tokens; ++turn, base += kStep) {
         const unsigned first = base + threadIdx.x / 32 % 4 * kGroup;
         QueryRows<1> r = {};
         load_operand(r.q[0], ForwardHead(p, block_index()).rows(0), first, tokens);
@@ -229,9 +232,28 @@ __device__ __forceinline__ void keys_step(float (&dk)[8][4], float (&dv)[8][4], 
     sm90::wgmma_commit();
 }
 
+// lse in base 2 and D of this lane's rows first + g and first + g + 8, also to `stats`; their pieces of dout on the way.
+__device__ __forceinline__ void row_stats(const Head& head, unsigned first, unsigned tokens, unsigned rows, float2* stats,
+                                          uint32_t (&dout_pieces)[2][2][4], float (&lse)[2], float (&d)[2]) {
+    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t out_pieces[2][2][4];
+    load_pieces(dout_pieces, head.dout(), first, tokens);
+    load_pieces(out_pieces, head.out(), first, tokens);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const unsigned row = first + g + 8 * h;
+        lse[h] = row < tokens ? head.lse()[row] * kLog2e : 0.0f;
+        d[h] = dot_piece(dout_pieces[h][0], out_pieces[h][0]) + dot_piece(dout_pieces[h][1], out_pieces[h][1]);
+        d[h] += __shfl_xor_sync(kAll, d[h], 1);
+        d[h] += __shfl_xor_sync(kAll, d[h], 2);
+        if (t == 0 && row < rows) stats[row] = make_float2(lse[h], d[h]);
+    }
+}
+
 // kKeys, kQueries: groups of keys a step in the pass over queries, and of queries in the other; 1, 2 or 4. Shared memory: the pair
-// of matrices, then a float2 a row.
-template <unsigned kWarpgroups, unsigned kKeys, unsigned kQueries>
+// of matrices, then a float2 a row. kSplit: two blocks a head (grid y), one a pass; the second makes lse and D for itself. The numbers are the
+// same bits either way.
+template <unsigned kWarpgroups, unsigned kKeys, unsigned kQueries, bool kSplit>
 __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams& p) {
     constexpr unsigned kThreads = 128 * kWarpgroups;
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -239,7 +261,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
     const unsigned tokens = p.tokens, groups = (tokens + kGroup - 1) / kGroup, chunks = (groups + kChunk - 1) / kChunk;
     const uint32_t second = groups * kSecond;
     float2* stats = reinterpret_cast<float2*>(memory + groups * kGroupBytes);
-    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const unsigned t = threadIdx.x % 4;
     const float factor[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
     const auto fetch = [&](Rows a, Rows b) {
         for (unsigned c = 0; c < chunks; ++c) {
@@ -249,51 +271,55 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
         }
     };
 
-    fetch(Head(p, block_index()).rows(1), Head(p, block_index()).rows(2));
-    for (unsigned turn = 0, base = threadIdx.x / 128 * 64; turn == 0 || base < tokens; ++turn, base += kWarpgroups * 64) {
-        const unsigned first = base + threadIdx.x / 32 % 4 * kGroup;
-        uint32_t q[4][4], dout[4][4];
-        float lse[2], d[2];
-        const Head head(p, block_index());
-        load_operand(q, head.rows(0), first, tokens);
-        {
-            uint32_t dout_pieces[2][2][4], out_pieces[2][2][4];
-            load_pieces(dout_pieces, head.dout(), first, tokens);
-            load_pieces(out_pieces, head.out(), first, tokens);
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const unsigned row = first + g + 8 * h;
-                lse[h] = row < tokens ? head.lse()[row] * kLog2e : 0.0f;
-                d[h] = dot_piece(dout_pieces[h][0], out_pieces[h][0]) + dot_piece(dout_pieces[h][1], out_pieces[h][1]);
-                d[h] += __shfl_xor_sync(kAll, d[h], 1);
-                d[h] += __shfl_xor_sync(kAll, d[h], 2);
-                if (t == 0 && row < groups * kGroup) stats[row] = make_float2(lse[h], d[h]);
+    if (!kSplit || blockIdx.y == 0) {
+        fetch(Head(p, block_index()).rows(1), Head(p, block_index()).rows(2));
+        for (unsigned turn = 0, base = threadIdx.x / 128 * 64; turn == 0 || base < tokens; ++turn, base += kWarpgroups * 64) {
+            const unsigned first = base + threadIdx.x / 32 % 4 * kGroup;
+            uint32_t q[4][4], dout[4][4];
+            float lse[2], d[2];
+            const Head head(p, block_index());
+            load_operand(q, head.rows(0), first, tokens);
+            {
+                uint32_t dout_pieces[2][2][4];
+                row_stats(head, first, tokens, groups * kGroup, stats, dout_pieces, lse, d);
+                to_operand(dout, dout_pieces);
             }
-            to_operand(dout, dout_pieces);
+            float dq[8][4] = {};
+#pragma unroll 1
+            for (unsigned c = 0; c < chunks; ++c) {
+                if (turn == 0) arrive_chunk(c, chunks);
+                uint32_t k = shared + c * kChunk * kSecond;
+                unsigned keys = tokens - c * kChunk * kGroup, here = min(kChunk, groups - c * kChunk);
+#pragma unroll 1
+                for (; here >= kKeys; here -= kKeys, k += kKeys * kSecond, keys -= kKeys * kGroup) {
+                    queries_step<kKeys>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
+                }
+#pragma unroll 1
+                for (; here > 0; --here, k += kSecond, keys -= kGroup) {
+                    queries_step<1>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
+                }
+            }
+            sm90::wgmma_wait<0>();
+            pin(dq);
+            const Head target(p, block_index());
+            store_rows(target.gradient(0), 3 * target.width(), first, tokens, dq, factor);
         }
-        float dq[8][4] = {};
-#pragma unroll 1
-        for (unsigned c = 0; c < chunks; ++c) {
-            if (turn == 0) arrive_chunk(c, chunks);
-            uint32_t k = shared + c * kChunk * kSecond;
-            unsigned keys = tokens - c * kChunk * kGroup, here = min(kChunk, groups - c * kChunk);
-#pragma unroll 1
-            for (; here >= kKeys; here -= kKeys, k += kKeys * kSecond, keys -= kKeys * kGroup) {
-                queries_step<kKeys>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
-            }
-#pragma unroll 1
-            for (; here > 0; --here, k += kSecond, keys -= kGroup) {
-                queries_step<1>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
-            }
-        }
-        sm90::wgmma_wait<0>();
-        pin(dq);
-        const Head target(p, block_index());
-        store_rows(target.gradient(0), 3 * target.width(), first, tokens, dq, factor);
+
+        if (kSplit) return;
+        __syncthreads();  // k and v are no longer read, and all of stats is written
     }
 
-    __syncthreads();  // k and v are no longer read, and all of stats is written
     fetch(Head(p, block_index()).rows(0), Head(p, block_index()).dout());
+    if (kSplit) {
+#pragma unroll 1
+        for (unsigned base = threadIdx.x / 128 * 64; base < groups * kGroup; base += kWarpgroups * 64) {
+            uint32_t dout_pieces[2][2][4];
+            float lse[2], d[2];
+            const unsigned first = base + threadIdx.x / 32 % 4 * kGroup;
+            row_stats(Head(p, block_index()), first, tokens, groups * kGroup, stats, dout_pieces, lse, d);
+        }
+        // The first chunk's barrier shows them to all.
+    }
     for (unsigned turn = 0, base = threadIdx.x / 128 * 64; turn == 0 || base < tokens; ++turn, base += kWarpgroups * 64) {
         const unsigned first = base + threadIdx.x / 32 % 4 * kGroup;
         uint32_t k[4][4], v[4][4];

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::saved::{Again, Remade, Remake, Saved};
 use super::{Array, Backend, Derived, Needs, ParamId, Params};
-use crate::config::Recompute;
+use crate::config::Level;
 use crate::{Error, Result};
 
 /// A value on a tape; `node` is its place there when a gradient flows to it.
@@ -93,7 +93,7 @@ pub struct Tape<'m, B: Backend> {
     touched: Cell<bool>,
     pub(super) images: usize,
     pub(super) derived: Option<&'m Derived<B>>,
-    recompute: Recompute,
+    recompute: Cell<Level>,
     // Arrays that are not kept, by their block; the weak handle keeps its address from being used again.
     pub(super) again: RefCell<HashMap<*const (), Remade<B>>>,
 }
@@ -109,7 +109,7 @@ impl<'m, B: Backend> Tape<'m, B> {
             touched: Cell::new(false),
             images: 0,
             derived: None,
-            recompute: Recompute::Nothing,
+            recompute: Cell::new(Level::Nothing),
             again: RefCell::default(),
         }
     }
@@ -119,14 +119,14 @@ impl<'m, B: Backend> Tape<'m, B> {
         Self { images, ..self }
     }
 
-    /// The same with less kept: what operations say how to make again. Whole blocks are the model's affair ([`Tape::checkpoint`]).
-    pub fn recomputing(self, recompute: Recompute) -> Self {
-        Self { recompute, ..self }
+    /// From here on less is kept: what operations say how to make again. Whole blocks are the model's affair ([`Tape::checkpoint`]).
+    pub fn recompute_from_here(&self, level: Level) {
+        self.recompute.set(level);
     }
 
     /// What is made again in the backward pass.
-    pub(crate) fn recompute(&self) -> Recompute {
-        self.recompute
+    pub(crate) fn recompute(&self) -> Level {
+        self.recompute.get()
     }
 
     /// From here on nobody keeps `array`: it is made again from `sources`, with the same bits.

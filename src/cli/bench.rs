@@ -218,7 +218,7 @@ mod tests {
             device: "a GPU".into(),
             commit: COMMIT,
             micro_batch: None,
-            recompute: "nothing",
+            recompute: "nothing".into(),
             precision: "bf16",
             peak_mib: 7300.0,
             kernels: Some("sm_90a".into()),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::table;
 use super::train::SettingFlags;
 use crate::Result;
-use crate::config::{Precision, Recompute};
+use crate::config::Precision;
 use crate::train::{self, MemoryPlan, Planned, Ui};
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ fn json(planned: &Planned) -> Value {
         "strategy": config.strategy.name(),
         "batch": config.batch_size,
         "micro_batch": config.micro_batch,
-        "recompute": config.recompute.map(Recompute::name),
+        "recompute": config.recompute.map(|recompute| recompute.to_string()),
         "device": config.device.to_string(),
         "precision": config.precision.map(Precision::name),
         "arch": arch.map(|arch| arch.to_string()),
@@ -66,6 +66,7 @@ fn words(plan: &MemoryPlan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Recompute;
     use crate::config::{Device, TrainConfig};
     use crate::gpu::Arch;
 
@@ -96,7 +97,7 @@ mod tests {
             precision: Some(Precision::Bf16),
             batch_size: 64,
             micro_batch: Some(16),
-            recompute: Some(Recompute::Cheap),
+            recompute: Some(Recompute::CHEAP),
             ..TrainConfig::default()
         };
         let planned =

@@ -95,11 +95,11 @@ fn memory(flags: &Settings, file: &Settings) -> Result<MemorySettings> {
     let asks = |s: &Settings| s.memory.is_some() || s.memory_budget.is_some() || s.batch_size == Some(BatchSize::Auto);
     let planned = if asks(flags) { &Settings::default() } else { file };
     let budget = flags.memory_budget.as_ref().or(planned.memory_budget.as_ref());
-    let legacy = |s: &Settings| (s.checkpointing == Some(true)).then_some(Recompute::Blocks);
+    let legacy = |s: &Settings| (s.checkpointing == Some(true)).then_some(Recompute::BLOCKS);
     let given = |s: &Settings| s.recompute.or(legacy(s));
     // A number of images alone says what is wanted: nothing else is planned around it.
     let asked = asks(flags) || asks(planned);
-    let bare = |s: &Settings| (s.micro_batch.is_some() && !asked).then_some(Recompute::Nothing);
+    let bare = |s: &Settings| (s.micro_batch.is_some() && !asked).then_some(Recompute::NOTHING);
     Ok(MemorySettings {
         memory: flags.memory.or(planned.memory).unwrap_or_default(),
         budget: budget.map(|text| words::bytes(text).map_err(|e| wrong("--memory-budget", e))).transpose()?,

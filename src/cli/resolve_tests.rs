@@ -46,7 +46,7 @@ fn a_written_configuration_reads_back_as_itself() {
         s.seed = Some(i64::MAX as u64);
         s.patience = Some(5);
         s.micro_batch = Some(16);
-        s.recompute = Some(Recompute::Blocks);
+        s.recompute = Some(Recompute::BLOCKS);
         s.pool = Some(Pool::Cls);
         s.adapter.rank_pattern = Some(vec![("layer.0.*q_proj".into(), 4)]);
         s.adapter.alpha_pattern = Some(vec![("v_proj".into(), 2.5)]);
@@ -88,15 +88,15 @@ fn memory_is_planned_unless_it_is_given() {
     };
     let with = |memory| flags(|s| s.memory = Some(memory));
     let none = Settings::default;
-    use crate::config::{Memory::*, Recompute::*};
+    use crate::config::Memory::*;
     assert_eq!(pair(none(), none()), (Fast, None, None));
     assert_eq!(pair(with(Balanced), none()), (Balanced, None, None));
     assert_eq!(pair(with(Lean), none()), (Lean, None, None));
-    assert_eq!(pair(flags(|s| s.micro_batch = Some(3)), none()), (Fast, Some(3), Some(Nothing)));
+    assert_eq!(pair(flags(|s| s.micro_batch = Some(3)), none()), (Fast, Some(3), Some(Recompute::NOTHING)));
     let planned = || toml("micro_batch = 16\nrecompute = \"blocks\"");
-    assert_eq!(pair(none(), planned()), (Fast, Some(16), Some(Blocks)));
+    assert_eq!(pair(none(), planned()), (Fast, Some(16), Some(Recompute::BLOCKS)));
     assert_eq!(pair(with(Fast), planned()), (Fast, None, None));
-    assert_eq!(pair(none(), toml("micro_batch = 8\ncheckpointing = true")), (Fast, Some(8), Some(Blocks)));
+    assert_eq!(pair(none(), toml("micro_batch = 8\ncheckpointing = true")), (Fast, Some(8), Some(Recompute::BLOCKS)));
     assert_eq!(pair(flags(|s| s.micro_batch = Some(2)), toml("memory = \"lean\"")), (Lean, Some(2), None));
 }
 

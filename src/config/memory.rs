@@ -1,21 +1,26 @@
 //! What a run may trade for memory.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Points of the plan between speed and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Memory {
-    /// Whatever is fastest.
+    /// As fast as in little memory it can be.
     #[default]
     Fast,
-    /// Small micro-batches, and what is cheap to compute again is.
+    /// About half of that memory.
     Balanced,
-    /// As little as possible.
+    /// A fifth of it.
     Lean,
 }
 
 impl Memory {
+    /// Every one, the fastest first.
+    pub const ALL: [Self; 3] = [Self::Fast, Self::Balanced, Self::Lean];
+
     /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
@@ -26,10 +31,9 @@ impl Memory {
     }
 }
 
-/// What the backward pass computes again instead of having it kept; each includes those before it. The numbers are the same bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Recompute {
+/// How much the backward pass computes again instead of having it kept; each includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
     /// Nothing.
     #[default]
     Nothing,
@@ -43,15 +47,131 @@ pub enum Recompute {
     Blocks,
 }
 
-impl Recompute {
-    /// Its name in files.
-    pub fn name(self) -> &'static str {
+impl Level {
+    /// Every one, in order.
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::Cheap, Self::Hidden, Self::Linears, Self::Blocks];
+
+    fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Cheap => "cheap",
             Self::Hidden => "hidden",
             Self::Linears => "linears",
             Self::Blocks => "blocks",
+        }
+    }
+
+    /// One less.
+    fn before(self) -> Self {
+        match self {
+            Self::Nothing | Self::Cheap => Self::Nothing,
+            Self::Hidden => Self::Cheap,
+            Self::Linears => Self::Hidden,
+            Self::Blocks => Self::Linears,
+        }
+    }
+}
+
+/// What the backward pass computes again, block by block: a level in the first blocks, one less in the others. The numbers are the same bits.
+/// In files `hidden`, or `hidden:5` for the first five blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Recompute {
+    level: Level,
+    /// None: in all of them.
+    first: Option<u16>,
+}
+
+impl Recompute {
+    /// Nothing in any block.
+    pub const NOTHING: Self = Self::everywhere(Level::Nothing);
+    /// [`Level::Cheap`] in all.
+    pub const CHEAP: Self = Self::everywhere(Level::Cheap);
+    /// [`Level::Hidden`] in all.
+    pub const HIDDEN: Self = Self::everywhere(Level::Hidden);
+    /// [`Level::Linears`] in all.
+    pub const LINEARS: Self = Self::everywhere(Level::Linears);
+    /// [`Level::Blocks`] in all.
+    pub const BLOCKS: Self = Self::everywhere(Level::Blocks);
+
+    /// A level in all blocks.
+    pub const fn everywhere(level: Level) -> Self {
+        Self { level, first: None }
+    }
+
+    /// A level in the first `blocks`, one less in the others.
+    pub fn in_first(level: Level, blocks: u16) -> Self {
+        Self { level, first: Some(blocks) }
+    }
+
+    /// What is computed again in one of them.
+    pub fn of_block(self, index: usize) -> Level {
+        match self.first {
+            Some(first) if index >= usize::from(first) => self.level.before(),
+            _ => self.level,
+        }
+    }
+
+    /// The level, and in how many of the first blocks where that is not all.
+    pub fn parts(self) -> (Level, Option<u16>) {
+        (self.level, self.first)
+    }
+}
+
+impl fmt::Display for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first {
+            Some(first) => write!(f, "{}:{first}", self.level.name()),
+            None => f.write_str(self.level.name()),
+        }
+    }
+}
+
+impl From<Recompute> for String {
+    fn from(recompute: Recompute) -> Self {
+        recompute.to_string()
+    }
+}
+
+impl TryFrom<String> for Recompute {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (name, first) = match text.split_once(':') {
+            Some((name, first)) => (name, Some(first)),
+            None => (text.as_str(), None),
+        };
+        let level = Level::ALL.into_iter().find(|level| level.name() == name);
+        let first = first.map(str::parse).transpose().ok();
+        let wrong = || {
+            format!(
+                "'{text}': expected nothing, cheap, hidden, linears or blocks, or as hidden:5 for the first 5 blocks"
+            )
+        };
+        Ok(Self { level: level.ok_or_else(wrong)?, first: first.ok_or_else(wrong)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_blocks_compute_more_again() {
+        let some = Recompute::in_first(Level::Hidden, 2);
+        assert_eq!([0, 1, 2, 11].map(|i| some.of_block(i)), [Level::Hidden, Level::Hidden, Level::Cheap, Level::Cheap]);
+        assert_eq!([0, 40].map(|i| Recompute::BLOCKS.of_block(i)), [Level::Blocks, Level::Blocks]);
+        assert_eq!(Recompute::in_first(Level::Cheap, 0).of_block(0), Level::Nothing);
+    }
+
+    #[test]
+    fn files_hold_it_as_text() {
+        for (recompute, text) in [(Recompute::CHEAP, "cheap"), (Recompute::in_first(Level::Linears, 7), "linears:7")] {
+            assert_eq!(recompute.to_string(), text);
+            assert_eq!(Recompute::try_from(text.to_owned()), Ok(recompute));
+        }
+        for wrong in ["much", "cheap:", "cheap:-1", "hidden:x", ""] {
+            assert!(Recompute::try_from(wrong.to_owned()).unwrap_err().contains("hidden:5"), "{wrong}");
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Kernels on a device: which build suits it, loading the PTX, launching an entry.
 
-use std::ffi::c_void;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::Pod;
-use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
-use cudarc::driver::{CudaFunction, CudaModule, CudaStream};
+use cudarc::driver::sys::{CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
+use super::buffer::Plain;
 use super::{Device, error};
 use crate::{Error, Result};
 
@@ -102,9 +102,7 @@ impl Module {
             .load_function(entry)
             .map_err(|e| error::device(format_args!("find entry {entry} in kernel {}", self.name), e))?;
         let shared_limit = Arc::new(AtomicU32::new(DEFAULT_SHARED_BYTES));
-        let overlaps =
-            self.device.arch() == Arch::Sm90a && std::env::var_os("PEFTK_OVERLAP").is_none_or(|value| value != "0");
-        Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit, overlaps }) })
+        Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit }) })
     }
 }
 
@@ -137,8 +135,6 @@ struct Loaded {
     stream: Arc<CudaStream>,
     /// The most dynamic shared memory that was asked for so far.
     shared_limit: Arc<AtomicU32>,
-    /// Whether a launch may begin while the one before ends.
-    overlaps: bool,
 }
 
 impl Function {
@@ -157,7 +153,6 @@ impl Function {
     /// device, of the type and at least of the extent that the entry reads and writes for these sizes; it must stay allocated
     /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch, but
     /// where the entry says so. `grid` must be one that the entry was written for.
-    #[allow(non_snake_case)] // The driver's names.
     pub unsafe fn launch<P: Pod>(&self, grid: Grid, params: &P) -> Result<()> {
         let Some(real) = &self.real else { return Ok(()) };
         let failed = |e| error::device(format_args!("launch {} with {grid:?}", self.entry), e);
@@ -166,37 +161,17 @@ impl Function {
             real.function.set_attribute(attribute, grid.shared_bytes.cast_signed()).map_err(failed)?;
             real.shared_limit.store(grid.shared_bytes, Ordering::Relaxed);
         }
-        real.stream.context().bind_to_thread().map_err(failed)?;
-        // Every entry of this build waits for its turn itself (kernels/common/turn.cuh).
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        let config = LaunchConfig {
+            grid_dim: grid.blocks,
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared_bytes,
         };
-        let (gridDimX, gridDimY, gridDimZ) = grid.blocks;
-        let config = sys::CUlaunchConfig {
-            gridDimX,
-            gridDimY,
-            gridDimZ,
-            blockDimX: grid.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: grid.shared_bytes,
-            hStream: real.stream.cu_stream(),
-            attrs: &raw mut overlap,
-            numAttrs: u32::from(real.overlaps),
-        };
-        let mut list = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies the parameters before it returns and writes to none of them; the rest is the caller's promise.
-        let launched = unsafe {
-            sys::cuLaunchKernelEx(
-                &raw const config,
-                real.function.cu_function(),
-                list.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        };
-        launched.result().map_err(failed)
+        let params = Plain(*params);
+        let mut builder = real.stream.launch_builder(&real.function);
+        builder.arg(&params);
+        // SAFETY: the driver copies the parameters before it returns; the rest is the caller's promise.
+        let launched = unsafe { builder.launch(config) };
+        launched.map(drop).map_err(failed)
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// The widest head the kernels take.
 pub const MAX_HEAD_DIM: usize = 128;
 
+/// Blocks of a Hopper entry that a multiprocessor holds at once.
+const RESIDENT_BLOCKS: u64 = 3;
+
 /// The most tokens of which a head's k and v are kept in shared memory whole, three blocks to an H100's multiprocessor.
 const MOST_RESIDENT: u32 = 320;
 
@@ -27,6 +30,8 @@ struct Entry {
     name: &'static str,
     /// Rows that a block of it takes; None: all of an image and head.
     rows: Option<u32>,
+    /// Blocks that share those.
+    split: u32,
     threads: u32,
     shared_bytes: u32,
 }
@@ -41,7 +46,11 @@ impl Entry {
         let blocks = sizes.pairs * self.rows.map_or(1, |rows| u64::from(sizes.tokens.div_ceil(rows)));
         let blocks =
             i32::try_from(blocks).map_err(|_| Error::shape(op, format!("at most {} blocks", i32::MAX), blocks))?;
-        Ok(Grid { blocks: (blocks.unsigned_abs(), 1, 1), threads: self.threads, shared_bytes: self.shared_bytes })
+        Ok(Grid {
+            blocks: (blocks.unsigned_abs(), self.split, 1),
+            threads: self.threads,
+            shared_bytes: self.shared_bytes,
+        })
     }
 }
 
@@ -103,29 +112,38 @@ impl Sizes {
             file: "attention_any",
             name: if self.dtype == DType::F32 { f32_name } else { bf16_name },
             rows: Some(ANY_TILE),
+            split: 1,
             threads: 256,
             shared_bytes: (tiles * ANY_TILE * pitch + ANY_TILE * (ANY_TILE + 4)) * 4,
         }
     }
 
-    fn forward_entry(&self, arch: Arch) -> Entry {
+    /// Whether two blocks an image and head find places at once where one would leave some empty. The results are the same bits.
+    fn split(&self, device: &Device) -> bool {
+        2 * self.pairs <= RESIDENT_BLOCKS * u64::from(device.multiprocessors())
+    }
+
+    fn forward_entry(&self, device: &Device) -> Entry {
         let shared_bytes = self.tokens.div_ceil(GROUP) * GROUP_BYTES;
         let file = "attention_bf16";
         if !self.tensor_cores() {
             self.any("attention_forward_f32", "attention_forward_any_bf16", 3)
         } else if !self.resident() {
             let name = "attention_forward_streamed_bf16";
-            Entry { file, name, rows: Some(128), threads: 256, shared_bytes: STREAMED_BYTES }
-        } else if arch == Arch::Sm90a {
-            let (file, name) = ("sm90_attention", "sm90_attention_forward_bf16");
-            Entry { file, name, rows: None, threads: 128, shared_bytes }
+            Entry { file, name, rows: Some(128), split: 1, threads: 256, shared_bytes: STREAMED_BYTES }
+        } else if device.arch() == Arch::Sm90a {
+            let (name, split) = match self.split(device) {
+                true => ("sm90_attention_forward_split_bf16", 2),
+                false => ("sm90_attention_forward_bf16", 1),
+            };
+            Entry { file: "sm90_attention", name, rows: None, split, threads: 128, shared_bytes }
         } else {
-            Entry { file, name: "attention_forward_bf16", rows: None, threads: 160, shared_bytes }
+            Entry { file, name: "attention_forward_bf16", rows: None, split: 1, threads: 160, shared_bytes }
         }
     }
 
     /// The one that does it all, or the pass over queries and then the one over keys.
-    fn backward_entries(&self, arch: Arch) -> (Entry, Option<Entry>) {
+    fn backward_entries(&self, device: &Device) -> (Entry, Option<Entry>) {
         let shared_bytes = self.tokens.div_ceil(GROUP) * (GROUP_BYTES + GROUP_STATS_BYTES);
         let file = "attention_bf16";
         if !self.tensor_cores() {
@@ -134,16 +152,19 @@ impl Sizes {
                 Some(self.any("attention_backward_keys_f32", "attention_backward_keys_any_bf16", 4)),
             )
         } else if !self.resident() {
-            let pass = |name, shared_bytes| Entry { file, name, rows: Some(96), threads: 192, shared_bytes };
+            let pass = |name, shared_bytes| Entry { file, name, rows: Some(96), split: 1, threads: 192, shared_bytes };
             (
                 pass("attention_backward_queries_bf16", STREAMED_BYTES),
                 Some(pass("attention_backward_keys_bf16", STREAMED_BYTES + STREAMED_STATS_BYTES)),
             )
-        } else if arch == Arch::Sm90a {
-            let (file, name) = ("sm90_attention", "sm90_attention_backward_bf16");
-            (Entry { file, name, rows: None, threads: 128, shared_bytes }, None)
+        } else if device.arch() == Arch::Sm90a {
+            let (name, split) = match self.split(device) {
+                true => ("sm90_attention_backward_split_bf16", 2),
+                false => ("sm90_attention_backward_bf16", 1),
+            };
+            (Entry { file: "sm90_attention", name, rows: None, split, threads: 128, shared_bytes }, None)
         } else {
-            (Entry { file, name: "attention_backward_bf16", rows: None, threads: 192, shared_bytes }, None)
+            (Entry { file, name: "attention_backward_bf16", rows: None, split: 1, threads: 192, shared_bytes }, None)
         }
     }
 }
@@ -179,7 +200,7 @@ pub fn attention_forward(
         head_dim: sizes.head_dim,
         padding: 0,
     };
-    let entry = sizes.forward_entry(device.arch());
+    let entry = sizes.forward_entry(device);
     let grid = entry.grid(op, &sizes)?;
     // SAFETY: every entry named takes a PeftkAttentionForwardParams; the buffers are on the device and as long as these sizes need,
     // those written are borrowed mutably; the grid covers every row of every image and head, with the shared memory it takes.
@@ -206,7 +227,7 @@ pub fn attention_backward(
     length(op, "log_sum_exp", log_sum_exp, device, DType::F32, sizes.rows())?;
     length(op, "dout", dout, device, sizes.dtype, sizes.narrow())?;
     length(op, "dqkv", dqkv, device, sizes.dtype, 3 * sizes.narrow())?;
-    let (first, second) = sizes.backward_entries(device.arch());
+    let (first, second) = sizes.backward_entries(device);
     let workspace = match second {
         Some(_) => Some(Buf::uninit(device, DType::F32, 2 * sizes.rows())?),
         None => None,

@@ -153,12 +153,8 @@ impl BareStep<Cuda> {
         let dry = || on(&twin.dry_twin());
         let vit = VitConfig::named(size)?;
         let mut config = config.clone();
-        let room = Room {
-            gpu: true,
-            free: device.driver_memory()?.map(|(free, _)| free),
-            images: config.batch_size,
-            unit: Room::unit_of(&vit, config.input_size),
-        };
+        let free = device.driver_memory()?.map(|(free, _)| free);
+        let room = Room::of(&vit, config.input_size, config.batch_size, true, free);
         let load = load_of(&config, classes);
         let plan = planner::settle(&mut config, room, |config| plan(dry, config, &vit, load), &mut |_| {})?;
         device.reserve(plan.total())?;
@@ -174,8 +170,7 @@ impl BareStep<Cpu> {
     /// As [`BareStep::new`].
     pub fn on_cpu(config: &TrainConfig, size: &str, classes: usize) -> Result<(Self, MemoryPlan)> {
         let (mut config, vit) = (config.clone(), VitConfig::named(size)?);
-        let room =
-            Room { gpu: false, free: None, images: config.batch_size, unit: Room::unit_of(&vit, config.input_size) };
+        let room = Room::of(&vit, config.input_size, config.batch_size, false, None);
         let load = load_of(&config, classes);
         let plan = planner::settle(&mut config, room, |config| plan(Counting::new, config, &vit, load), &mut |_| {})?;
         Ok((Self::new(Cpu::new(None)?, &config, size, classes)?, plan))

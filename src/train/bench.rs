@@ -100,7 +100,7 @@ pub struct Measured {
     /// Images that go through the model at once; none: the whole batch.
     pub micro_batch: Option<usize>,
     /// What the backward pass computes again.
-    pub recompute: &'static str,
+    pub recompute: String,
     /// In which numbers.
     pub precision: &'static str,
     /// Most bytes in use at once, as this program counts them.
@@ -229,7 +229,7 @@ fn run<B: Backend>(
         device: place.name(),
         commit: COMMIT,
         micro_batch: step.walk().0,
-        recompute: step.walk().1.name(),
+        recompute: step.walk().1.to_string(),
         precision: place.precision().name(),
         peak_mib: mib(step.peak_bytes()),
         kernels: gpu.map(|device| device.arch().to_string()),

@@ -55,7 +55,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let loader = Loader::new(Arc::new(splits.train), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
     let options =
-        StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing };
+        StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING };
     let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), options, &bar)?;
     bar.finish();
     let mut more = evaluation.more();

@@ -7,7 +7,6 @@ use super::features;
 use super::step::{StepOptions, classes_of, loss_of, pixels, stage_labels, staged};
 use crate::Result;
 use crate::autograd::{Array, Backend, Derived, Grads, Images, LaterNumber, Params, SumTo, Tape};
-use crate::config::Recompute;
 use crate::data::Batch;
 use crate::gpu::profile;
 use crate::vit::{Mode, Vit};
@@ -195,10 +194,9 @@ impl<B: Backend> Pass<'_, B> {
             dropout_seed: Some(self.dropout_seed),
             first_image: self.images.start,
             images,
-            checkpointing: self.options.recompute == Recompute::Blocks,
+            recompute: self.options.recompute,
         };
-        let tape =
-            Tape::new(self.params).over_images(images).with_derived(self.derived).recomputing(self.options.recompute);
+        let tape = Tape::new(self.params).over_images(images).with_derived(self.derived);
         let so_far = {
             let _range = profile::range("forward");
             if let Some(Staged { squares: Some(squares), labels: Some(labels) }) = from {

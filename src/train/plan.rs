@@ -10,7 +10,7 @@ use super::report::MemoryPlan;
 use super::step::{StepOptions, evaluate_batch, pixels};
 use crate::Result;
 use crate::autograd::{Backend, Grads, Tape};
-use crate::config::{AdapterInit, Recompute, Task, TrainConfig};
+use crate::config::{AdapterInit, Task, TrainConfig};
 use crate::data::transform::CropBox;
 use crate::data::{Batch, RgbImage, Sources};
 use crate::io::state::{Backbone, HostTensor};
@@ -83,12 +83,8 @@ pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitCon
     let staged = passes.staged_bytes(&backend) as u64;
     let named = held + moments + trained + staged + saved.values().sum::<usize>() as u64;
     let peak = backend.peak_bytes();
-    let mut parts = vec![
-        ("frozen weights".to_owned(), held - trained),
-        ("trained values".to_owned(), trained),
-        ("optimiser moments".to_owned(), moments),
-        ("gradients".to_owned(), trained),
-    ];
+    let held = [held - trained, trained, moments, trained];
+    let mut parts: Vec<_> = MemoryPlan::HELD.map(str::to_owned).into_iter().zip(held).collect();
     parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
     if staged > 0 {
         parts.push(("images and labels".to_owned(), staged));
@@ -112,8 +108,8 @@ fn saved_by_purpose<B: Backend>(
     batch: &Batch,
     options: StepOptions,
 ) -> Result<BTreeMap<&'static str, usize>> {
-    let tape = Tape::new(&model.params).recomputing(options.recompute);
-    let mode = Mode { dropout_seed: Some(0), checkpointing: options.recompute == Recompute::Blocks, ..Mode::default() };
+    let tape = Tape::new(&model.params);
+    let mode = Mode { dropout_seed: Some(0), recompute: options.recompute, ..Mode::default() };
     // Alive until here: what is counted is what the tape keeps, not what passes through.
     let _logits = model.vit.logits(&tape, pixels(batch, &(0..batch.indices.len())), batch.indices.len(), mode)?;
     let mut by_op = BTreeMap::new();

@@ -5,7 +5,7 @@
 
 use super::report::MemoryPlan;
 use crate::autograd::GRANULE_IMAGES;
-use crate::config::{Memory, Recompute, Strategy, TrainConfig};
+use crate::config::{Level, Memory, Recompute, Strategy, TrainConfig};
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ pub struct Room {
     pub images: usize,
     /// Numbers of one image between two operations: tokens times width.
     pub unit: usize,
+    /// Blocks of the model.
+    pub blocks: usize,
 }
 
 /// A way to walk a batch: images at once (none: all), and what is computed again.
@@ -32,68 +34,90 @@ type Walk = (Option<usize>, Recompute);
 /// Numbers of one image between two operations of ViT-S/14 at 224 px, 257 tokens of 384: the walks of a GPU are counted in such images, so that
 /// larger models take fewer at once and small pictures more.
 const UNIT: usize = 257 * 384;
+/// Blocks of ViT-S/14.
+const BLOCKS: usize = 12;
 
-/// The ways from the fastest to the leanest on a GPU, for a budget. Below 64 images the launches, not the kernels, take the time (H100).
-const GPU_WALKS: [Walk; 11] = [
-    (None, Recompute::Nothing),
-    (Some(128), Recompute::Nothing),
-    (Some(64), Recompute::Nothing),
-    (Some(48), Recompute::Nothing),
-    (Some(48), Recompute::Cheap),
-    (Some(32), Recompute::Nothing),
-    (Some(32), Recompute::Cheap),
-    (Some(32), Recompute::Hidden),
-    (Some(32), Recompute::Linears),
-    (Some(32), Recompute::Blocks),
-    (Some(16), Recompute::Blocks),
-];
+/// Images at once on a GPU, and how long a step then takes beside one of 64 at once: H100, LoRA, benches/results/gpu-walks-h100.jsonl. At 64
+/// each of the six heads' blocks has a place on the GPU at once; below, some are empty.
+const GPU_IMAGES: [(Option<usize>, f64); 6] =
+    [(None, 0.94), (Some(128), 0.98), (Some(64), 1.0), (Some(48), 1.15), (Some(32), 1.17), (Some(16), 1.5)];
 
-/// The same on the CPU, whose caches want few images, but whose products want many rows.
+/// What computing again adds to a step's time, by level, from the same figures.
+const AGAIN: [f64; 5] = [0.0, 0.02, 0.10, 0.18, 0.32];
+
+/// MiB for all but weights, gradients and moments in a mode, of ViT-S/14.
+const ROOM: [(Memory, f64); 3] = [(Memory::Fast, 1500.0), (Memory::Balanced, 800.0), (Memory::Lean, 260.0)];
+
+/// The ways from the fastest to the leanest on the CPU, whose caches want few images, but whose products want many rows.
 const CPU_WALKS: [Walk; 5] = [
-    (None, Recompute::Nothing),
-    (Some(16), Recompute::Nothing),
-    (Some(16), Recompute::Cheap),
-    (Some(16), Recompute::Hidden),
-    (Some(16), Recompute::Blocks),
+    (None, Recompute::NOTHING),
+    (Some(16), Recompute::NOTHING),
+    (Some(16), Recompute::CHEAP),
+    (Some(16), Recompute::HIDDEN),
+    (Some(16), Recompute::BLOCKS),
 ];
 
 impl Room {
-    /// Numbers of one image of this model between two operations.
-    pub fn unit_of(vit: &VitConfig, input_size: usize) -> usize {
-        (1 + vit.registers + (input_size / vit.patch.max(1)).pow(2)) * vit.hidden
+    /// For a model at this input size.
+    pub fn of(vit: &VitConfig, input_size: usize, images: usize, gpu: bool, free: Option<u64>) -> Self {
+        let unit = (1 + vit.registers + (input_size / vit.patch.max(1)).pow(2)) * vit.hidden;
+        Self { gpu, free, images, unit, blocks: vit.layers }
     }
 
-    fn walks(&self) -> Vec<Walk> {
-        match self.gpu {
-            true => GPU_WALKS.map(|walk| self.scaled(walk)).to_vec(),
-            false => CPU_WALKS.to_vec(),
-        }
-    }
-
-    /// The walk of a mode. `full` keeps more of an image, and has four times the weights to hold beside it.
+    /// The walk of a mode where no plan is searched for: on the CPU, for a frozen backbone, for one batch as large as can be.
     fn walk_of(&self, memory: Memory, strategy: Strategy) -> Walk {
-        if !self.gpu {
-            return match memory {
-                Memory::Fast => CPU_WALKS[0],
-                Memory::Balanced => CPU_WALKS[1],
-                Memory::Lean => CPU_WALKS[4],
-            };
+        match (self.gpu, memory, strategy) {
+            (false, Memory::Fast, _) => CPU_WALKS[0],
+            (false, Memory::Balanced, _) => CPU_WALKS[1],
+            (false, Memory::Lean, _) => CPU_WALKS[4],
+            // Nothing is kept, and there is nothing to compute again.
+            (true, Memory::Fast, Strategy::Freeze) => (self.images_at_once(Some(64)), Recompute::NOTHING),
+            (true, _, Strategy::Freeze) => (self.images_at_once(Some(32)), Recompute::NOTHING),
+            (true, Memory::Fast, _) => (None, Recompute::NOTHING),
+            (true, Memory::Balanced, _) => (None, Recompute::CHEAP),
+            (true, Memory::Lean, _) => (None, Recompute::BLOCKS),
         }
-        self.scaled(match (memory, strategy) {
-            (Memory::Fast, _) => (Some(64), Recompute::Nothing),
-            (Memory::Balanced, Strategy::Full) => (Some(32), Recompute::Hidden),
-            (Memory::Balanced, _) => (Some(32), Recompute::Cheap),
-            (Memory::Lean, _) => (Some(32), Recompute::Blocks),
-        })
+    }
+
+    /// The least that can be had.
+    fn leanest(&self) -> Walk {
+        if self.gpu { (self.images_at_once(Some(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
     }
 
     /// Whole granules of this model's images instead of [`UNIT`]'s.
-    fn scaled(&self, (images, recompute): Walk) -> Walk {
-        let own = |images: usize| {
+    fn images_at_once(&self, images: Option<usize>) -> Option<usize> {
+        images.map(|images| {
             let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
             (granules.round() as usize).max(1) * GRANULE_IMAGES
+        })
+    }
+
+    /// Bytes for all but what is held throughout, in a mode on a GPU. It grows with what a model keeps of an image; small ones have more than
+    /// their share, and `lean` has no more for large ones.
+    fn of_mode(&self, memory: Memory) -> u64 {
+        let scale = (self.unit * self.blocks) as f64 / (UNIT * BLOCKS) as f64;
+        let scale = if memory == Memory::Lean { scale.min(1.0) } else { scale.max(0.2) };
+        let mib = ROOM.into_iter().find(|(mode, _)| *mode == memory).map_or(0.0, |(_, mib)| mib);
+        (mib * scale * f64::from(1 << 20)) as u64
+    }
+
+    /// All that can be computed again, from nothing to whole blocks, one block more at a time.
+    fn steps(&self) -> Vec<Recompute> {
+        let blocks = u16::try_from(self.blocks).unwrap_or(u16::MAX).max(1);
+        let some = |level| {
+            (1..=blocks).map(move |first| {
+                if first == blocks { Recompute::everywhere(level) } else { Recompute::in_first(level, first) }
+            })
         };
-        (images.map(own), recompute)
+        [Recompute::NOTHING].into_iter().chain(Level::ALL.into_iter().skip(1).flat_map(some)).collect()
+    }
+
+    /// What computing again adds to a step's time.
+    fn again(&self, recompute: Recompute) -> f64 {
+        let (level, first) = recompute.parts();
+        let here = level as usize;
+        let share = first.map_or(1.0, |first| f64::from(first) / self.blocks.max(1) as f64);
+        AGAIN[here.saturating_sub(1)] + share * (AGAIN[here] - AGAIN[here.saturating_sub(1)])
     }
 }
 
@@ -122,40 +146,89 @@ pub fn settle(
         let images = config.micro_batch.or(images).filter(|&images| images < config.batch_size.min(room.images.max(1)));
         TrainConfig { micro_batch: images, recompute: Some(config.recompute.unwrap_or(recompute)), ..config.clone() }
     };
-    let walk = room.walk_of(config.memory, config.strategy);
-    let tries: Vec<Walk> = match (config.recompute, config.memory_budget) {
-        // Settled before: a run that goes on, settings of another run.
-        (Some(recompute), None) => vec![(config.micro_batch, recompute)],
-        (_, Some(_)) => room.walks(),
-        (None, None) => vec![walk],
-    };
-    let (mut made, mut wanted) = (None, 0);
-    for walk in tries {
+    let try_walk = |walk: Walk| -> Result<(TrainConfig, MemoryPlan)> {
         let settled = with(config, walk);
         let planned = plan(&settled)?;
-        wanted = planned.total();
-        if limit.is_none_or(|limit| wanted <= limit) {
-            made = Some((settled, planned));
-            break;
+        Ok((settled, planned))
+    };
+    let fits = |total: u64| limit.is_none_or(|limit| total <= limit);
+    let (mut made, mut wanted) = (None, 0);
+    if room.gpu && config.recompute.is_none() && config.strategy != Strategy::Freeze {
+        let least = try_walk(room.leanest())?;
+        let mode = least.1.held() + room.of_mode(config.memory);
+        let most = if config.memory_budget.is_some() { u64::MAX } else { mode }.min(limit.unwrap_or(u64::MAX));
+        // A mode that is too little for this model is as lean as can be.
+        let found = fastest(room, most, &try_walk)?.unwrap_or(least);
+        wanted = found.1.total();
+        made = Some(found).filter(|_| fits(wanted));
+    } else {
+        let tries = match (config.recompute, config.memory_budget) {
+            // Settled before: a run that goes on, settings of another run.
+            (Some(recompute), None) => vec![(config.micro_batch, recompute)],
+            (_, Some(_)) if room.gpu => {
+                GPU_IMAGES.map(|(images, _)| (room.images_at_once(images), Recompute::NOTHING)).to_vec()
+            }
+            (_, Some(_)) => CPU_WALKS.to_vec(),
+            (None, None) => vec![room.walk_of(config.memory, config.strategy)],
+        };
+        for walk in tries {
+            let tried = try_walk(walk)?;
+            wanted = tried.1.total();
+            if fits(wanted) {
+                made = Some(tried);
+                break;
+            }
         }
     }
     let Some((settled, planned)) = made else {
         let open = TrainConfig { micro_batch: None, recompute: None, ..config.clone() };
-        let leanest = room.walks().pop().unwrap_or((None, Recompute::Blocks));
-        let least = plan(&with(&open, leanest))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
+        let least = plan(&with(&open, room.leanest()))?.total() + if room.gpu { OUTSIDE_ARENA } else { 0 };
         return Err(too_little(config, limit.unwrap_or(0), wanted, least));
     };
     if let Some(images) = settled.micro_batch {
         let again = match settled.recompute.unwrap_or_default() {
-            Recompute::Nothing => "nothing is computed twice".to_owned(),
+            Recompute::NOTHING => "nothing is computed twice".to_owned(),
             what => format!("computed again: {}", words(what)),
         };
         note(format!("memory: {images} images at once, {again}; the step is that of {} images", settled.batch_size));
-    } else if let Some(what) = settled.recompute.filter(|&what| what != Recompute::Nothing) {
+    } else if let Some(what) = settled.recompute.filter(|&what| what != Recompute::NOTHING) {
         note(format!("memory: computed again: {}", words(what)));
     }
     *config = settled;
     Ok(planned)
+}
+
+/// The walk with the least time among those that take at most `most` bytes.
+fn fastest(
+    room: Room,
+    most: u64,
+    try_walk: &impl Fn(Walk) -> Result<(TrainConfig, MemoryPlan)>,
+) -> Result<Option<(TrainConfig, MemoryPlan)>> {
+    let steps = room.steps();
+    let (mut best, mut time) = (None, f64::INFINITY);
+    for (images, base) in GPU_IMAGES {
+        let images = room.images_at_once(images);
+        let of = |step: usize| base * (1.0 + room.again(steps[step]));
+        // The steps that would still be faster than the best so far.
+        let faster = (0..steps.len()).take_while(|&step| of(step) < time).count();
+        let Some(last) = faster.checked_sub(1) else { continue };
+        let mut found = try_walk((images, steps[last]))?;
+        if found.1.total() > most {
+            continue;
+        }
+        let (mut low, mut high) = (0, last);
+        while low < high {
+            let middle = low.midpoint(high);
+            let tried = try_walk((images, steps[middle]))?;
+            if tried.1.total() <= most {
+                (high, found) = (middle, tried);
+            } else {
+                low = middle + 1;
+            }
+        }
+        (time, best) = (of(high), Some(found));
+    }
+    Ok(best)
 }
 
 /// The largest batch that goes through the model at once, `config`'s at most.
@@ -216,13 +289,20 @@ fn too_little(config: &TrainConfig, limit: u64, wanted: u64, least: u64) -> Erro
     Error::input(format!("out of memory: the plan takes {}, {} are there: {mend}", mib(wanted), mib(limit)))
 }
 
-fn words(what: Recompute) -> &'static str {
-    match what {
-        Recompute::Nothing => "nothing",
-        Recompute::Cheap => "LayerNorm and GELU",
-        Recompute::Hidden => "LayerNorm, GELU and the MLP's first linear",
-        Recompute::Linears => "LayerNorm, GELU, the MLP's first linear, query, key and value",
-        Recompute::Blocks => "whole blocks",
+fn words(what: Recompute) -> String {
+    let of = |level| match level {
+        Level::Nothing => "nothing",
+        Level::Cheap => "LayerNorm and GELU",
+        Level::Hidden => "LayerNorm, GELU and the MLP's first linear",
+        Level::Linears => "LayerNorm, GELU, the MLP's first linear, query, key and value",
+        Level::Blocks => "whole blocks",
+    };
+    match what.parts() {
+        (level, None) => of(level).to_owned(),
+        (level, Some(first)) => {
+            let rest = of(what.of_block(usize::MAX));
+            format!("in the first {first} blocks {}, in the others {rest}", of(level))
+        }
     }
 }
 
@@ -234,74 +314,91 @@ fn mib(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    /// 100 bytes a image at once and 1000 beside them, less for what is computed again.
+    /// 1000 MiB that are held, and for each image at once 24 MiB less what is computed again: 2, 5, 5 and 9.
     fn of(config: &TrainConfig) -> Result<MemoryPlan> {
         let images = config.micro_batch.unwrap_or(config.batch_size) as u64;
-        let each = 100 - 15 * config.recompute.unwrap_or_default() as u64;
-        Ok(MemoryPlan { parts: vec![("all".into(), (1000 + images * each) << 20)] })
+        let less = |block| [0, 2, 7, 12, 21][config.recompute.unwrap_or_default().of_block(block) as usize];
+        let each: u64 = 24 * BLOCKS as u64 - (0..BLOCKS).map(less).sum::<u64>();
+        let parts = [(MemoryPlan::HELD[0], 1000), ("saved", images * each / BLOCKS as u64)];
+        Ok(MemoryPlan { parts: parts.map(|(name, mib)| (name.to_owned(), mib << 20)).to_vec() })
+    }
+
+    fn room(free: Option<u64>) -> Room {
+        Room { gpu: true, free: free.map(|mib| mib << 20), images: 1000, unit: UNIT, blocks: BLOCKS }
     }
 
     fn settled(memory: Memory, budget: Option<u64>, free: Option<u64>, batch: usize) -> Result<Walk> {
         let budget = budget.map(|mib| mib << 20);
         let mut config = TrainConfig { memory, memory_budget: budget, batch_size: batch, ..TrainConfig::default() };
-        let room = Room { gpu: true, free: free.map(|mib| mib << 20), images: 1000, unit: UNIT };
-        settle(&mut config, room, of, &mut |_| {})?;
+        settle(&mut config, room(free), of, &mut |_| {})?;
         Ok((config.micro_batch, config.recompute.unwrap()))
     }
 
     #[test]
     fn modes_are_points_of_the_plan() {
         let of_mode = |memory| settled(memory, None, None, 256).unwrap();
-        assert_eq!(of_mode(Memory::Fast), (Some(64), Recompute::Nothing));
-        assert_eq!(of_mode(Memory::Balanced), (Some(32), Recompute::Cheap));
-        assert_eq!(of_mode(Memory::Lean), (Some(32), Recompute::Blocks));
-        assert_eq!(settled(Memory::Fast, None, None, 8).unwrap(), (None, Recompute::Nothing));
+        // 64 images are 1536 MiB, 1500 are there.
+        assert_eq!(of_mode(Memory::Fast), (Some(64), Recompute::in_first(Level::Cheap, 4)));
+        assert_eq!(of_mode(Memory::Balanced), (Some(64), Recompute::in_first(Level::Linears, 11)));
+        assert_eq!(of_mode(Memory::Lean), (Some(48), Recompute::in_first(Level::Blocks, 9)));
+        assert_eq!(settled(Memory::Fast, None, None, 8).unwrap(), (None, Recompute::NOTHING));
     }
 
     #[test]
-    fn larger_models_take_fewer_images() {
-        let images = |unit| Room { gpu: true, free: None, images: 1000, unit }.scaled((Some(48), Recompute::Nothing)).0;
+    fn larger_models_take_fewer_images_and_have_more_room() {
+        let of = |unit| Room { unit, ..room(None) };
+        let images = |unit| of(unit).images_at_once(Some(48));
         assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [Some(720), Some(48), Some(32), Some(16)]);
+        let mib = |unit| Memory::ALL.map(|memory| of(unit).of_mode(memory) >> 20);
+        assert_eq!([UNIT / 100, UNIT, 2 * UNIT].map(mib), [[299, 160, 2], [1500, 800, 260], [3000, 1600, 260]]);
     }
 
     #[test]
     fn a_budget_takes_the_fastest_that_fits() {
-        let within = |mib| settled(Memory::Fast, Some(mib), None, 256).unwrap();
-        assert_eq!(within(100_000), (None, Recompute::Nothing));
-        assert_eq!(within(7_500), (Some(64), Recompute::Nothing));
-        assert_eq!(within(5_100), (Some(48), Recompute::Cheap));
-        assert_eq!(within(4_300), (Some(32), Recompute::Nothing));
-        assert_eq!(within(2_400), (Some(32), Recompute::Blocks));
-        assert_eq!(within(1_700), (Some(16), Recompute::Blocks));
+        let within = |mib| settled(Memory::Lean, Some(mib), None, 256).unwrap();
+        assert_eq!(within(100_000), (None, Recompute::NOTHING));
+        assert_eq!(within(4_100), (Some(128), Recompute::NOTHING));
+        assert_eq!(within(2_600), (Some(64), Recompute::NOTHING));
+        assert_eq!(within(2_300), (Some(64), Recompute::in_first(Level::Hidden, 6)));
+        assert_eq!(within(1_150), (Some(32), Recompute::in_first(Level::Blocks, 11)));
+        assert_eq!(within(1_060), (Some(16), Recompute::BLOCKS));
+        let frozen = |mib: u64| {
+            let (strategy, adapter) = (Strategy::Freeze, None);
+            let budget = Some(mib << 20);
+            let mut config =
+                TrainConfig { strategy, adapter, memory_budget: budget, batch_size: 256, ..TrainConfig::default() };
+            settle(&mut config, room(None), of, &mut |_| {}).map(|_| (config.micro_batch, config.recompute.unwrap()))
+        };
+        assert_eq!(frozen(2_600).unwrap(), (Some(64), Recompute::NOTHING));
+        assert!(frozen(1_200).is_err());
     }
 
     #[test]
     fn what_cannot_be_had_says_the_least_that_can() {
-        let error = settled(Memory::Fast, Some(1_500), None, 256).unwrap_err().to_string();
-        assert!(error.contains("--memory-budget 1648MiB"), "{error}");
-        let error = settled(Memory::Fast, None, Some(2_000), 256).unwrap_err().to_string();
-        assert!(error.contains("7400 MiB") && error.contains("--memory-budget 1992MiB"), "{error}");
-        let error = settled(Memory::Fast, None, Some(1_100), 256).unwrap_err().to_string();
-        assert!(error.contains("the least that this run takes is 1648 MiB"), "{error}");
+        let error = settled(Memory::Fast, Some(1_050), None, 256).unwrap_err().to_string();
+        assert!(error.contains("--memory-budget 1056MiB"), "{error}");
+        let error = settled(Memory::Fast, None, Some(1_040), 256).unwrap_err().to_string();
+        assert!(error.contains("the least that this run takes is 1056 MiB"), "{error}");
+        let error = settled(Memory::Fast, Some(100_000), Some(1_050), 256).unwrap_err().to_string();
+        assert!(error.contains("1042 MiB are there") && error.contains("the least that this run takes"), "{error}");
     }
 
     #[test]
-    fn a_budget_does_not_reach_beyond_what_is_free() {
-        assert_eq!(settled(Memory::Fast, Some(100_000), Some(4_300), 256).unwrap(), (Some(32), Recompute::Nothing));
-        let error = settled(Memory::Fast, Some(100_000), Some(1_100), 256).unwrap_err().to_string();
-        assert!(error.contains("1092 MiB are there") && error.contains("the least that this run takes"), "{error}");
+    fn no_mode_and_no_budget_reaches_beyond_what_is_free() {
+        assert_eq!(settled(Memory::Fast, None, Some(2_300), 256).unwrap().1, Recompute::in_first(Level::Hidden, 6));
+        assert_eq!(settled(Memory::Fast, Some(100_000), Some(2_600), 256).unwrap(), (Some(64), Recompute::NOTHING));
     }
 
     #[test]
     fn auto_takes_the_largest_batch_that_fits_at_once() {
         let batch = |free: u64, images| {
             let mut config = TrainConfig { batch_auto: true, batch_size: 256, ..TrainConfig::default() };
-            let room = Room { gpu: true, free: Some(free << 20), images, unit: UNIT };
+            let room = Room { images, ..room(Some(free)) };
             settle(&mut config, room, of, &mut |_| {}).map(|_| (config.batch_size, config.micro_batch))
         };
         assert_eq!(batch(100_000, 1000).unwrap(), (256, None));
         assert_eq!(batch(100_000, 50).unwrap(), (50, None));
-        assert_eq!(batch(9_100, 1000).unwrap(), (80, None));
-        assert!(batch(2_000, 1000).unwrap_err().to_string().contains("not even 16"));
+        assert_eq!(batch(3_000, 1000).unwrap(), (80, None));
+        assert!(batch(1_100, 1000).unwrap_err().to_string().contains("not even 16"));
     }
 }

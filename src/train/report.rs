@@ -80,6 +80,14 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// What a plan calls what is there throughout: weights, gradients and moments.
+    pub const HELD: [&str; 4] = ["frozen weights", "trained values", "optimiser moments", "gradients"];
+
+    /// Bytes of what is there throughout.
+    pub fn held(&self) -> u64 {
+        self.parts.iter().filter(|part| Self::HELD.contains(&part.0.as_str())).map(|part| part.1).sum()
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|part| part.1).sum()

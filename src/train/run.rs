@@ -98,12 +98,7 @@ pub(super) fn settle(
         Place::Cpu => None,
         Place::Cuda(device, _) => device.driver_memory()?.map(|(free, _)| free),
     };
-    let room = Room {
-        gpu: matches!(place, Place::Cuda(..)),
-        free,
-        images: images.0,
-        unit: Room::unit_of(vit, config.input_size),
-    };
+    let room = Room::of(vit, config.input_size, images.0, matches!(place, Place::Cuda(..)), free);
     let plan = |config: &TrainConfig| match place {
         Place::Cpu => plan(Counting::new, config, vit, load),
         Place::Cuda(device, precision) => plan(|| Cuda::new(&device.dry_twin(), *precision), config, vit, load),

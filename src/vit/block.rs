@@ -3,7 +3,7 @@
 use super::linear::{Linear, Mode};
 use crate::Result;
 use crate::autograd::{AttentionDims, Backend, LinearInput, ParamId, Tape, Tensor};
-use crate::config::Recompute;
+use crate::config::Level;
 
 /// LayerNorm's weight and bias.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +55,14 @@ impl Block {
         dims: AttentionDims,
         mode: Mode,
     ) -> Result<Tensor<B>> {
-        let qkv = self.qkv.forward_again(tape, &self.norm1.forward(tape, x)?, mode, Recompute::Linears)?;
+        let qkv = self.qkv.forward_again(tape, &self.norm1.forward(tape, x)?, mode, Level::Linears)?;
         let attended = tape.attention(dims, &qkv)?;
         drop(qkv);
         let x = self.output.forward_residual(tape, LinearInput::Plain(&attended), mode, x, self.scale1)?;
         drop(attended);
         let normed = self.norm2.forward(tape, &x)?;
         if self.swiglu || self.mlp_out.drops(mode) {
-            let hidden = self.mlp_in.forward_again(tape, &normed, mode, Recompute::Hidden)?;
+            let hidden = self.mlp_in.forward_again(tape, &normed, mode, Level::Hidden)?;
             drop(normed);
             let hidden = if self.swiglu { tape.swiglu(&hidden)? } else { tape.gelu(&hidden)? };
             return self.mlp_out.forward_residual(tape, LinearInput::Plain(&hidden), mode, &x, self.scale2);

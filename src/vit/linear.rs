@@ -2,7 +2,7 @@
 
 use super::names;
 use crate::autograd::{Activated, AdapterDims, AdapterInput, Backend, LinearInput, ParamId, Tape, Tensor};
-use crate::config::Recompute;
+use crate::config::{Level, Recompute};
 use crate::{Error, Result};
 
 /// A linear with its adapters. Several linears that read the same input are packed into one: q, k and v; gate and up.
@@ -48,8 +48,8 @@ pub struct Mode {
     pub first_image: usize,
     /// Images of the pass.
     pub images: usize,
-    /// Keep only each block's input and compute the rest again in the backward pass.
-    pub checkpointing: bool,
+    /// What of each block is computed again in the backward pass.
+    pub recompute: Recompute,
 }
 
 impl Linear {
@@ -65,7 +65,7 @@ impl Linear {
         tape: &Tape<'_, B>,
         x: &Tensor<B>,
         mode: Mode,
-        from: Recompute,
+        from: Level,
     ) -> Result<Tensor<B>> {
         let weight = tape.param(self.weight);
         let inputs = self.inputs(tape, &weight, x, mode)?;

@@ -4,7 +4,7 @@ use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
 use crate::autograd::{Array, AttentionDims, Backend, Derived, Images, ParamId, Tape, Tensor, TokenDims};
-use crate::config::Pool;
+use crate::config::{Level, Pool};
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -100,12 +100,15 @@ impl Vit {
         };
         for (index, block) in self.blocks[..blocks].iter().enumerate() {
             let _range = profile::numbered_range("block", index);
-            x = if mode.checkpointing {
+            let level = mode.recompute.of_block(index);
+            tape.recompute_from_here(level);
+            x = if level == Level::Blocks {
                 tape.checkpoint(&x, move |tape, x| block.forward(tape, x, dims, mode))?
             } else {
                 block.forward(tape, &x, dims, mode)?
             };
         }
+        tape.recompute_from_here(Level::Nothing);
         Ok(x)
     }
 

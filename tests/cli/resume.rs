@@ -33,7 +33,7 @@ fn a_resumed_run_keeps_its_settings() {
 #[test]
 fn a_resumed_run_may_take_less_memory() {
     let dir = tempfile::tempdir().unwrap();
-    run(dir.path(), |config| config.recompute = Some(peftk::config::Recompute::Nothing));
+    run(dir.path(), |config| config.recompute = Some(peftk::config::Recompute::NOTHING));
     let error = refusal(dir.path(), "train --out r --resume --memory lean --memory-budget 1GiB --device cpu --quiet");
     // It gets as far as the data, which is not there.
     assert!(error.contains("--data d: there is no such folder"), "{error}");

@@ -57,7 +57,7 @@ impl Case {
 
     pub(crate) fn options(&self) -> StepOptions {
         let task = if self.batch.labels.is_empty() { Task::Multilabel } else { Task::Multiclass };
-        StepOptions { task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing }
+        StepOptions { task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING }
     }
 
     pub(crate) fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {

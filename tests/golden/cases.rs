@@ -123,7 +123,7 @@ macro_rules! cases {
         fn $name() {
             check(stringify!($name), |options| options);
             // Micro-batches and recomputation change nothing but rounding.
-            check(stringify!($name), |options| StepOptions { micro_batch: Some(4), recompute: Recompute::Blocks, ..options });
+            check(stringify!($name), |options| StepOptions { micro_batch: Some(4), recompute: Recompute::BLOCKS, ..options });
             if $merge {
                 check_merge(stringify!($name));
             }

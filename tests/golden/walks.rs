@@ -11,14 +11,14 @@ pub type Outcome = (Vec<f64>, Vec<(String, Vec<f32>)>);
 
 /// `run` with so many images at once (none: all) and so much recomputed ends as the whole batch at once with nothing recomputed.
 pub fn same_bits(what: &str, run: impl Fn(Option<usize>, Recompute) -> Outcome) {
-    let whole = run(None, Recompute::Nothing);
+    let whole = run(None, Recompute::NOTHING);
     assert!(whole.0.iter().all(|loss| loss.is_finite()) && !whole.1.is_empty(), "{what}: {:?}", whole.0);
     let walks = [
-        (Some(GRANULE_IMAGES), Recompute::Nothing),
-        (Some(2 * GRANULE_IMAGES), Recompute::Linears),
-        (None, Recompute::Cheap),
-        (None, Recompute::Hidden),
-        (Some(GRANULE_IMAGES), Recompute::Blocks),
+        (Some(GRANULE_IMAGES), Recompute::NOTHING),
+        (Some(2 * GRANULE_IMAGES), Recompute::LINEARS),
+        (None, Recompute::CHEAP),
+        (None, Recompute::HIDDEN),
+        (Some(GRANULE_IMAGES), Recompute::BLOCKS),
     ];
     for (images, recompute) in walks {
         let walked = run(images, recompute);

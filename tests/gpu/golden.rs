@@ -45,7 +45,7 @@ fn check(name: &str) {
         // Micro-batches and recomputation change nothing but rounding.
         run(name, &case, device, Precision::F32, |options| StepOptions {
             micro_batch: Some(4),
-            recompute: Recompute::Blocks,
+            recompute: Recompute::BLOCKS,
             ..options
         });
     });

@@ -29,7 +29,7 @@ const IMAGES: (usize, usize) = (21, 9);
 
 fn config(strategy: Strategy, micro_batch: Option<usize>) -> TrainConfig {
     let mut config = TrainConfig { strategy, batch_size: 8, micro_batch, ..TrainConfig::default() };
-    config.recompute = Some(if micro_batch == Some(2) { Recompute::Blocks } else { Recompute::Nothing });
+    config.recompute = Some(if micro_batch == Some(2) { Recompute::BLOCKS } else { Recompute::NOTHING });
     if !strategy.has_adapter() {
         config.adapter = None;
     }

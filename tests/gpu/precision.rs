@@ -68,7 +68,7 @@ fn run(backbone: &Backbone, device: &Device, precision: Precision, residual: DTy
         features.array().download(params.backend()).unwrap()
     };
     let options =
-        StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::Nothing };
+        StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING };
     let mut grads = Grads::new(&params);
     forward_backward(&vit, &params, &batch, options, 0, &mut grads).unwrap();
     let grads = params

@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
 const SIDE: usize = 56;
 const CLASSES: usize = 5;
 const OPTIONS: StepOptions =
-    StepOptions { task: Task::Multiclass, label_smoothing: 0.1, micro_batch: None, recompute: Recompute::Nothing };
+    StepOptions { task: Task::Multiclass, label_smoothing: 0.1, micro_batch: None, recompute: Recompute::NOTHING };
 
 fn batch(images: usize, seed: u64, side: usize) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

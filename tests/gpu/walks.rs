@@ -70,7 +70,7 @@ fn recorded() {
                 batch_size: 48,
                 input_size: 70,
                 micro_batch: Some(16),
-                recompute: Some(Recompute::Hidden),
+                recompute: Some(Recompute::HIDDEN),
                 grad_clip: Some(0.5),
                 ..TrainConfig::default()
             };

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "attention::large_scores_do_not_overflow", needs: Needs::Gpu, run: large_scores },
     Test { name: "attention::what_is_not_finite_stays_in_its_head", needs: Needs::Gpu, run: not_finite },
     Test { name: "attention::equal_inputs_give_equal_bits", needs: Needs::Gpu, run: repeatable },
+    Test { name: "attention::few_heads_or_many_give_the_same_bits", needs: Needs::Gpu, run: few_or_many },
     Test { name: "attention::wrong_shapes_are_refused", needs: Needs::Gpu, run: wrong_shapes },
 ];
 
@@ -227,6 +228,37 @@ fn repeatable() {
                 }
             });
         }
+    }
+}
+
+/// Few heads are split over more blocks on Hopper.
+fn few_or_many() {
+    let mut random = fresh();
+    for tokens in [1, 17, 64, 65, 257, 320] {
+        // More than any GPU of today holds at once.
+        let many = Case::random(dims(150, tokens, 6, 64), DType::Bf16, 1.7, &mut random);
+        let part = |numbers: &Numbers, image: usize| {
+            let len = numbers.values.len() / many.dims.batch;
+            Numbers { dtype: numbers.dtype, values: numbers.values[image * len..(image + 1) * len].to_vec() }
+        };
+        on_every_arch(|device| {
+            let run = |case: &Case| {
+                let (out, lse) = case.forward(device);
+                let dqkv = case.backward(device, &out, &lse);
+                let what = case.what(device);
+                [results(&out, &what), results(&lse, &what), dqkv]
+            };
+            let all = run(&many);
+            for image in [0, 77, 149] {
+                let one =
+                    Case { dims: dims(1, tokens, 6, 64), qkv: part(&many.qkv, image), dout: part(&many.dout, image) };
+                for (own, all) in run(&one).iter().zip(&all) {
+                    let expected = &all[image * own.len()..(image + 1) * own.len()];
+                    let same = own.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{} image {image}", one.what(device));
+                }
+            }
+        });
     }
 }
 

@@ -11,7 +11,6 @@ use crate::harness::{Needs, Test};
 pub const TESTS: &[Test] = &[
     Test { name: "manifest::files_and_archs", needs: Needs::Kernels, run: files_and_archs },
     Test { name: "manifest::entries_and_parameters", needs: Needs::Kernels, run: entries_and_parameters },
-    Test { name: "manifest::every_entry_waits_for_its_turn", needs: Needs::Kernels, run: turns },
     Test { name: "manifest::registers_and_spills", needs: Needs::Kernels, run: registers_and_spills },
 ];
 
@@ -49,28 +48,6 @@ fn entries_and_parameters() {
         let mut in_table: Vec<&str> = image.entries.iter().map(|entry| entry.name).collect();
         in_table.sort_unstable();
         assert_eq!(in_table, in_ptx.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "{file} for {}", image.arch);
-    }
-}
-
-/// Hopper's launches begin before the one before has ended: an entry that does not wait would read what is not written yet
-/// (kernels/common/turn.cuh).
-fn turns() {
-    for (file, image) in images() {
-        for entry in image.ptx.split(".entry ").skip(1) {
-            let name = entry.split('(').next().unwrap_or_default().trim();
-            let body = entry.split_once('{').expect("an entry has a body").1;
-            let touches =
-                |line: &str| ["ld.global", "st.global", "cp.async", "atom.", "red."].iter().any(|op| line.contains(op));
-            let waits = body.lines().position(|line| line.contains("griddepcontrol.wait"));
-            let first = body.lines().position(touches);
-            match image.arch {
-                Arch::Sm90a => {
-                    let waits = waits.unwrap_or_else(|| panic!("{file}: {name} does not call wait_for_turn()"));
-                    assert!(first.is_none_or(|first| waits < first), "{file}: {name} touches memory before its turn");
-                }
-                Arch::Sm80 => assert_eq!(waits, None, "{file}: {name}: compute_80 has no such instruction"),
-            }
-        }
     }
 }
 

@@ -51,11 +51,11 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks) pass_variant(const Peftk
 
 template <unsigned kWarpgroups, unsigned kBlocks>
 __global__ void __launch_bounds__(128 * kWarpgroups, kBlocks) forward_sm90_variant(const PeftkAttentionForwardParams p) {
-    attention::forward_sm90<kWarpgroups>(p);
+    attention::forward_sm90<kWarpgroups, false>(p);
 }
 template <unsigned kWarpgroups, unsigned kBlocks, unsigned kKeys, unsigned kQueries>
 __global__ void __launch_bounds__(128 * kWarpgroups, kBlocks) backward_sm90_variant(const PeftkAttentionBackwardParams p) {
-    attention::backward_sm90<kWarpgroups, kKeys, kQueries>(p);
+    attention::backward_sm90<kWarpgroups, kKeys, kQueries, false>(p);
 }
 
 struct Shape {

@@ -3,7 +3,7 @@
 use super::linear_backward::backward;
 use super::{expect, rows_cols};
 use crate::autograd::{Adapter, AdapterDims, Array, Backend, LinearDims, LinearOutput, Tape, Tensor};
-use crate::config::Recompute;
+use crate::config::Level;
 use crate::{Error, Result};
 
 /// The most adapters one linear carries: query, key and value of the packed qkv.
@@ -96,7 +96,7 @@ impl<B: Backend> Tape<'_, B> {
         w: &Tensor<B>,
         bias: Option<&Tensor<B>>,
         adapters: &[AdapterInput<B>],
-        from: Recompute,
+        from: Level,
     ) -> Result<Tensor<B>> {
         self.run_linear(LinearInput::Plain(x), w, bias, adapters, self.recompute() >= from)
     }
@@ -138,9 +138,9 @@ impl<B: Backend> Tape<'_, B> {
         let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
         let (made, values) = self.backend().linear_gelu(dims, xb, wb, bb, &views(adapters))?;
         let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
-        let again = self.recompute() >= Recompute::Hidden;
+        let again = self.recompute() >= Level::Hidden;
         let pre = self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None, again)?;
-        if self.recompute() >= Recompute::Cheap && pre.needs_grad() {
+        if self.recompute() >= Level::Cheap && pre.needs_grad() {
             let shape = values.shape().to_vec();
             let remake =
                 move |backend: &B, from: &[Array<B>]| Array::new(backend, backend.gelu(from[0].buffer())?, &shape);

@@ -3,7 +3,7 @@
 use super::{expect, rows_cols};
 use crate::Result;
 use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor};
-use crate::config::Recompute;
+use crate::config::Level;
 
 impl<B: Backend> Tape<'_, B> {
     /// LayerNorm over the last dimension (Ba et al. 2016), weight and bias \[cols\]. Keeps x and two statistics a row.
@@ -15,7 +15,7 @@ impl<B: Backend> Tape<'_, B> {
         let (y, mean, rstd) = self.backend().layer_norm(rows, cols, x.array().buffer(), w.buffer(), b.buffer(), eps)?;
         let y = Array::new(self.backend(), y, x.shape())?;
         let stats = [Array::new(self.backend(), mean, &[rows])?, Array::new(self.backend(), rstd, &[rows])?];
-        if self.recompute() >= Recompute::Cheap && self.records(&[x, weight, bias]) {
+        if self.recompute() >= Level::Cheap && self.records(&[x, weight, bias]) {
             let sources = vec![x.array().clone(), w.clone(), b.clone()];
             let shape: Vec<usize> = x.shape().to_vec();
             let remake = move |backend: &B, from: &[Array<B>]| {
