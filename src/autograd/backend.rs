@@ -281,6 +281,8 @@ pub trait Backend: Clone + 'static {
     fn peak_bytes(&self) -> u64 {
         0
     }
+    /// From here on the peak counts anew, from the buffers that there are.
+    fn forget_peak(&self) {}
     /// The bytes that buffers hold now; 0 where the backend does not count.
     fn live_bytes(&self) -> u64 {
         0
@@ -497,6 +499,28 @@ pub trait Backend: Clone + 'static {
         need: (bool, bool),
         sums: Sums<Self::Buffer>,
     ) -> Result<(Option<Self::Buffer>, Option<(Self::Buffer, Self::Buffer)>)>;
+    /// The same with dx added to `onto`, the gradient that came to x along the residual connection; `weights` says whether dweight and dbias
+    /// are asked for.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    fn layer_norm_backward_onto(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        mean: &Self::Buffer,
+        rstd: &Self::Buffer,
+        dy: &Self::Buffer,
+        weights: bool,
+        sums: Sums<Self::Buffer>,
+        mut onto: Self::Buffer,
+    ) -> Result<(Self::Buffer, Option<(Self::Buffer, Self::Buffer)>)> {
+        let (dx, made) = self.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy, (true, weights), sums)?;
+        if let Some(dx) = dx {
+            self.add_assign(&mut onto, &dx)?;
+        }
+        Ok((onto, made))
+    }
 
     /// GELU in its erf form: x (1 + erf(x / sqrt 2)) / 2.
     fn gelu(&self, x: &Self::Buffer) -> Result<Self::Buffer>;

@@ -75,8 +75,12 @@ impl<B: Backend> Tape<'_, B> {
                     ids[i] = None;
                 }
             }
-            let mut needs =
-                Needs { asked: node.inputs.iter().map(Option::is_some).collect(), sums: Vec::new(), images };
+            let mut needs = Needs {
+                asked: node.inputs.iter().map(Option::is_some).collect(),
+                sums: vec![],
+                so_far: vec![],
+                images,
+            };
             let made = match node.kind {
                 Kind::Leaf(id) => {
                     grads.accumulate(id, dy)?;
@@ -89,7 +93,16 @@ impl<B: Backend> Tape<'_, B> {
                 Kind::Loss => vec![Some(scaled_loss(backend, &get(&node.saved)?, &dy)?)],
                 Kind::Op(run) => {
                     needs.sums = ids.iter().map(|id| id.and_then(|id| grads.lend(id))).collect();
-                    run(backend, &get(&node.saved)?, dy, &mut needs)?
+                    let mut unshared = |to: usize| pending[to].take_if(|array| array.buffer_mut().is_some());
+                    needs.so_far = node.inputs.iter().map(|to| to.and_then(&mut unshared)).collect();
+                    let made = run(backend, &get(&node.saved)?, dy, &mut needs)?;
+                    // What the operation did not take is added to.
+                    for (to, so_far) in node.inputs.iter().zip(needs.so_far.drain(..)) {
+                        if let (Some(to), Some(so_far)) = (*to, so_far) {
+                            pending[to] = Some(so_far);
+                        }
+                    }
+                    made
                 }
                 Kind::Checkpoint(segment) => {
                     let mut tape = Tape::new(params).over_images(images);

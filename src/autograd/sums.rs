@@ -69,6 +69,7 @@ impl<T> Sums<T> {
 pub struct Needs<B: Backend> {
     pub(super) asked: Vec<bool>,
     pub(super) sums: Vec<Option<SumTo<Array<B>>>>,
+    pub(super) so_far: Vec<Option<Array<B>>>,
     pub(super) images: usize,
 }
 
@@ -81,6 +82,11 @@ impl<B: Backend> Needs<B> {
     /// Whether any of some inputs asks.
     pub fn any(&self, mut inputs: impl Iterator<Item = usize>) -> bool {
         inputs.any(|input| self.asked[input])
+    }
+
+    /// What came to an input so far from other operations, if nothing else holds it. Who takes it gives back the sum with its own.
+    pub fn so_far(&mut self, input: usize) -> Option<Array<B>> {
+        self.so_far.get_mut(input)?.take()
     }
 
     /// Where the gradients of these inputs go. An operation that asks for it gives back sums that hold what was there.

@@ -10,6 +10,7 @@ use crate::autograd::{
 };
 use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
+use crate::kernels::layer_norm::LayerNormDx;
 use crate::kernels::{
     attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
     tokens,
@@ -85,6 +86,10 @@ impl Backend for Cuda {
 
     fn peak_bytes(&self) -> u64 {
         self.device.usage().peak
+    }
+
+    fn forget_peak(&self) {
+        self.device.forget_peak();
     }
 
     fn live_bytes(&self) -> u64 {
@@ -354,31 +359,30 @@ impl Backend for Cuda {
         rstd: &CudaBuffer,
         dy: &CudaBuffer,
         need: (bool, bool),
-        mut sums: Sums<CudaBuffer>,
+        sums: Sums<CudaBuffer>,
     ) -> Result<(Option<CudaBuffer>, Option<(CudaBuffer, CudaBuffer)>)> {
         let mut dx = need.0.then(|| self.buf(x.dtype(), rows * cols)).transpose()?;
-        let mut summed = Rows { count: rows, granule: sums.granule(rows), add: false };
-        let mut params = match need.1 {
-            true => {
-                let [weight, bias] = self.sum_blocks(&mut sums, [(0, cols), (1, cols)], &mut summed.add)?;
-                Some((weight, bias))
-            }
-            false => None,
-        };
-        let inputs = layer_norm::LayerNormInputs {
-            x: &x.data,
-            weight: &weight.data,
-            mean: &mean.data,
-            rstd: &rstd.data,
-            dy: &dy.data,
-        };
-        let dx_to = match dx.as_mut() {
-            Some(dx) => layer_norm::LayerNormDx::Write(dx),
-            None => layer_norm::LayerNormDx::None,
-        };
-        let weights = params.as_mut().map(|(dweight, dbias)| (dweight, dbias));
-        layer_norm::layer_norm_backward(&self.device, summed, cols, inputs, dx_to, weights)?;
-        Ok((dx.map(CudaBuffer::new), params.map(|(w, b)| (CudaBuffer::new(w), CudaBuffer::new(b)))))
+        let to = dx.as_mut().map_or(LayerNormDx::None, LayerNormDx::Write);
+        let made = self.norm_backward(NormInputs { rows, cols, x, weight, mean, rstd, dy }, to, need.1, sums)?;
+        Ok((dx.map(CudaBuffer::new), made))
+    }
+
+    fn layer_norm_backward_onto(
+        &self,
+        rows: usize,
+        cols: usize,
+        x: &CudaBuffer,
+        weight: &CudaBuffer,
+        mean: &CudaBuffer,
+        rstd: &CudaBuffer,
+        dy: &CudaBuffer,
+        weights: bool,
+        sums: Sums<CudaBuffer>,
+        mut onto: CudaBuffer,
+    ) -> Result<(CudaBuffer, Option<(CudaBuffer, CudaBuffer)>)> {
+        let inputs = NormInputs { rows, cols, x, weight, mean, rstd, dy };
+        let made = self.norm_backward(inputs, LayerNormDx::AddTo(&mut onto.data), weights, sums)?;
+        Ok((onto, made))
     }
 
     fn gelu(&self, x: &CudaBuffer) -> Result<CudaBuffer> {
@@ -592,6 +596,48 @@ impl Backend for Cuda {
         most: Option<f64>,
     ) -> Result<LaterNumber> {
         self.adamw_items(step, items, Some(most))
+    }
+}
+
+/// What LayerNorm's backward pass reads, and its sizes.
+struct NormInputs<'a> {
+    rows: usize,
+    cols: usize,
+    x: &'a CudaBuffer,
+    weight: &'a CudaBuffer,
+    mean: &'a CudaBuffer,
+    rstd: &'a CudaBuffer,
+    dy: &'a CudaBuffer,
+}
+
+impl Cuda {
+    /// One launch; (dweight, dbias) where they are asked for.
+    fn norm_backward(
+        &self,
+        inputs: NormInputs<'_>,
+        dx: LayerNormDx<'_>,
+        weights: bool,
+        mut sums: Sums<CudaBuffer>,
+    ) -> Result<Option<(CudaBuffer, CudaBuffer)>> {
+        let NormInputs { rows, cols, x, weight, mean, rstd, dy } = inputs;
+        let mut summed = Rows { count: rows, granule: sums.granule(rows), add: false };
+        let mut params = match weights {
+            true => {
+                let [weight, bias] = self.sum_blocks(&mut sums, [(0, cols), (1, cols)], &mut summed.add)?;
+                Some((weight, bias))
+            }
+            false => None,
+        };
+        let inputs = layer_norm::LayerNormInputs {
+            x: &x.data,
+            weight: &weight.data,
+            mean: &mean.data,
+            rstd: &rstd.data,
+            dy: &dy.data,
+        };
+        let to = params.as_mut().map(|(dweight, dbias)| (dweight, dbias));
+        layer_norm::layer_norm_backward(&self.device, summed, cols, inputs, dx, to)?;
+        Ok(params.map(|(weight, bias)| (CudaBuffer::new(weight), CudaBuffer::new(bias))))
     }
 }
 

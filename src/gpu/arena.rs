@@ -73,6 +73,13 @@ impl Arena {
         self.high_water
     }
 
+    /// From here on the highest block counts anew, from those that there are.
+    pub(super) fn forget_high_water(&mut self) {
+        // The last free range reaches to the end, unless all is in use.
+        let last = self.free.iter().next_back().filter(|(first, length)| **first + **length == self.size);
+        self.high_water = last.map_or(self.size, |(first, _)| *first);
+    }
+
     /// All of it, in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size

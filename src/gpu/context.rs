@@ -234,6 +234,17 @@ impl Device {
         self.memory().usage()
     }
 
+    /// From here on the peak counts anew, from the blocks that there are.
+    pub fn forget_peak(&self) {
+        match &mut *self.memory() {
+            Memory::Single(usage) => usage.peak = usage.in_use,
+            Memory::Arena { arena, outside, .. } => {
+                arena.forget_high_water();
+                outside.peak = outside.in_use;
+            }
+        }
+    }
+
     /// (free, total) bytes of the GPU, as the driver says; nothing on a dry device.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::model::Model;
 use super::optimizer::{Hyper, Optimizer, Queued};
 use super::passes::Passes;
-use super::plan::{Load, plan};
+use super::plan::{Load, Planning};
 use super::planner::{self, Room};
 use super::report::MemoryPlan;
 use super::step::StepOptions;
@@ -149,14 +149,13 @@ impl BareStep<Cuda> {
             let own = backend.residual();
             backend.with_residual(residual.unwrap_or(own))
         };
-        let twin = device.dry_twin();
-        let dry = || on(&twin.dry_twin());
         let vit = VitConfig::named(size)?;
         let mut config = config.clone();
         let free = device.driver_memory()?.map(|(free, _)| free);
         let room = Room::of(&vit, config.input_size, config.batch_size, true, free);
         let load = load_of(&config, classes);
-        let plan = planner::settle(&mut config, room, |config| plan(dry, config, &vit, load), &mut |_| {})?;
+        let planning = Planning::new(on(&device.dry_twin()), &config, &vit, load)?;
+        let plan = planner::settle(&mut config, room, |config| planning.plan(config), &mut |_| {})?;
         device.reserve(plan.total())?;
         let step = Self::new(on(device), &config, size, classes)?;
         Ok((step, plan))
@@ -172,7 +171,8 @@ impl BareStep<Cpu> {
         let (mut config, vit) = (config.clone(), VitConfig::named(size)?);
         let room = Room::of(&vit, config.input_size, config.batch_size, false, None);
         let load = load_of(&config, classes);
-        let plan = planner::settle(&mut config, room, |config| plan(Counting::new, config, &vit, load), &mut |_| {})?;
+        let planning = Planning::new(Counting::new(), &config, &vit, load)?;
+        let plan = planner::settle(&mut config, room, |config| planning.plan(config), &mut |_| {})?;
         Ok((Self::new(Cpu::new(None)?, &config, size, classes)?, plan))
     }
 }

@@ -1,5 +1,6 @@
 //! The memory a run will take, found by running one whole step on a backend that only counts.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,67 +31,91 @@ pub struct Load {
     pub crops: bool,
 }
 
-/// Plans training as `config` says on a backbone of this shape. `make` gives a backend that computes nothing, a new one each time:
+/// Plans training as `config` says on a backbone of this shape. `backend` is a new one that computes nothing:
 /// [`crate::autograd::Counting`] for the CPU, for a GPU [`crate::cuda::Cuda`] on a dry device.
-pub fn plan<B: Backend>(make: impl Fn() -> B, config: &TrainConfig, vit: &VitConfig, load: Load) -> Result<MemoryPlan> {
-    let mut config = config.clone();
-    if let Some(adapter) = &mut config.adapter {
-        // The same shapes without a decomposition of every weight.
-        adapter.init = AdapterInit::Default;
-    }
-    let (train, val) = load.images;
-    let options = StepOptions {
-        task: load.task,
-        label_smoothing: 0.0,
-        micro_batch: config.micro_batch,
-        recompute: config.recompute.unwrap_or_default(),
-    };
-    let images = config.batch_size.min(train);
-    let batch = |backend: &B, images| empty_batch(load.crops && backend.crops(), &config, load, images);
+pub fn plan<B: Backend>(backend: B, config: &TrainConfig, vit: &VitConfig, load: Load) -> Result<MemoryPlan> {
+    Planning::new(backend, config, vit, load)?.plan(config)
+}
 
-    // What stands where, on a device of its own: what follows has the order of a run.
-    let backend = make();
-    let model = empty_model(&backend, &config, vit, load)?;
-    let held = backend.live_bytes();
-    let trained = (model.trainable() * size_of::<f32>()) as u64;
-    let optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
-    let moments = backend.live_bytes() - held;
-    let part = batch(&backend, config.micro_batch.unwrap_or(images).min(images));
-    let saved = saved_by_purpose(&model, &part, options)?;
-    drop((model, optimizer));
+/// One model of lengths, to plan several ways to train it.
+pub struct Planning<B: Backend> {
+    backend: B,
+    load: Load,
+    model: RefCell<(Model<B>, Optimizer<B>)>,
+    /// Bytes of weights, of the trained ones among them, of moments.
+    held: u64,
+    trained: u64,
+    moments: u64,
+}
 
-    let backend = make();
-    let mut model = empty_model(&backend, &config, vit, load)?;
-    let mut optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
-    let mut grads = Grads::with_blocks(&model.params)?;
-    let mut passes = Passes::new(options);
-    // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
-    let sizes = [images, if train > images { images } else { 0 }, train % images];
-    let most = config.batch_size.min(val);
-    let val_sizes = [most, if most > 0 { val % most } else { 0 }];
-    for _ in 0..2 {
-        for images in sizes.into_iter().filter(|&images| images > 0) {
-            let batch = batch(&backend, images);
-            grads.restart();
-            passes.run(&model.vit, &model.params, &batch, 0, &mut grads)?;
-            optimizer.step(&mut model.params, &mut grads, 0.0)?;
+impl<B: Backend> Planning<B> {
+    /// What `config` trains: batch size, micro-batch and recomputation may be others in each plan.
+    ///
+    /// # Errors
+    /// Settings that do not fit the model.
+    pub fn new(backend: B, config: &TrainConfig, vit: &VitConfig, load: Load) -> Result<Self> {
+        let mut config = config.clone();
+        if let Some(adapter) = &mut config.adapter {
+            // The same shapes without a decomposition of every weight.
+            adapter.init = AdapterInit::Default;
         }
-        for images in val_sizes.into_iter().filter(|&images| images > 0) {
-            evaluate_batch(&model.vit, &model.params, &batch(&backend, images), options)?;
-        }
+        let model = empty_model(&backend, &config, vit, load)?;
+        let held = backend.live_bytes();
+        let trained = (model.trainable() * size_of::<f32>()) as u64;
+        let optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
+        let moments = backend.live_bytes() - held;
+        Ok(Self { backend, load, model: RefCell::new((model, optimizer)), held, trained, moments })
     }
 
-    let staged = passes.staged_bytes(&backend) as u64;
-    let named = held + moments + trained + staged + saved.values().sum::<usize>() as u64;
-    let peak = backend.peak_bytes();
-    let held = [held - trained, trained, moments, trained];
-    let mut parts: Vec<_> = MemoryPlan::HELD.map(str::to_owned).into_iter().zip(held).collect();
-    parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
-    if staged > 0 {
-        parts.push(("images and labels".to_owned(), staged));
+    /// Whole steps and an evaluation as a run has them, beside the model: they leave nothing behind, so the next plan finds the device as this
+    /// one did.
+    ///
+    /// # Errors
+    /// As in training.
+    pub fn plan(&self, config: &TrainConfig) -> Result<MemoryPlan> {
+        let Self { backend, load, .. } = self;
+        let (train, val) = load.images;
+        let options = StepOptions {
+            task: load.task,
+            label_smoothing: 0.0,
+            micro_batch: config.micro_batch,
+            recompute: config.recompute.unwrap_or_default(),
+        };
+        let images = config.batch_size.min(train);
+        let batch = |images| empty_batch(load.crops && backend.crops(), config, *load, images);
+        let (model, optimizer) = &mut *self.model.borrow_mut();
+        let part = batch(config.micro_batch.unwrap_or(images).min(images));
+        let saved = saved_by_purpose(model, &part, options)?;
+
+        backend.forget_peak();
+        let mut grads = Grads::with_blocks(&model.params)?;
+        let mut passes = Passes::new(options);
+        // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
+        let sizes = [images, if train > images { images } else { 0 }, train % images];
+        let most = config.batch_size.min(val);
+        let val_sizes = [most, if most > 0 { val % most } else { 0 }];
+        for _ in 0..2 {
+            for images in sizes.into_iter().filter(|&images| images > 0) {
+                grads.restart();
+                passes.run(&model.vit, &model.params, &batch(images), 0, &mut grads)?;
+                optimizer.step(&mut model.params, &mut grads, 0.0)?;
+            }
+            for images in val_sizes.into_iter().filter(|&images| images > 0) {
+                evaluate_batch(&model.vit, &model.params, &batch(images), options)?;
+            }
+        }
+
+        let staged = passes.staged_bytes(backend) as u64;
+        let held = [self.held - self.trained, self.trained, self.moments, self.trained];
+        let named = held.iter().sum::<u64>() + staged + saved.values().sum::<usize>() as u64;
+        let mut parts: Vec<_> = MemoryPlan::HELD.map(str::to_owned).into_iter().zip(held).collect();
+        parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
+        if staged > 0 {
+            parts.push(("images and labels".to_owned(), staged));
+        }
+        parts.push(("passing through".to_owned(), backend.peak_bytes().saturating_sub(named)));
+        Ok(MemoryPlan { parts })
     }
-    parts.push(("passing through".to_owned(), peak.saturating_sub(named)));
-    Ok(MemoryPlan { parts })
 }
 
 /// A model of zeros. They are not touched until someone writes to them: even giant costs no memory here.
@@ -139,5 +164,51 @@ fn empty_batch(crops: bool, config: &TrainConfig, load: Load, images: usize) -> 
         labels: if multilabel { vec![] } else { vec![0; images] },
         targets: if multilabel { vec![0.0; images * load.classes] } else { vec![] },
         indices: (0..images).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::Counting;
+    use crate::config::{Precision, Recompute, Strategy};
+    use crate::cuda::Cuda;
+    use crate::gpu::{Arch, Device};
+
+    /// Plans beside one model are those of models of their own, whatever was planned before.
+    #[test]
+    fn a_plan_leaves_nothing_behind() {
+        let vit = VitConfig::named("micro").unwrap();
+        let load = Load { classes: 5, task: Task::Multiclass, images: (70, 20), crops: true };
+        let walks = [
+            (64, None, Recompute::NOTHING),
+            (64, Some(16), Recompute::BLOCKS),
+            (16, None, Recompute::HIDDEN),
+            (64, Some(32), Recompute::in_first(crate::config::Level::Linears, 2)),
+        ];
+        for (strategy, has_adapter) in [(Strategy::Full, false), (Strategy::Dora, true)] {
+            let of = |(batch_size, micro_batch, recompute)| {
+                let adapter = has_adapter.then(Default::default);
+                let recompute = Some(recompute);
+                TrainConfig {
+                    strategy,
+                    adapter,
+                    batch_size,
+                    micro_batch,
+                    recompute,
+                    input_size: 56,
+                    ..TrainConfig::default()
+                }
+            };
+            let gpu = || Cuda::new(&Device::dry(Arch::Sm90a), Precision::Bf16);
+            let (on_cpu, on_gpu) = (
+                Planning::new(Counting::new(), &of(walks[0]), &vit, load).unwrap(),
+                Planning::new(gpu(), &of(walks[0]), &vit, load).unwrap(),
+            );
+            for config in walks.into_iter().chain(walks).map(of) {
+                assert_eq!(on_cpu.plan(&config).unwrap(), plan(Counting::new(), &config, &vit, load).unwrap());
+                assert_eq!(on_gpu.plan(&config).unwrap(), plan(gpu(), &config, &vit, load).unwrap());
+            }
+        }
     }
 }

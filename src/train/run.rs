@@ -14,7 +14,7 @@ use super::model::{Model, head_width};
 use super::optimizer::{Hyper, Optimizer};
 use super::passes::Passes;
 use super::place::Place;
-use super::plan::{Load, plan};
+use super::plan::{Load, Planning};
 use super::planner::{self, Room};
 use super::report::{MemoryPlan, Summary};
 use super::run_dir::{Labels, RunDir};
@@ -99,11 +99,17 @@ pub(super) fn settle(
         Place::Cuda(device, _) => device.driver_memory()?.map(|(free, _)| free),
     };
     let room = Room::of(vit, config.input_size, images.0, matches!(place, Place::Cuda(..)), free);
-    let plan = |config: &TrainConfig| match place {
-        Place::Cpu => plan(Counting::new, config, vit, load),
-        Place::Cuda(device, precision) => plan(|| Cuda::new(&device.dry_twin(), *precision), config, vit, load),
-    };
-    planner::settle(config, room, plan, &mut |text| ui.note(&text))
+    let mut note = |text: String| ui.note(&text);
+    match place {
+        Place::Cpu => {
+            let planning = Planning::new(Counting::new(), config, vit, load)?;
+            planner::settle(config, room, |config| planning.plan(config), &mut note)
+        }
+        Place::Cuda(device, precision) => {
+            let planning = Planning::new(Cuda::new(&device.dry_twin(), *precision), config, vit, load)?;
+            planner::settle(config, room, |config| planning.plan(config), &mut note)
+        }
+    }
 }
 
 /// What is known before the device is used.

@@ -44,7 +44,7 @@ fn cases() -> impl Iterator<Item = TrainConfig> {
 fn planned(config: &TrainConfig, arch: Arch) -> u64 {
     let vit = peftk::io::load(&BackboneSpec::Embedded, &mut |_| {}).unwrap().config;
     let load = Load { classes: CLASSES, task: Task::Multiclass, images: IMAGES, crops: true };
-    plan(|| Cuda::new(&Device::dry(arch), Precision::Bf16), config, &vit, load).unwrap().total()
+    plan(Cuda::new(&Device::dry(arch), Precision::Bf16), config, &vit, load).unwrap().total()
 }
 
 /// ViT-S/14 at 224 px, so that activations outweigh the block that images pass through.
@@ -55,7 +55,7 @@ fn plans_without_a_gpu() {
         let config = TrainConfig { micro_batch: config.micro_batch.map(|micro| 4 * micro), ..config };
         let vit = VitConfig::named("small").unwrap();
         let load = Load { classes: 100, task: Task::Multiclass, images: (70, 30), crops: true };
-        let dry = || Cuda::new(&Device::dry(Arch::Sm80), Precision::Bf16);
+        let dry = Cuda::new(&Device::dry(Arch::Sm80), Precision::Bf16);
         totals.push(plan(dry, &config, &vit, load).unwrap().total());
     }
     for (strategy, planned) in totals.chunks_exact(3).enumerate() {

@@ -40,7 +40,16 @@ fn backward<B: Backend>(
     let [x, weight, mean, rstd] = [0, 1, 2, 3].map(|i| saved[i].buffer());
     let need = (needs[0], needs[1] || needs[2]);
     let sums = needs.sums([Some(1), Some(2)])?;
-    let (dx, dparams) = backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need, sums)?;
+    let onto = if need.0 { needs.so_far(0) } else { None };
+    let (dx, dparams) = match onto {
+        Some(onto) => {
+            let onto = onto.into_buffer()?;
+            let (dx, dparams) =
+                backend.layer_norm_backward_onto(rows, cols, x, weight, mean, rstd, dy.buffer(), need.1, sums, onto)?;
+            (Some(dx), dparams)
+        }
+        None => backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need, sums)?,
+    };
     let dx = dx.map(|dx| Array::new(backend, dx, dy.shape())).transpose()?;
     let (dweight, dbias) = match dparams {
         Some((dw, db)) => (Some(Array::new(backend, dw, &[cols])?), Some(Array::new(backend, db, &[cols])?)),
