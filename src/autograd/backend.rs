@@ -287,6 +287,10 @@ pub trait Backend: Clone + 'static {
     fn live_bytes(&self) -> u64 {
         0
     }
+    /// Whether work is queued and done while this side goes on; otherwise a call returns when it is done.
+    fn queues(&self) -> bool {
+        false
+    }
     /// Whether [`Backend::record`] records: then what a pass reads of a batch is staged first, outside of what is recorded.
     fn records(&self) -> bool {
         false
@@ -297,8 +301,7 @@ pub trait Backend: Clone + 'static {
         work()?;
         Ok(None)
     }
-    /// Queues recorded work again, with the values that its blocks hold now; false, and nothing is queued, where blocks that it took then are
-    /// in use.
+    /// Queues recorded work again, with the values that its blocks hold now; false, and nothing is queued, where other memory is free than then.
     fn replay(&self, _recording: &Self::Recording) -> Result<bool> {
         Ok(false)
     }

@@ -96,6 +96,10 @@ impl Backend for Cuda {
         self.device.usage().in_use
     }
 
+    fn queues(&self) -> bool {
+        true
+    }
+
     fn records(&self) -> bool {
         self.device.records()
     }

@@ -71,13 +71,14 @@ impl Cuda {
             Images::Staged(_) => return Err(Error::Internal("staged images are staged".into())),
         };
         let room = if matches!(images, Images::Squares(_)) { 2 * bytes } else { bytes };
-        if to.as_ref().is_none_or(|to| to.data.len() != room) {
+        let is_new = to.as_ref().is_none_or(|to| to.data.len() != room);
+        if is_new {
             *to = None;
             *to = Some(CudaBuffer::padded(self.buf(DType::U8, room)?, bytes));
         }
         let Some(to) = to else { return Ok(()) };
         match images {
-            Images::Squares(squares) => to.data.write_first_half_beside(squares),
+            Images::Squares(squares) => to.data.write_first_half_beside(squares, is_new),
             Images::Crops(crops) => self.squares_of_crops(crops, size, &mut to.data),
             Images::Staged(_) => Ok(()),
         }

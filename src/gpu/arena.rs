@@ -1,6 +1,6 @@
 //! Which part of one block of memory is in use: blocks are handed out and taken back on the host.
 //!
-//! All work goes through one stream, so a block may be handed out again as soon as its last use has been queued: what uses it next
+//! All work goes through one stream, which waits for copies on any other before a block is given back, so a block may be handed out again as soon as its last use has been queued: what uses it next
 //! runs later. The same calls in the same order give the same places, so a run of lengths alone (a dry device) tells exactly what the
 //! real one will need.
 

@@ -123,15 +123,16 @@ impl Buf {
     }
 
     /// Overwrites the first half of it. The bytes travel to the second half beside the work that is queued, which may still be reading the first.
+    /// `is_new`: nothing was written there in this way yet.
     ///
     /// # Errors
     /// [`Error::Shape`] unless they are half of it, a device fault.
-    pub fn write_first_half_beside(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write_first_half_beside(&mut self, bytes: &[u8], is_new: bool) -> Result<()> {
         if 2 * bytes.len() != self.bytes() {
             return Err(Error::shape("copy to half of a block (bytes)", self.bytes() / 2, bytes.len()));
         }
         let Some(real) = &self.device.0.real else { return Ok(()) };
-        real.copy_in_beside(self.address, self.address + bytes.len() as u64, bytes)
+        real.copy_in_beside(self.address, self.address + bytes.len() as u64, bytes, is_new)
     }
 
     /// Overwrites the first bytes.
@@ -216,10 +217,7 @@ impl Buf {
     /// # Errors
     /// [`Error::Shape`] for more, a device fault.
     pub fn read_later(&self) -> Result<Later> {
-        match &self.device.0.real {
-            Some(real) => real.copy_out_later(self.address, self.bytes()),
-            None => Ok(Later::nothing(self.bytes())),
-        }
+        Later::of(self)
     }
 
     /// Copies f32 or bf16 back, widened.
@@ -300,7 +298,7 @@ impl Drop for Buf {
 fn allocate(device: &Device, bytes: u64) -> Result<u64> {
     let real = device.0.real.as_ref().ok_or_else(|| Error::Internal("a dry device has an endless arena".into()))?;
     real.bind()?;
-    // SAFETY: the context is current; the stream is this device's only one.
+    // SAFETY: the context is current; the stream is the one that all work goes through.
     unsafe { result::malloc_async(real.stream.cu_stream(), bytes as usize) }
         .map_err(|e| error::device(format_args!("allocate {bytes} bytes"), e))
 }

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 
 /// An open GPU: its context, one stream, its memory, and which build of the kernels it runs. A clone is the same device.
 ///
-/// All work is queued on the one stream, so it happens in the order of the calls. A dry device ([`Device::dry`]) has no GPU behind it:
+/// All work is queued on the one stream, so it happens in the order of the calls; images come in on another, for which that one waits
+/// (`upload.rs`). A dry device ([`Device::dry`]) has no GPU behind it:
 /// it counts memory and launches nothing, which is how a run's memory is planned.
 #[derive(Debug, Clone)]
 pub struct Device(pub(super) Arc<Inner>);

@@ -8,10 +8,11 @@ use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 
 use super::context::Real;
-use super::error;
+use super::{Buf, Device, error};
 use crate::{Error, Result};
 
-/// A copy to the device of more bytes than this passes through pinned memory; the bytes of a smaller one are kept until the next wait.
+/// A copy to the device of more bytes than this passes through pinned memory; the bytes of a smaller one are kept until something
+/// behind it was waited for.
 const LARGE_COPY: usize = 64 << 10;
 /// Bytes of a piece of pinned memory: so much of a large copy is under way at once. Each piece is read by the GPU while the host fills the next.
 const PIECE: usize = 2 << 20;
@@ -41,8 +42,6 @@ struct Beside {
     taken: CudaEvent,
     /// The copies so far are there.
     there: CudaEvent,
-    /// Where the last copy went.
-    address: u64,
 }
 
 /// Pinned host memory: the GPU reads it by itself, at the bus's full rate.
@@ -89,14 +88,15 @@ impl Piece {
             piece.copy_from_slice(bytes);
             result::memcpy_htod_async(address, piece, stream.cu_stream())?;
         }
-        self.done.record(stream)
+        // Without its event, what is under way is waited for here.
+        self.done.record(stream).or_else(|e| stream.synchronize().and(Err(e)))
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        // SAFETY: it came from malloc_host, and the last copy from it is waited for. An error has no one left to hear it.
         if self.context.bind_to_thread().is_ok() && self.done.synchronize().is_ok() {
+            // SAFETY: it came from malloc_host, and the last copy from it is waited for. An error has no one left to hear it.
             let _ = unsafe { result::free_host(self.first.cast()) };
         }
     }
@@ -135,22 +135,30 @@ impl Staged {
 #[derive(Debug)]
 pub struct Later {
     bytes: usize,
-    /// None on a dry device.
-    queued: Option<(Piece, Real, u64)>,
+    device: Device,
+    /// None on a dry device: where they arrive, and how many small copies were queued before.
+    queued: Option<(Piece, u64)>,
 }
 
 impl Later {
-    /// Of a dry device.
-    pub(super) fn nothing(bytes: usize) -> Self {
-        Self { bytes, queued: None }
+    /// Of a block.
+    pub(super) fn of(buf: &Buf) -> Result<Self> {
+        let (bytes, device) = (buf.bytes(), buf.device().clone());
+        if bytes > RESULT {
+            return Err(Error::shape("result that is read later (bytes)", RESULT, bytes));
+        }
+        let queued = device.0.real.as_ref().map(|real| real.copy_out_later(buf.address(), bytes)).transpose()?;
+        Ok(Self { bytes, device, queued })
     }
 
     /// Waits for them, but for nothing that was queued after; zeros from a dry device.
     ///
     /// # Errors
-    /// What went wrong in the work before.
+    /// What went wrong in the work before; in guard mode a broken band.
     pub fn get<T: Pod>(self) -> Result<Vec<T>> {
-        let Some((piece, real, small)) = self.queued else { return Ok(vec![T::zeroed(); self.bytes / size_of::<T>()]) };
+        let (Some((piece, small)), Some(real)) = (self.queued, &self.device.0.real) else {
+            return Ok(vec![T::zeroed(); self.bytes / size_of::<T>()]);
+        };
         piece.done.synchronize().map_err(|e| error::device("finish the queued work", e))?;
         // SAFETY: the copy is done, it wrote this many bytes of the piece's memory, and nothing writes there now.
         let values = unsafe { std::slice::from_raw_parts(piece.first, self.bytes) };
@@ -158,6 +166,8 @@ impl Later {
         let mut staged = real.staged();
         staged.forget_until(small);
         staged.results.push(piece);
+        drop(staged);
+        self.device.broken_guards()?;
         Ok(values)
     }
 }
@@ -178,15 +188,12 @@ impl Real {
         }
         staged.small.push_back(bytes.to_vec());
         let kept = staged.small.back().map_or(&[][..], |kept| kept);
-        // SAFETY: the caller says where the bytes fit; the copy of them stays where it is until the next wait.
+        // SAFETY: the caller says where the bytes fit; the copy of them stays where it is until something behind it was waited for.
         unsafe { result::memcpy_htod_async(address, kept, self.stream.cu_stream()) }.map_err(failed)
     }
 
     /// Queues a copy of at most [`RESULT`] bytes to the host.
-    pub(super) fn copy_out_later(&self, address: u64, bytes: usize) -> Result<Later> {
-        if bytes > RESULT {
-            return Err(Error::shape("result that is read later (bytes)", RESULT, bytes));
-        }
+    fn copy_out_later(&self, address: u64, bytes: usize) -> Result<(Piece, u64)> {
         self.bind()?;
         let failed = |e| error::device(format_args!("copy {bytes} bytes from the device"), e);
         let mut staged = self.staged();
@@ -199,41 +206,48 @@ impl Real {
             let to = std::slice::from_raw_parts_mut(piece.first, bytes);
             result::memcpy_dtoh_async(to, address, self.stream.cu_stream()).map_err(failed)?;
         }
-        piece.done.record(&self.stream).map_err(failed)?;
+        piece.done.record(&self.stream).or_else(|e| self.stream.synchronize().and(Err(e))).map_err(failed)?;
         let small = staged.forgotten + staged.small.len() as u64;
-        Ok(Later { bytes, queued: Some((piece, self.clone(), small)) })
+        Ok((piece, small))
     }
 
     /// [`Real::copy_in`], but the bytes travel to `room` beside the work that is queued, and only the way from there to `address` waits for its turn.
-    /// `room` is for this alone: its last owner's work may be queued, nothing else may read or write it.
-    pub(super) fn copy_in_beside(&self, address: u64, room: u64, bytes: &[u8]) -> Result<()> {
+    /// `room` is for this alone; where it `is_new`, its last owner's work may still be queued.
+    pub(super) fn copy_in_beside(&self, address: u64, room: u64, bytes: &[u8], is_new: bool) -> Result<()> {
         if self.recording.load(Ordering::Relaxed) {
             return Err(Error::Internal(format!("a copy of {} bytes from the host in recorded work", bytes.len())));
         }
         self.bind()?;
         let failed = |e| error::device(format_args!("copy {} bytes to the device", bytes.len()), e);
         let mut staged = self.staged();
-        let mut beside = match staged.beside.take() {
+        let beside = match staged.beside.take() {
             Some(beside) => beside,
             None => {
                 let event = || self.context.new_event(None).map_err(failed);
                 let stream = self.context.new_stream().map_err(failed)?;
-                Beside { stream, taken: event()?, there: event()?, address: 0 }
+                Beside { stream, taken: event()?, there: event()? }
             }
         };
-        if beside.address != room {
-            // What its last owner queued comes first.
-            beside.taken.record(&self.stream).map_err(failed)?;
-            beside.address = room;
+        let mut queue = || {
+            if is_new {
+                // What the room's last owner queued comes first.
+                beside.taken.record(&self.stream).map_err(failed)?;
+            }
+            beside.stream.wait(&beside.taken).map_err(failed)?;
+            staged.send(room, bytes, &beside.stream)?;
+            beside.there.record(&beside.stream).map_err(failed)?;
+            self.stream.wait(&beside.there).map_err(failed)?;
+            // SAFETY: the caller says that both hold this many bytes; the copy runs after they are there.
+            unsafe { result::memcpy_dtod_async(address, room, bytes.len(), self.stream.cu_stream()) }
+                .map_err(failed)?;
+            beside.taken.record(&self.stream).map_err(failed)
+        };
+        let queued = queue();
+        if queued.is_err() {
+            // Nothing may be under way to memory that this stream gives to others.
+            let _ = beside.stream.synchronize();
         }
-        beside.stream.wait(&beside.taken).map_err(failed)?;
-        staged.send(room, bytes, &beside.stream)?;
-        beside.there.record(&beside.stream).map_err(failed)?;
-        self.stream.wait(&beside.there).map_err(failed)?;
-        // SAFETY: the caller says that both hold this many bytes; the copy runs after they are there.
-        unsafe { result::memcpy_dtod_async(address, room, bytes.len(), self.stream.cu_stream()) }.map_err(failed)?;
-        beside.taken.record(&self.stream).map_err(failed)?;
         staged.beside = Some(beside);
-        Ok(())
+        queued
     }
 }

@@ -50,6 +50,7 @@ impl<B: Backend> BareStep<B> {
         let hyper = Hyper { grad_clip: config.grad_clip, ..Hyper::new(config.weight_decay) };
         let optimizer = Optimizer::new(&model.params, hyper)?;
         let grads = Grads::with_blocks(&model.params)?;
+        let count = config.batch_size;
         let options = StepOptions {
             task: Task::Multiclass,
             label_smoothing: config.label_smoothing,
@@ -58,7 +59,16 @@ impl<B: Backend> BareStep<B> {
         };
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let batches = (0..BATCHES).map(|_| noise(&mut rng, config, classes)).collect();
-        Ok(Self { model, optimizer, grads, options, passes: Passes::new(options), batches, taken: 0, pending: None })
+        Ok(Self {
+            model,
+            optimizer,
+            grads,
+            options,
+            passes: Passes::new(options, count),
+            batches,
+            taken: 0,
+            pending: None,
+        })
     }
 
     /// One step, as a run takes it: upload, forward, backward, AdamW. Returns the loss.

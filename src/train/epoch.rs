@@ -6,11 +6,14 @@ use super::checkpoint::{self, EpochRecord, Progress};
 use super::evaluate::{Evaluation, evaluate};
 use super::interrupt;
 use super::log::{Line, RunLog, StepLine, ValLine};
-use super::optimizer::Queued;
+use super::model::Model;
+use super::optimizer::{Optimizer, Queued};
+use super::passes::Passes;
 use super::run::Run;
 use super::step::StepOptions;
 use super::ui::{Bar, Ui};
-use crate::autograd::{Backend, LaterNumber};
+use crate::autograd::{Backend, Grads, LaterNumber};
+use crate::data::Batch;
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -20,6 +23,25 @@ struct Step {
     update: Queued,
     images: usize,
     lr: f64,
+}
+
+/// What a step is made with.
+type Parts<'a, B> = (&'a mut Model<B>, &'a mut Passes<B>, &'a mut Optimizer<B>, &'a mut Grads<B>);
+
+impl Step {
+    /// Queues its passes, then the optimiser behind them.
+    fn queue<B: Backend>(
+        (model, passes, optimizer, grads): Parts<'_, B>,
+        batch: &Batch,
+        dropout_seed: u64,
+        lr: f64,
+    ) -> Result<Self> {
+        grads.restart();
+        passes.run(&model.vit, &model.params, batch, dropout_seed, grads)?;
+        let loss = passes.loss(&model.params)?;
+        let update = optimizer.queue(&mut model.params, grads, lr)?;
+        Ok(Self { loss, update, images: batch.indices.len(), lr })
+    }
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -113,7 +135,8 @@ impl<B: Backend> Run<'_, B> {
         let bar = self.ui.bar(batches as u64, &format!("epoch {epoch}/{}", self.config.epochs));
         bar.inc(progress.batches_done as u64);
         let (mut saved, mut begun) = (Instant::now(), Instant::now());
-        // A step is waited for when the next is queued: the device never waits for this side.
+        // Where work is queued, a step is waited for when the next is: the device does not wait for this side.
+        let queues = self.model.params.backend().queues();
         let mut pending = None;
         for batch in self.train.epoch(epoch, progress.batches_done) {
             if interrupt::requested() {
@@ -128,19 +151,22 @@ impl<B: Backend> Run<'_, B> {
                 }
             };
             let _range = profile::range("step");
-            self.grads.restart();
             let step = progress.step + u64::from(pending.is_some());
-            let seed = step_seed(self.config.seed, step);
-            self.passes.run(&self.model.vit, &self.model.params, &batch, seed, &mut self.grads)?;
             let lr = progress.schedule.lr(step as usize);
-            let queued = Step {
-                loss: self.passes.loss(&self.model.params)?,
-                update: self.optimizer.queue(&mut self.model.params, &mut self.grads, lr)?,
-                images: batch.indices.len(),
-                lr,
+            let seed = step_seed(self.config.seed, step);
+            let parts = (&mut self.model, &mut self.passes, &mut self.optimizer, &mut self.grads);
+            let queued = match Step::queue(parts, &batch, seed, lr) {
+                Ok(queued) => queued,
+                Err(error) => {
+                    self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
+                    return Err(error);
+                }
             };
             self.finish_step(pending.replace(queued), &mut begun, progress, log, &bar)?;
-            let done = progress.batches_done + 1;
+            if !queues {
+                self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
+            }
+            let done = progress.batches_done + usize::from(pending.is_some());
             if saved.elapsed() >= self.save_every && done < batches {
                 self.finish_step(pending.take(), &mut begun, progress, log, &bar)?;
                 self.save(progress, log)?;

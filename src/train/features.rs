@@ -83,6 +83,11 @@ impl Batches {
         Self { loader, keeps, features: OnceCell::new() }
     }
 
+    /// Images of the set.
+    pub(super) fn images(&self) -> usize {
+        self.loader.images()
+    }
+
     /// Batches an epoch, the short last one included.
     pub(super) fn per_epoch(&self) -> usize {
         self.loader.batches_per_epoch()

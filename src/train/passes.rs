@@ -52,10 +52,11 @@ struct Recorded<B: Backend> {
 }
 
 impl<B: Backend> Passes<B> {
-    /// For steps of one model.
-    pub fn new(options: StepOptions) -> Self {
+    /// For steps of one model over batches of `count` images, but for short ones.
+    pub fn new(options: StepOptions, count: usize) -> Self {
         let staged = Staged { squares: None, labels: None };
-        Self { options, loss: None, staged, usual: (0, 0), recorded: [State::New, State::New], steps: 0, replayed: 0 }
+        let usual = (options.micro(count), count);
+        Self { options, loss: None, staged, usual, recorded: [State::New, State::New], steps: 0, replayed: 0 }
     }
 
     /// Walks a batch; its gradients are added to `grads`, its mean loss is [`Passes::loss`]. Every micro-batch's loss is divided by the whole
@@ -119,10 +120,6 @@ impl<B: Backend> Passes<B> {
             return Ok(());
         }
         let size = (pass.images.len(), pass.batch.indices.len());
-        if size.0 > self.usual.0 || (size.0 == self.usual.0 && size.1 > self.usual.1) {
-            self.usual = size;
-            self.recorded = [State::New, State::New];
-        }
         if size.0 != self.usual.0 {
             self.loss = Some(pass.run(None, to, grads)?);
             return Ok(());

@@ -89,7 +89,7 @@ impl<B: Backend> Planning<B> {
 
         backend.forget_peak();
         let mut grads = Grads::with_blocks(&model.params)?;
-        let mut passes = Passes::new(options);
+        let mut passes = Passes::new(options, images);
         // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
         let sizes = [images, if train > images { images } else { 0 }, train % images];
         let most = config.batch_size.min(val);

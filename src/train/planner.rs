@@ -9,7 +9,7 @@ use crate::config::{Level, Memory, Recompute, Strategy, TrainConfig};
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
-/// What a process takes on a GPU besides the arena: kernels and what the driver keeps for them. 0.4 to 4 MiB on an H100
+/// What a process takes on a GPU besides the arena: kernels, recordings and what the driver keeps for them. 3 to 8 MiB on an H100
 /// (benches/results/gpu-memory-h100.jsonl).
 const OUTSIDE_ARENA: u64 = 8 << 20;
 
@@ -37,19 +37,20 @@ const UNIT: usize = 257 * 384;
 /// Blocks of ViT-S/14.
 const BLOCKS: usize = 12;
 
-/// Images at once on a GPU, and how long a step then takes beside one of 64 at once: H100, benches/results/gpu-walks-h100.jsonl.
+/// Images at once on a GPU, and how long a step then takes beside one of 64 at once, by `lora` on an H100 (the last
+/// lines of benches/results/gpu-memory-h100.jsonl).
 const GPU_IMAGES: [(Option<usize>, f64); 6] =
     [(None, 0.94), (Some(128), 0.98), (Some(64), 1.0), (Some(48), 1.14), (Some(32), 1.12), (Some(16), 1.58)];
 
 /// What computing again adds to a step's time, by level, from the same figures: of adapters, and of `full`, whose backward pass is longer.
 const AGAIN: [f64; 5] = [0.0, 0.02, 0.12, 0.185, 0.38];
-const AGAIN_FULL: [f64; 5] = [0.0, 0.02, 0.10, 0.17, 0.28];
+const AGAIN_FULL: [f64; 5] = [0.0, 0.05, 0.13, 0.16, 0.28];
 
 /// MiB of ViT-S/14 for all but weights, gradients and moments, in a mode: for a batch of 64 images at most, and for one of 256 and more.
 const ROOM: [(Memory, f64, f64); 3] =
-    [(Memory::Fast, 1530.0, 1530.0), (Memory::Balanced, 845.0, 925.0), (Memory::Lean, 294.0, 395.0)];
+    [(Memory::Fast, 1530.0, 1530.0), (Memory::Balanced, 840.0, 942.0), (Memory::Lean, 288.0, 395.0)];
 /// `full` has more of it: the parts of its weights' sums.
-const ROOM_FULL: f64 = 1.04;
+const ROOM_FULL: f64 = 1.065;
 
 /// The ways from the fastest to the leanest on the CPU, whose caches want few images, but whose products want many rows.
 const CPU_WALKS: [Walk; 5] = [
@@ -212,7 +213,7 @@ fn fastest(
     try_walk: &impl Fn(Walk) -> Result<(TrainConfig, MemoryPlan)>,
 ) -> Result<Option<(TrainConfig, MemoryPlan)>> {
     let steps = room.steps();
-    let (mut best, mut time) = (None, f64::INFINITY);
+    let (mut best, mut time, mut seen) = (None, f64::INFINITY, Vec::new());
     for (images, base) in GPU_IMAGES {
         let images = room.images_at_once(images);
         let of = |step: usize| base * (1.0 + room.again(strategy, steps[step]));
@@ -220,6 +221,11 @@ fn fastest(
         let faster = (0..steps.len()).take_while(|&step| of(step) < time).count();
         let Some(last) = faster.checked_sub(1) else { continue };
         let mut found = try_walk((images, steps[last]))?;
+        // A micro-batch that was given, or a small batch, makes one walk of several.
+        if seen.contains(&found.0.micro_batch) {
+            continue;
+        }
+        seen.push(found.0.micro_batch);
         if found.1.total() > most {
             continue;
         }

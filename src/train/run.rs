@@ -195,7 +195,7 @@ impl Prepared<'_> {
         };
         let optimizer = Optimizer::new(&model.params, hyper)?;
         let grads = Grads::with_blocks(&model.params)?;
-        let passes = Passes::new(options);
+        let passes = Passes::new(options, config.batch_size.min(train.images()));
         Run {
             config,
             dir,

@@ -39,7 +39,7 @@ pub fn forward_backward<B: Backend>(
     dropout_seed: u64,
     grads: &mut Grads<B>,
 ) -> Result<f64> {
-    let mut passes = Passes::new(options);
+    let mut passes = Passes::new(options, batch.indices.len());
     passes.run(vit, params, batch, dropout_seed, grads)?;
     passes.loss(params)?()
 }

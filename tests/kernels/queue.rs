@@ -100,10 +100,10 @@ fn copies(n: usize, rounds: usize) {
         let mut plain = Buf::uninit(device, DType::U8, n).unwrap();
         let mut halves = Buf::uninit(device, DType::U8, 2 * n).unwrap();
         let (mut seen, mut expected) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
+        for round in 0..rounds {
             let bytes: Vec<u8> = (0..n).map(|_| random.random()).collect();
             plain.write(&bytes).unwrap();
-            halves.write_first_half_beside(&bytes).unwrap();
+            halves.write_first_half_beside(&bytes, round == 0).unwrap();
             // Read at their time, while the host goes on to the next.
             for from in [&plain, &halves] {
                 let mut copy = Buf::uninit(device, DType::U8, n).unwrap();
