@@ -31,20 +31,21 @@ impl fmt::Debug for Recording {
 }
 
 impl Device {
-    /// Whether [`Device::record`] records: in an arena, out of guard mode, unless PEFTK_GRAPHS=0 says no. A dry device answers as the real one
-    /// would.
+    /// Whether work is to be made ready for [`Device::record`]: in an arena, unless PEFTK_GRAPHS=0 says no. A dry device answers as the real
+    /// one would.
     pub fn records(&self) -> bool {
         let refused = std::env::var_os("PEFTK_GRAPHS").is_some_and(|value| value == "0");
-        !refused && !self.is_guarded() && matches!(*self.memory(), Memory::Arena { .. })
+        !refused && matches!(*self.memory(), Memory::Arena { .. })
     }
 
-    /// Queues what `work` queues, recorded if that is possible. Nothing is recorded on a dry device, when blocks had to be allocated outside of
-    /// the arena, or when `work` did not give back all blocks that it took and took none but its own; the work is done all the same.
+    /// Queues what `work` queues, recorded if that is possible. Nothing is recorded on a dry device, in guard mode, when blocks had to be allocated outside
+    /// of the arena, or when `work` did not give back all blocks that it took and took none but its own; the work is done all the same.
     ///
     /// # Errors
     /// Those of `work`, also for a copy from the host or a wait within it; a device fault.
     pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Option<Recording>> {
-        let (Some(real), true, Some(free)) = (&self.0.real, self.records(), self.free_ranges()) else {
+        let records = self.records() && !self.is_guarded();
+        let (Some(real), true, Some(free)) = (&self.0.real, records, self.free_ranges()) else {
             return work().map(|()| None);
         };
         let failed = |e| error::device("record work (PEFTK_GRAPHS=0 runs without recordings)", e);
