@@ -117,7 +117,8 @@ fn check_all(shapes: &[AttentionDims], bound: f32) {
 }
 
 fn sanitize() {
-    check_all(&[dims(2, 37, 3, 64), dims(1, 325, 1, 64), dims(1, 21, 2, 20)], 1.7);
+    // The second is too many heads to be split.
+    check_all(&[dims(2, 37, 3, 64), dims(75, 19, 6, 64), dims(1, 325, 1, 64), dims(1, 21, 2, 20)], 1.7);
 }
 
 fn dinov2_shapes() {
