@@ -9,7 +9,7 @@ use crate::config::{Level, Memory, Recompute, Strategy, TrainConfig};
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
-/// What a process takes on a GPU besides the arena: kernels, recordings and what the driver keeps for them. 3 to 8 MiB on an H100
+/// What a process takes on a GPU besides the arena: kernels, recordings and what the driver keeps for them. 2 to 8 MiB on an H100
 /// (benches/results/gpu-memory-h100.jsonl).
 const OUTSIDE_ARENA: u64 = 8 << 20;
 
@@ -39,17 +39,18 @@ const BLOCKS: usize = 12;
 
 /// Images at once on a GPU, and how long a step then takes beside one of 64 at once, by `lora` on an H100 (the last
 /// lines of benches/results/gpu-memory-h100.jsonl).
-const GPU_IMAGES: [(usize, f64); 6] = [(256, 0.94), (128, 0.97), (64, 1.0), (48, 1.14), (32, 1.12), (16, 1.58)];
+const GPU_IMAGES: [(Option<usize>, f64); 6] =
+    [(None, 0.94), (Some(128), 0.98), (Some(64), 1.0), (Some(48), 1.14), (Some(32), 1.12), (Some(16), 1.58)];
 
 /// What computing again adds to a step's time, by level, from the same figures: of adapters, and of `full`, whose backward pass is longer.
 const AGAIN: [f64; 5] = [0.0, 0.02, 0.12, 0.185, 0.38];
-const AGAIN_FULL: [f64; 5] = [0.0, 0.05, 0.13, 0.16, 0.28];
+const AGAIN_FULL: [f64; 5] = [0.0, 0.02, 0.10, 0.17, 0.28];
 
 /// MiB of ViT-S/14 for all but weights, gradients and moments, in a mode: for a batch of 64 images at most, and for one of 256 and more.
 const ROOM: [(Memory, f64, f64); 3] =
-    [(Memory::Fast, 1530.0, 1530.0), (Memory::Balanced, 840.0, 942.0), (Memory::Lean, 288.0, 395.0)];
+    [(Memory::Fast, 1530.0, 1530.0), (Memory::Balanced, 845.0, 925.0), (Memory::Lean, 294.0, 395.0)];
 /// `full` has more of it: the parts of its weights' sums.
-const ROOM_FULL: f64 = 1.065;
+const ROOM_FULL: f64 = 1.04;
 
 /// The ways from the fastest to the leanest on the CPU, whose caches want few images, but whose products want many rows.
 const CPU_WALKS: [Walk; 5] = [
@@ -74,8 +75,8 @@ impl Room {
             (false, Memory::Balanced, _) => CPU_WALKS[1],
             (false, Memory::Lean, _) => CPU_WALKS[4],
             // Nothing is kept, and there is nothing to compute again.
-            (true, Memory::Fast, Strategy::Freeze) => (Some(self.images_at_once(64)), Recompute::NOTHING),
-            (true, _, Strategy::Freeze) => (Some(self.images_at_once(32)), Recompute::NOTHING),
+            (true, Memory::Fast, Strategy::Freeze) => (self.images_at_once(Some(64)), Recompute::NOTHING),
+            (true, _, Strategy::Freeze) => (self.images_at_once(Some(32)), Recompute::NOTHING),
             (true, Memory::Fast, _) => (None, Recompute::NOTHING),
             (true, Memory::Balanced, _) => (None, Recompute::CHEAP),
             (true, Memory::Lean, _) => (None, Recompute::BLOCKS),
@@ -84,26 +85,15 @@ impl Room {
 
     /// The least that can be had.
     fn leanest(&self) -> Walk {
-        if self.gpu { (Some(self.images_at_once(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
+        if self.gpu { (self.images_at_once(Some(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
     }
 
     /// Whole granules of this model's images instead of [`UNIT`]'s.
-    fn images_at_once(&self, images: usize) -> usize {
-        let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
-        (granules.round() as usize).max(1) * GRANULE_IMAGES
-    }
-
-    /// The numbers of images at once that are tried on a GPU, all of them first.
-    fn gpu_images(&self) -> impl Iterator<Item = Option<usize>> {
-        GPU_IMAGES.into_iter().enumerate().map(|(index, (images, _))| (index > 0).then(|| self.images_at_once(images)))
-    }
-
-    /// The time of a step with so many images at once, beside one of 64 of [`UNIT`]'s.
-    fn time_of(&self, images: usize) -> f64 {
-        // Half a granule less counts as whole.
-        let own = (images as f64 + 8.0) * self.unit as f64 / UNIT as f64;
-        let known = GPU_IMAGES.into_iter().find(|(count, _)| own >= *count as f64);
-        known.map_or(GPU_IMAGES[GPU_IMAGES.len() - 1].1, |(_, time)| time)
+    fn images_at_once(&self, images: Option<usize>) -> Option<usize> {
+        images.map(|images| {
+            let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
+            (granules.round() as usize).max(1) * GRANULE_IMAGES
+        })
     }
 
     /// Bytes for all but what is held throughout, in a mode on a GPU. It grows with what a model keeps of an image; small ones have more than
@@ -182,7 +172,9 @@ pub fn settle(
         let tries = match (config.recompute, config.memory_budget) {
             // Settled before: a run that goes on, settings of another run.
             (Some(recompute), None) => vec![(config.micro_batch, recompute)],
-            (_, Some(_)) if room.gpu => room.gpu_images().map(|images| (images, Recompute::NOTHING)).collect(),
+            (_, Some(_)) if room.gpu => {
+                GPU_IMAGES.map(|(images, _)| (room.images_at_once(images), Recompute::NOTHING)).to_vec()
+            }
             (_, Some(_)) => CPU_WALKS.to_vec(),
             (None, None) => vec![room.walk_of(config.memory, config.strategy)],
         };
@@ -221,24 +213,16 @@ fn fastest(
     try_walk: &impl Fn(Walk) -> Result<(TrainConfig, MemoryPlan)>,
 ) -> Result<Option<(TrainConfig, MemoryPlan)>> {
     let steps = room.steps();
-    let (mut best, mut time, mut seen) = (None, f64::INFINITY, Vec::new());
-    for images in room.gpu_images() {
-        let mut found = try_walk((images, steps[steps.len() - 1]))?;
-        let images = found.0.micro_batch;
-        // A micro-batch that was given, or a small batch, makes one walk of several.
-        if found.1.total() > most || seen.contains(&images) {
-            continue;
-        }
-        seen.push(images);
-        let base = room.time_of(images.unwrap_or(found.0.batch_size.min(room.images)));
+    let (mut best, mut time) = (None, f64::INFINITY);
+    for (images, base) in GPU_IMAGES {
+        let images = room.images_at_once(images);
         let of = |step: usize| base * (1.0 + room.again(strategy, steps[step]));
         // The steps that would still be faster than the best so far.
-        let Some(last) = (0..steps.len()).take_while(|&step| of(step) < time).count().checked_sub(1) else { continue };
-        if last + 1 < steps.len() {
-            found = try_walk((images, steps[last]))?;
-            if found.1.total() > most {
-                continue;
-            }
+        let faster = (0..steps.len()).take_while(|&step| of(step) < time).count();
+        let Some(last) = faster.checked_sub(1) else { continue };
+        let mut found = try_walk((images, steps[last]))?;
+        if found.1.total() > most {
+            continue;
         }
         let (mut low, mut high) = (0, last);
         while low < high {
@@ -362,7 +346,7 @@ mod tests {
     fn outcome((images, recompute): Walk) -> (u64, f64) {
         let config =
             TrainConfig { micro_batch: images, recompute: Some(recompute), batch_size: 256, ..TrainConfig::default() };
-        let base = room(None).time_of(images.unwrap_or(256));
+        let base = GPU_IMAGES.into_iter().find(|(own, _)| *own == images).unwrap().1;
         (of(&config).unwrap().total(), base * (1.0 + room(None).again(Strategy::Dora, recompute)))
     }
 
@@ -383,8 +367,8 @@ mod tests {
     #[test]
     fn larger_models_take_fewer_images_and_have_more_room() {
         let of = |unit| Room { unit, ..room(None) };
-        let images = |unit| of(unit).images_at_once(48);
-        assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [720, 48, 32, 16]);
+        let images = |unit| of(unit).images_at_once(Some(48));
+        assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [Some(720), Some(48), Some(32), Some(16)]);
         let mode = |unit, memory| of(unit).of_mode(&TrainConfig { memory, batch_size: 64, ..TrainConfig::default() });
         for memory in [Memory::Fast, Memory::Balanced] {
             assert_eq!(mode(2 * UNIT, memory), 2 * mode(UNIT, memory));
@@ -397,8 +381,7 @@ mod tests {
     fn a_budget_takes_the_fastest_that_fits() {
         let steps = room(None).steps();
         assert_eq!(steps.len(), 1 + 4 * BLOCKS);
-        let whole = room(None);
-        let all = whole.gpu_images().flat_map(|images| steps.iter().map(move |&step| (images, step)));
+        let all = GPU_IMAGES.into_iter().flat_map(|(images, _)| steps.iter().map(move |&step| (images, step)));
         let all: Vec<_> = all.map(outcome).collect();
         for mib in [1_064, 1_150, 1_300, 1_700, 2_300, 2_600, 4_100, 100_000] {
             let (bytes, time) = outcome(settled(Memory::Lean, Some(mib), None, 256).unwrap());
