@@ -38,8 +38,8 @@ impl Device {
         !refused && matches!(*self.memory(), Memory::Arena { .. })
     }
 
-    /// Queues what `work` queues, recorded if that is possible. Nothing is recorded on a dry device, in guard mode, when blocks had to be allocated outside
-    /// of the arena, or when `work` did not give back all blocks that it took and took none but its own; the work is done all the same.
+    /// Queues what `work` queues, recorded if that is possible. Nothing is recorded on a dry device, in guard mode, when blocks had to be
+    /// allocated outside of the arena, or when `work` kept a block or gave back another's; the work is done all the same.
     ///
     /// # Errors
     /// Those of `work`, also for a copy from the host or a wait within it; a device fault.
