@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use peftk::autograd::{AdamW, AdapterDims, AttentionDims, Backend};
+use peftk::autograd::{AdamW, AdapterDims, AttentionDims, Backend, NormBackward};
 use peftk::cpu::{Buffer, Cpu};
 use vit_step::{Shape, Step};
 
@@ -47,17 +47,9 @@ fn operations(c: &mut Criterion) {
     group.throughput(bytes(3 * ROWS * WIDTH));
     group.bench_function("layer_norm_backward", |b| {
         b.iter(|| {
-            black_box(cpu.layer_norm_backward(
-                ROWS,
-                WIDTH,
-                &x,
-                &gamma,
-                &mean,
-                &rstd,
-                &dy,
-                (true, true),
-                peftk::autograd::Sums::fresh(),
-            ))
+            let (x, weight, mean, rstd, dy) = (&x, &gamma, &mean, &rstd, &dy);
+            let args = NormBackward { rows: ROWS, cols: WIDTH, x, weight, mean, rstd, dy };
+            black_box(cpu.layer_norm_backward(args, (true, true), peftk::autograd::Sums::fresh()))
         });
     });
     group.bench_function("layer_scale", |b| b.iter(|| black_box(cpu.layer_scale(ROWS, WIDTH, &x, &dy, &gamma))));

@@ -2,13 +2,14 @@
 //
 //     mean = sum x / cols, rstd = 1 / sqrt(sum (x - mean)^2 / cols + eps), y = (x - mean) rstd weight + bias
 //     h = (x - mean) rstd, dh = dy weight:  dx = [add +] rstd (dh - mean(dh) - h mean(dh h)),  dweight = sum dy h,  dbias = sum dy
+//     scaled = gamma dx: the gradient of the branch whose LayerScale gamma made x
 //
-// Shapes    x, dx, add [rows, cols] R (residual stream), y, dy [rows, cols] T; weight, bias [cols], mean, rstd [rows] f32. Names
-//           end in R_T. 1 to 8192 columns; a multiple of 4 at 16-byte addresses goes as vectors, the rest element by element.
+// Shapes    x, dx, add [rows, cols] R (residual stream), y, dy, scaled [rows, cols] T; weight, bias, gamma [cols], mean, rstd [rows]
+//           f32. Names end in R_T. 1 to 8192 columns; a multiple of 4 at 16-byte addresses goes as vectors, the rest element by element.
 // Numbers   f32. The variance is taken of (x - mean), in a second pass that costs no traffic: a row stays in registers (element
-//           by element: in L1). dx is rounded to R before `add` is added, as two kernels would. Every sum has a fixed order
-//           that depends on cols alone.
-// Traffic   forward rows cols (|R| + |T|) bytes; backward rows cols (2 |R| + |T|), with `add` |R| more. The entries with weights
+//           by element: in L1). dx is rounded to R before `add` is added, and again before gamma, as kernels of their own
+//           would. Every sum has a fixed order that depends on cols alone.
+// Traffic   forward rows cols (|R| + |T|) bytes; backward rows cols (2 |R| + |T|), with `add` |R| more, with `scaled` |T|. The entries with weights
 //           write dweight and dbias of every piece of at most 32 rows (8 cols bytes a piece); column_sum.cu's reduce_partials adds
 //           those up.
 // Launch    1, 2, 4, 8 or 16 warps a row, 16 columns a lane; block max(4, warps_per_row) warps, so 4 / warps_per_row rows a block
@@ -183,7 +184,7 @@ __device__ __forceinline__ void forward(const PeftkLayerNormParams& p, Partial& 
 }
 
 // dx of one row by its lanes where `active`; every thread of the block takes part in the sums. h and dy come from load_row.
-template <typename R>
+template <bool kScaled, typename R, typename T>
 __device__ __forceinline__ void write_dx(const PeftkLayerNormBackwardParams& p, const Place& place, unsigned row, bool active,
                                          float rstd, const Values& h, const Values& dy, float (&partial)[2][kMaxWarps]) {
     const float* weight = source_of<float>(p.weight);
@@ -215,6 +216,13 @@ __device__ __forceinline__ void write_dx(const PeftkLayerNormBackwardParams& p, 
             for (unsigned j = 0; j < kColumns; ++j) dh[i][j] = add[j] + rounded<R>(dh[i][j]);
         }
         store(target_of<R>(p.dx) + start + column, dh[i]);
+        if constexpr (kScaled) {
+            float gamma[kColumns];
+            load(source_of<float>(p.gamma) + column, gamma);
+#pragma unroll
+            for (unsigned j = 0; j < kColumns; ++j) gamma[j] *= rounded<R>(dh[i][j]);
+            store(target_of<T>(p.scaled) + start + column, gamma);
+        }
     }
 }
 
@@ -235,7 +243,7 @@ __device__ __forceinline__ float load_h_dy(const PeftkLayerNormBackwardParams& p
 }
 
 // As load_h_dy and write_dx, element by element.
-template <typename R, typename T>
+template <bool kScaled, typename R, typename T>
 __device__ __forceinline__ void write_dx_scalar(const PeftkLayerNormBackwardParams& p, const Place& place, unsigned row,
                                                 bool active, float (&partial)[2][kMaxWarps]) {
     const size_t start = static_cast<size_t>(row) * p.cols;
@@ -258,21 +266,32 @@ __device__ __forceinline__ void write_dx_scalar(const PeftkLayerNormBackwardPara
         float out = rstd * (dh - mean_dh - h * mean_dh_h);
         if (p.add != 0) out = widen(source_of<R>(p.add)[start + c]) + rounded<R>(out);
         put(target_of<R>(p.dx) + start + c, out);
+        if constexpr (kScaled) put(target_of<T>(p.scaled) + start + c, source_of<float>(p.gamma)[c] * rounded<R>(out));
+    }
+}
+
+template <bool kScaled, typename R, typename T>
+__device__ __forceinline__ void dx_alone(const PeftkLayerNormBackwardParams& p, Partial& partial) {
+    const Place place(p.warps_per_row);
+    const unsigned wanted = blockIdx.x * place.groups() + place.group;
+    const unsigned row = min(wanted, p.rows - 1);
+    if (vectors(p.cols, p.x, p.weight, p.dy, p.add, p.dx, kScaled ? p.gamma : 0, kScaled ? p.scaled : 0)) {
+        Values h, dy;
+        const float rstd = load_h_dy<R, T>(p, place, row, h, dy);
+        write_dx<kScaled, R, T>(p, place, row, wanted == row, rstd, h, dy, partial[0]);
+    } else {
+        write_dx_scalar<kScaled, R, T>(p, place, row, wanted == row, partial[0]);
     }
 }
 
 template <typename R, typename T>
 __device__ __forceinline__ void backward(const PeftkLayerNormBackwardParams& p, Partial& partial) {
-    const Place place(p.warps_per_row);
-    const unsigned wanted = blockIdx.x * place.groups() + place.group;
-    const unsigned row = min(wanted, p.rows - 1);
-    if (vectors(p.cols, p.x, p.weight, p.dy, p.add, p.dx)) {
-        Values h, dy;
-        const float rstd = load_h_dy<R, T>(p, place, row, h, dy);
-        write_dx<R>(p, place, row, wanted == row, rstd, h, dy, partial[0]);
-    } else {
-        write_dx_scalar<R, T>(p, place, row, wanted == row, partial[0]);
-    }
+    dx_alone<false, R, T>(p, partial);
+}
+
+template <typename R, typename T>
+__device__ __forceinline__ void backward_scaled(const PeftkLayerNormBackwardParams& p, Partial& partial) {
+    dx_alone<true, R, T>(p, partial);
 }
 
 template <typename R, typename T>
@@ -298,7 +317,7 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
         }
         for (unsigned step = 0; p.dx != 0 && step * groups < rows; ++step) {
             const unsigned wanted = first + step * groups + place.group, row = min(wanted, last - 1);
-            write_dx_scalar<R, T>(p, place, row, wanted == row, partial[step % 2]);
+            write_dx_scalar<false, R, T>(p, place, row, wanted == row, partial[step % 2]);
         }
         return;
     }
@@ -318,7 +337,7 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
                 }
             }
         }
-        if (p.dx != 0) write_dx<R>(p, place, row, wanted == row, rstd, h, dy, partial[step % 2]);
+        if (p.dx != 0) write_dx<false, R, T>(p, place, row, wanted == row, rstd, h, dy, partial[step % 2]);
     }
     float* mine = groups == 1 ? out : sums + place.group * 2 * p.cols;
 #pragma unroll
@@ -348,6 +367,7 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
 #define ENTRIES(NAME, R, T)                                                                    \
     ENTRY(forward, 64, PeftkLayerNormParams, NAME, R, T)                                       \
     ENTRY(backward, 64, PeftkLayerNormBackwardParams, NAME, R, T)                              \
+    ENTRY(backward_scaled, 80, PeftkLayerNormBackwardParams, NAME, R, T)                       \
     ENTRY(backward_weights, 128, PeftkLayerNormBackwardParams, NAME, R, T)
 
 ENTRIES(f32_f32, float, float)

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use peftk::autograd::{Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearOutput, Sums};
+use peftk::autograd::{
+    Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearOutput, NormBackward, Sums,
+};
 use peftk::cpu::{Buffer, Cpu};
 
 const RANK: usize = 8;
@@ -162,8 +164,8 @@ impl Step {
         };
         let through_norm = |x: &Buffer, norm: &(Buffer, Buffer, Buffer), dy: &Buffer| {
             self.timed("layer_norm backward", || {
-                let grads =
-                    cpu.layer_norm_backward(rows, cols, x, g, &norm.1, &norm.2, dy, (true, false), Sums::fresh());
+                let args = NormBackward { rows, cols, x, weight: g, mean: &norm.1, rstd: &norm.2, dy };
+                let grads = cpu.layer_norm_backward(args, (true, false), Sums::fresh());
                 grads.ok().and_then(|grads| grads.0).expect("dx")
             })
         };

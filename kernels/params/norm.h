@@ -48,6 +48,10 @@ struct PeftkLayerNormBackwardParams {
     uint64_t dx;
     /** The pieces' sums, `[pieces, 2, cols]` f32: dweight, dbias; of the entries with weights only. */
     uint64_t partial;
+    /** LayerScale's gamma of what made x, `[cols]` f32, read; where `scaled` is written. */
+    uint64_t gamma;
+    /** gamma dx, with what was added, `[rows, cols]` T, written; 0: not wanted. */
+    uint64_t scaled;
     /** Tokens. */
     uint32_t rows;
     /** Width, 1 to 8192. */

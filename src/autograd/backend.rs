@@ -45,6 +45,14 @@ pub struct Adapter<'a, T> {
     pub dropped: Option<&'a T>,
 }
 
+/// The adapters of one linear.
+pub struct LinearAdapters<'a, T> {
+    /// Width of the linear's input: columns of every A.
+    pub k: usize,
+    /// Its adapters, as [`Backend::linear`] is given them.
+    pub adapters: Vec<Adapter<'a, T>>,
+}
+
 /// What [`Backend::linear`] makes.
 pub struct LinearOutput<T> {
     /// y \[m, n\].
@@ -108,6 +116,42 @@ pub struct AdapterGrads<T> {
     pub gain: Option<T>,
     /// d drop(x) \[m, k\], when there is dropout and dx is asked for.
     pub dropped: Option<T>,
+}
+
+/// What [`Backend::layer_norm_backward`] reads.
+pub struct NormBackward<'a, T> {
+    /// Tokens.
+    pub rows: usize,
+    /// Width.
+    pub cols: usize,
+    /// x \[rows, cols\].
+    pub x: &'a T,
+    /// weight \[cols\].
+    pub weight: &'a T,
+    /// mean \[rows\].
+    pub mean: &'a T,
+    /// 1 / sqrt(variance + eps) \[rows\].
+    pub rstd: &'a T,
+    /// dL/dy \[rows, cols\].
+    pub dy: &'a T,
+}
+
+/// The gradient that came to LayerNorm's x along the residual connection.
+pub struct Onto<'a, T> {
+    /// \[rows, cols\].
+    pub grad: T,
+    /// gamma \[cols\], where x was made by a branch behind LayerScale: that branch's gradient is gamma times x's.
+    pub gamma: Option<&'a T>,
+}
+
+/// What [`Backend::layer_norm_backward_onto`] makes.
+pub struct NormGrads<T> {
+    /// The whole gradient of x.
+    pub x: T,
+    /// gamma times it, where a backend makes that along the way.
+    pub scaled: Option<T>,
+    /// dweight and dbias, where they are asked for.
+    pub params: Option<(T, T)>,
 }
 
 /// A batch of sequences under multi-head attention.
@@ -238,6 +282,8 @@ pub trait Backend: Clone + 'static {
     type Buffer: 'static;
     /// Work that can be queued again as a whole; `()` where there is no such thing.
     type Recording: 'static;
+    /// What [`Backend::prepare_adapters`] makes; `()` where there is no such thing.
+    type Prepared: 'static;
 
     /// Copies host values there.
     fn upload(&self, values: &[f32]) -> Result<Self::Buffer>;
@@ -260,6 +306,21 @@ pub trait Backend: Clone + 'static {
     /// not be exact.
     fn release_values(&self, _w: &mut Self::Buffer, _rows: usize) -> Result<()> {
         Ok(())
+    }
+    /// Told of all adapters of a model, whose values stay as they are until [`Backend::release_adapters`]: a backend may make what products read
+    /// of them now, once for all passes of a step, in the blocks of the step before. Returns a number of where these lie.
+    fn prepare_adapters(
+        &self,
+        _list: &[LinearAdapters<'_, Self::Buffer>],
+        _prepared: &mut Option<Self::Prepared>,
+    ) -> Result<u64> {
+        Ok(0)
+    }
+    /// The adapters' values may change from here on.
+    fn release_adapters(&self) {}
+    /// Bytes of what was prepared.
+    fn prepared_bytes(&self, _prepared: &Self::Prepared) -> usize {
+        0
     }
     /// The only number of a block as it is when all that is queued so far is done; nobody waits for that yet.
     fn download_later(&self, buffer: &Self::Buffer) -> Result<LaterNumber> {
@@ -489,40 +550,27 @@ pub trait Backend: Clone + 'static {
         eps: f64,
     ) -> Result<(Self::Buffer, Self::Buffer, Self::Buffer)>;
     /// (dx, dweight and dbias) of LayerNorm; `need` says (x, weight and bias). `sums`: weight, bias.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
     fn layer_norm_backward(
         &self,
-        rows: usize,
-        cols: usize,
-        x: &Self::Buffer,
-        weight: &Self::Buffer,
-        mean: &Self::Buffer,
-        rstd: &Self::Buffer,
-        dy: &Self::Buffer,
+        args: NormBackward<'_, Self::Buffer>,
         need: (bool, bool),
         sums: Sums<Self::Buffer>,
     ) -> Result<(Option<Self::Buffer>, Option<(Self::Buffer, Self::Buffer)>)>;
-    /// The same with dx added to `onto`, the gradient that came to x along the residual connection; `weights` says whether dweight and dbias
-    /// are asked for.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    /// The same with dx added to the gradient that came to x along the residual connection; `weights` says whether dweight and dbias are asked
+    /// for.
     fn layer_norm_backward_onto(
         &self,
-        rows: usize,
-        cols: usize,
-        x: &Self::Buffer,
-        weight: &Self::Buffer,
-        mean: &Self::Buffer,
-        rstd: &Self::Buffer,
-        dy: &Self::Buffer,
+        args: NormBackward<'_, Self::Buffer>,
         weights: bool,
         sums: Sums<Self::Buffer>,
-        mut onto: Self::Buffer,
-    ) -> Result<(Self::Buffer, Option<(Self::Buffer, Self::Buffer)>)> {
-        let (dx, made) = self.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy, (true, weights), sums)?;
+        mut onto: Onto<'_, Self::Buffer>,
+    ) -> Result<NormGrads<Self::Buffer>> {
+        let (dx, params) = self.layer_norm_backward(args, (true, weights), sums)?;
         if let Some(dx) = dx {
-            self.add_assign(&mut onto, &dx)?;
+            self.add_assign(&mut onto.grad, &dx)?;
         }
-        Ok((onto, made))
+        Ok(NormGrads { x: onto.grad, scaled: None, params })
     }
 
     /// GELU in its erf form: x (1 + erf(x / sqrt 2)) / 2.

@@ -48,6 +48,8 @@ impl<B: Backend> Tape<'_, B> {
         drop(self.again);
         let get = |saved: &[Saved<B>]| saved.iter().map(|saved| saved.get(backend)).collect::<Result<Vec<_>>>();
         let mut pending: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
+        // What was made along the way of a pending gradient, times the gamma of the operation that waits for it.
+        let mut scaled: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
         let (mut input, mut loss) = (None, None);
         for (node, dy) in starts {
             match dy {
@@ -57,7 +59,7 @@ impl<B: Backend> Tape<'_, B> {
         }
         // Popping frees what a node saved as soon as its backward pass is done.
         while let Some(node) = nodes.pop() {
-            let dy = pending.pop().flatten();
+            let (dy, scaled_output) = (pending.pop().flatten(), scaled.pop().flatten());
             if loss == Some(nodes.len()) {
                 let to = node.inputs.first().copied().flatten();
                 if let (Some(to), Some(dlogits)) = (to, node.saved.into_iter().next()) {
@@ -79,6 +81,9 @@ impl<B: Backend> Tape<'_, B> {
                 asked: node.inputs.iter().map(Option::is_some).collect(),
                 sums: vec![],
                 so_far: vec![],
+                scale: node.inputs.first().copied().flatten().and_then(|to| nodes[to].scale.clone()),
+                scaled_input: None,
+                scaled_output,
                 images,
             };
             let made = match node.kind {
@@ -127,13 +132,14 @@ impl<B: Backend> Tape<'_, B> {
                     node.inputs.len()
                 )));
             }
-            let mut lent = needs.sums.into_iter();
+            let (mut lent, first) = (needs.sums.into_iter(), node.inputs.first().copied().flatten());
             for ((target, grad), id) in node.inputs.into_iter().zip(made).zip(ids) {
                 let untouched = lent.next().flatten();
                 let Some(target) = target else { continue };
                 let Some(grad) = grad else {
                     return Err(Error::Internal(format!("{} gave no gradient for an input that needs one", node.op)));
                 };
+                scaled[target] = None;
                 match (id, untouched) {
                     // The operation did not go on from the sum: it is added here.
                     (Some(id), Some(sum)) => {
@@ -143,6 +149,9 @@ impl<B: Backend> Tape<'_, B> {
                     (Some(id), None) if grads.is_lent(id) => grads.put(id, grad),
                     _ => add_to(&mut pending[target], grad, backend)?,
                 }
+            }
+            if let (Some(first), Some(made)) = (first, needs.scaled_input) {
+                scaled[first] = Some(made);
             }
         }
         Ok(input)

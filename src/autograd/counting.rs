@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{
     AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, Sums, TokenDims,
+    LinearOutput, NormBackward, Sums, TokenDims,
 };
 use crate::Result;
 
@@ -58,6 +58,7 @@ impl Counting {
 impl Backend for Counting {
     type Buffer = Block;
     type Recording = ();
+    type Prepared = ();
 
     fn upload(&self, values: &[f32]) -> Result<Block> {
         Ok(self.block(values.len()))
@@ -223,18 +224,12 @@ impl Backend for Counting {
 
     fn layer_norm_backward(
         &self,
-        _rows: usize,
-        cols: usize,
-        x: &Block,
-        _weight: &Block,
-        _mean: &Block,
-        _rstd: &Block,
-        _dy: &Block,
+        args: NormBackward<'_, Block>,
         need: (bool, bool),
         mut sums: Sums<Block>,
     ) -> Result<(Option<Block>, Option<(Block, Block)>)> {
-        let mut sum = |place| sums.take(place).map_or_else(|| self.block(cols), |to| to.block);
-        Ok((need.0.then(|| self.like(x)), need.1.then(|| (sum(0), sum(1)))))
+        let mut sum = |place| sums.take(place).map_or_else(|| self.block(args.cols), |to| to.block);
+        Ok((need.0.then(|| self.like(args.x)), need.1.then(|| (sum(0), sum(1)))))
     }
 
     fn gelu(&self, x: &Block) -> Result<Block> {

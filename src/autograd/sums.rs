@@ -70,6 +70,12 @@ pub struct Needs<B: Backend> {
     pub(super) asked: Vec<bool>,
     pub(super) sums: Vec<Option<SumTo<Array<B>>>>,
     pub(super) so_far: Vec<Option<Array<B>>>,
+    /// gamma, where the first input was made by a branch behind LayerScale.
+    pub(super) scale: Option<Array<B>>,
+    /// The first input's whole gradient times `scale`: an operation that finishes that gradient may make it along the way.
+    pub(super) scaled_input: Option<Array<B>>,
+    /// dL/doutput times the operation's own gamma, where a later operation made it along the way.
+    pub(super) scaled_output: Option<Array<B>>,
     pub(super) images: usize,
 }
 

@@ -81,6 +81,8 @@ pub(super) struct Node<'m, B: Backend> {
     pub(super) inputs: Vec<Option<usize>>,
     pub(super) saved: Vec<Saved<B>>,
     pub(super) kind: Kind<'m, B>,
+    /// LayerScale's gamma, where the operation wants its output's gradient multiplied by it.
+    pub(super) scale: Option<Array<B>>,
 }
 
 /// Records operations on the values of `params`.
@@ -291,8 +293,18 @@ impl<'m, B: Backend> Tape<'m, B> {
     ) -> usize {
         let saved = saved.into_iter().map(|array| self.saved(array)).collect();
         let mut nodes = self.nodes.borrow_mut();
-        nodes.push(Node { op, inputs, saved, kind });
+        nodes.push(Node { op, inputs, saved, kind, scale: None });
         nodes.len() - 1
+    }
+
+    /// An operation's result y, whose backward pass wants dL/dy times LayerScale's gamma.
+    pub(crate) fn with_scale(&self, y: Tensor<B>, gamma: &Array<B>) -> Tensor<B> {
+        let mut nodes = self.nodes.borrow_mut();
+        if let Some(node) = y.node.and_then(|node| nodes.get_mut(node)) {
+            node.scale = Some(gamma.clone());
+        }
+        drop(nodes);
+        y
     }
 
     /// What is kept for the backward pass, in bytes by operation, in the order of recording. A block that several operations keep counts

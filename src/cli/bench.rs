@@ -4,7 +4,7 @@ use super::resolve::{count, resolve};
 use super::settings::{AdapterFlags, BatchSize, Settings};
 use super::table::{Columns, Side};
 use super::words;
-use crate::config::{Device, Memory, Precision, Strategy, TrainConfig};
+use crate::config::{Device, Memory, Precision, Recompute, Strategy, TrainConfig};
 use crate::train::Ui;
 use crate::train::bench::{Case, Line, Outcome, What, bench};
 use crate::vit::VitConfig;
@@ -27,6 +27,10 @@ pub struct Args {
     /// Images that go through the model at once, whatever --memory says
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     micro_batch: Option<usize>,
+    /// What the backward pass computes again, whatever --memory says: nothing, cheap (LayerNorm and GELU), hidden (the MLP's first linear
+    /// too), linears (query, key and value too) or blocks; with :N so in the first N blocks and one less in the others
+    #[arg(long, value_name = "WHAT", value_parser = |text: &str| Recompute::try_from(text.to_owned()))]
+    recompute: Option<Recompute>,
     /// Linears that get an adapter: all-linear, or a list of q, k, v, o, fc1, fc2, gate, up, down [default: q,v]
     #[arg(long, value_name = "LIST", value_parser = words::list)]
     targets: Option<::std::vec::Vec<String>>,
@@ -127,7 +131,8 @@ impl Args {
             adapter: AdapterFlags { targets, rank, ..AdapterFlags::default() },
             ..Settings::default()
         };
-        resolve(&settings, &Settings::default())
+        let resolved = resolve(&settings, &Settings::default())?;
+        Ok(TrainConfig { recompute: self.recompute.or(resolved.recompute), ..resolved })
     }
 }
 
@@ -259,6 +264,15 @@ mod tests {
         assert_eq!(line(Outcome::Measured(Measured { commit: "C", ..measured() })), format!("{head}{figures}"));
         let failed = Outcome::Failed { error: "full".into(), commit: "C" };
         assert_eq!(line(failed), format!(r#"{head}"error":"full","commit":"C"}}"#));
+    }
+
+    #[test]
+    fn what_is_computed_again_can_be_given() {
+        let of = |flags: &str| cases(flags).map(|cases| (cases[0].config.micro_batch, cases[0].config.recompute));
+        let given = (Some(32), Some(Recompute::in_first(crate::config::Level::Hidden, 4)));
+        assert_eq!(of("--micro-batch 32 --recompute hidden:4").unwrap(), given);
+        assert_eq!(of("").unwrap(), (None, None));
+        assert!(of("--recompute much").unwrap_err().to_string().contains("expected nothing, cheap, hidden"));
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub use buffer::Buffer;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, SumTo,
-    Sums, TokenDims,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
+    NormBackward, SumTo, Sums, TokenDims,
 };
 
 /// The CPU; a clone shares its threads and its memory.
@@ -59,6 +59,7 @@ impl Cpu {
 impl Backend for Cpu {
     type Buffer = Buffer;
     type Recording = ();
+    type Prepared = ();
 
     fn upload(&self, values: &[f32]) -> Result<Buffer> {
         Ok(self.pool.holding(values))
@@ -175,20 +176,14 @@ impl Backend for Cpu {
     ) -> Result<(Buffer, Buffer, Buffer)> {
         Ok(norm::layer_norm(self, (rows, cols), x, weight, bias, eps))
     }
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
     fn layer_norm_backward(
         &self,
-        _rows: usize,
-        cols: usize,
-        x: &Buffer,
-        weight: &Buffer,
-        mean: &Buffer,
-        rstd: &Buffer,
-        dy: &Buffer,
+        args: NormBackward<'_, Buffer>,
         need: (bool, bool),
         sums: Sums<Buffer>,
     ) -> Result<(Option<Buffer>, Option<(Buffer, Buffer)>)> {
-        Ok(norm::layer_norm_backward(self, &norm::NormBackward { cols, x, weight, mean, rstd, dy }, need, sums))
+        Ok(norm::layer_norm_backward(self, &args, need, sums))
     }
     fn gelu(&self, x: &Buffer) -> Result<Buffer> {
         Ok(mlp::gelu(self, x))

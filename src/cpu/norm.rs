@@ -3,7 +3,7 @@
 use super::math::{add_assign, simd, sum, sum_by};
 use super::threads::{add_up, piece_rows, runs, shares};
 use super::{Buffer, Cpu};
-use crate::autograd::Sums;
+use crate::autograd::{NormBackward, Sums};
 
 /// ((x, y), (mean, 1 / standard deviation)) of a piece.
 type NormPiece<'a> = ((&'a [f32], &'a mut [f32]), (&'a mut [f32], &'a mut [f32]));
@@ -42,20 +42,10 @@ pub(super) fn layer_norm(
     (y, mean, rstd)
 }
 
-/// What [`layer_norm_backward`] reads.
-pub(super) struct NormBackward<'a> {
-    pub(super) cols: usize,
-    pub(super) x: &'a [f32],
-    pub(super) weight: &'a [f32],
-    pub(super) mean: &'a [f32],
-    pub(super) rstd: &'a [f32],
-    pub(super) dy: &'a [f32],
-}
-
 /// See [`crate::autograd::Backend::layer_norm_backward`].
 pub(super) fn layer_norm_backward(
     cpu: &Cpu,
-    args: &NormBackward<'_>,
+    args: &NormBackward<'_, Buffer>,
     need: (bool, bool),
     mut sums: Sums<Buffer>,
 ) -> (Option<Buffer>, Option<(Buffer, Buffer)>) {
@@ -80,7 +70,7 @@ pub(super) fn layer_norm_backward(
                     }
                     if let Some(dx) = &mut dx {
                         let dx = &mut dx[(i - first) * cols..(i - first + 1) * cols];
-                        for ((dx, &dy), &weight) in dx.iter_mut().zip(dy).zip(args.weight) {
+                        for ((dx, &dy), &weight) in dx.iter_mut().zip(dy).zip(&**args.weight) {
                             *dx = dy * weight;
                         }
                         let mean_dh = sum(dx) / cols as f32;

@@ -1,52 +1,209 @@
-//! Adapters as matrix products read them: rounded, padded to a multiple of 16 ranks, made from the masters in each pass.
+//! Adapters as matrix products read them: rounded, padded to a multiple of 16 ranks. Made from the masters once for all the passes of a step
+//! where these are told of ([`Prepared`]), else in each pass.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 
 use super::{Cuda, CudaBuffer};
-use crate::Result;
-use crate::autograd::Adapter;
+use crate::autograd::{Adapter, LinearAdapters};
 use crate::gpu::{Buf, DType};
-use crate::kernels::adapter_pack::{AdapterPack, adapter_pack, padded_rank};
+use crate::kernels::adapter_pack::{AdapterPack, LinearPack, PackTable, adapter_pack, padded_rank};
+use crate::{Error, Result};
 
 /// What the forward pass reads of one adapter.
+#[derive(Clone, Debug)]
 pub(super) struct Packed {
     /// The rank rounded up.
     pub(super) rank: usize,
     /// A \[rank, k\].
-    pub(super) a: Buf,
+    pub(super) a: Rc<Buf>,
     /// B \[rows, rank\].
-    pub(super) b: Buf,
+    pub(super) b: Rc<Buf>,
 }
 
 /// What the backward pass reads of some adapters of one linear.
 pub(super) struct PackedBackward {
     /// All A below each other \[sum of ranks, k\].
-    pub(super) a: Buf,
+    pub(super) a: Rc<Buf>,
     /// s g B of each \[rows, rank\].
-    pub(super) bg: Vec<Buf>,
+    pub(super) bg: Vec<Rc<Buf>>,
     /// The sum of the padded ranks.
     pub(super) width: usize,
 }
 
+/// All adapters of a model, packed: blocks that stay from step to step.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    linears: Vec<PreparedLinear>,
+    /// Where an adapter stands, by the address of its A: linear, place in it.
+    places: HashMap<u64, (usize, usize)>,
+    table: PackTable,
+}
+
+#[derive(Debug)]
+struct PreparedLinear {
+    k: usize,
+    adapters: Vec<PreparedAdapter>,
+    /// All A below each other; of one adapter its own.
+    joined: Option<Rc<Buf>>,
+}
+
+#[derive(Debug)]
+struct PreparedAdapter {
+    packed: Packed,
+    bg: Rc<Buf>,
+    /// Addresses of B and of the gain (0: none) that it was made from.
+    from: (u64, u64),
+}
+
+impl Prepared {
+    /// Bytes of all blocks.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |linear: &PreparedLinear| {
+            let own = |one: &PreparedAdapter| one.packed.a.bytes() + one.packed.b.bytes() + one.bg.bytes();
+            linear.adapters.iter().map(own).sum::<usize>() + linear.joined.as_ref().map_or(0, |buf| buf.bytes())
+        };
+        self.linears.iter().map(of).sum::<usize>() + self.table.bytes()
+    }
+
+    /// Blocks for these adapters, without content.
+    fn new(cuda: &Cuda, list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> Result<Self> {
+        let mut made = Self::default();
+        for (index, linear) in list.iter().enumerate() {
+            let k = linear.k;
+            let mut adapters = Vec::with_capacity(linear.adapters.len());
+            for (place, adapter) in linear.adapters.iter().enumerate() {
+                let (rank, rows) = (padded_rank(adapter.dims.rank), adapter.dims.rows);
+                let block = |len| cuda.buf(dtype, len).map(Rc::new);
+                let packed = Packed { rank, a: block(rank * k)?, b: block(rows * rank)? };
+                adapters.push(PreparedAdapter { packed, bg: block(rows * rank)?, from: (0, 0) });
+                made.places.insert(adapter.a.data.address(), (index, place));
+            }
+            let width = adapters.iter().map(|one| one.packed.rank).sum::<usize>();
+            let joined = (adapters.len() > 1).then(|| cuda.buf(dtype, width * k).map(Rc::new)).transpose()?;
+            made.linears.push(PreparedLinear { k, adapters, joined });
+        }
+        Ok(made)
+    }
+
+    /// Whether the blocks are those of these adapters.
+    fn is_of(&self, list: &[LinearAdapters<'_, CudaBuffer>]) -> bool {
+        let same = |index: usize, linear: &LinearAdapters<'_, CudaBuffer>| {
+            let own = &self.linears[index];
+            own.k == linear.k
+                && own.adapters.len() == linear.adapters.len()
+                && linear.adapters.iter().zip(&own.adapters).enumerate().all(|(place, (adapter, own))| {
+                    self.places.get(&adapter.a.data.address()) == Some(&(index, place))
+                        && own.packed.rank == padded_rank(adapter.dims.rank)
+                        && own.packed.b.len() == adapter.dims.rows * own.packed.rank
+                })
+        };
+        self.linears.len() == list.len() && list.iter().enumerate().all(|(index, linear)| same(index, linear))
+    }
+
+    /// Queues the packing of all of them.
+    fn fill(&mut self, cuda: &Cuda, list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> Result<()> {
+        let mut packs = Vec::with_capacity(list.len());
+        for (linear, own) in list.iter().zip(&mut self.linears) {
+            let mut adapters = Vec::with_capacity(own.adapters.len());
+            for (adapter, own) in linear.adapters.iter().zip(&mut own.adapters) {
+                let masters = masters(adapter);
+                own.from = (masters.b.address(), masters.gain.map_or(0, Buf::address));
+                adapters.push(AdapterPack {
+                    a_packed: Some(unread(&mut own.packed.a)?),
+                    b_packed: Some(unread(&mut own.packed.b)?),
+                    bg_packed: Some(unread(&mut own.bg)?),
+                    ..masters
+                });
+            }
+            let joined = own.joined.as_mut().map(unread).transpose()?;
+            packs.push(LinearPack { k: own.k, adapters, joined });
+        }
+        self.table.pack(&cuda.device, dtype, &packs)
+    }
+
+    /// Where it all lies: one number.
+    fn place(&self) -> u64 {
+        let all = self.linears.iter().flat_map(|linear| &linear.adapters);
+        all.fold(1, |place: u64, one| place.rotate_left(7) ^ one.packed.a.address() ^ one.bg.address().rotate_left(32))
+    }
+
+    /// These adapters of one linear, if they stand ready as they are.
+    fn find(&self, adapters: &[Adapter<'_, CudaBuffer>]) -> Option<(&PreparedLinear, &[PreparedAdapter])> {
+        let (index, place) = *self.places.get(&adapters.first()?.a.data.address())?;
+        let linear = self.linears.get(index)?;
+        let own = linear.adapters.get(place..place + adapters.len())?;
+        let ready = adapters.iter().zip(own).all(|(adapter, own)| {
+            own.from == (adapter.b.data.address(), adapter.gain.map_or(0, |gain| gain.data.address()))
+        });
+        ready.then_some((linear, own))
+    }
+}
+
+/// A block that nothing reads any more.
+fn unread(block: &mut Rc<Buf>) -> Result<&mut Buf> {
+    Rc::get_mut(block).ok_or_else(|| Error::Internal("packed adapters are read while they are made".into()))
+}
+
+/// What stands ready for the passes of this step, if anything does.
+pub(super) type Ready = Rc<RefCell<Weak<Prepared>>>;
+
 impl Cuda {
+    /// Packs all adapters of a model for the passes until [`Cuda::release`], in the blocks of the step before.
+    pub(super) fn prepare(
+        &self,
+        list: &[LinearAdapters<'_, CudaBuffer>],
+        prepared: &mut Option<Rc<Prepared>>,
+    ) -> Result<u64> {
+        self.release();
+        if list.is_empty() {
+            *prepared = None;
+            return Ok(0);
+        }
+        if !prepared.as_ref().is_some_and(|prepared| prepared.is_of(list)) {
+            *prepared = None;
+            *prepared = Some(Rc::new(Prepared::new(self, list, self.activations)?));
+        }
+        let Some(blocks) = prepared else { return Ok(0) };
+        let own = Rc::get_mut(blocks).ok_or_else(|| Error::Internal("packed adapters have two owners".into()))?;
+        own.fill(self, list, self.activations)?;
+        let place = own.place();
+        *self.ready.borrow_mut() = Rc::downgrade(blocks);
+        Ok(place)
+    }
+
+    /// From here on values may change.
+    pub(super) fn release(&self) {
+        *self.ready.borrow_mut() = Weak::new();
+    }
+
+    fn ready(&self, dtype: DType) -> Option<Rc<Prepared>> {
+        if dtype == self.activations { self.ready.borrow().upgrade() } else { None }
+    }
+
     /// For the forward pass.
     pub(super) fn pack(&self, k: usize, adapters: &[Adapter<'_, CudaBuffer>], dtype: DType) -> Result<Vec<Packed>> {
-        let mut packed = Vec::with_capacity(adapters.len());
+        if adapters.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(ready) = self.ready(dtype)
+            && let Some((_, own)) = ready.find(adapters)
+        {
+            return Ok(own.iter().map(|own| own.packed.clone()).collect());
+        }
+        let mut blocks = Vec::with_capacity(adapters.len());
         for adapter in adapters {
             let rank = padded_rank(adapter.dims.rank);
-            packed.push(Packed { rank, a: self.buf(dtype, rank * k)?, b: self.buf(dtype, adapter.dims.rows * rank)? });
+            blocks.push((rank, self.buf(dtype, rank * k)?, self.buf(dtype, adapter.dims.rows * rank)?));
         }
-        let mut items: Vec<_> = adapters
-            .iter()
-            .zip(&mut packed)
-            .map(|(adapter, Packed { a, b, .. })| AdapterPack {
-                a_packed: Some(a),
-                b_packed: Some(b),
-                ..masters(adapter)
-            })
-            .collect();
-        if !items.is_empty() {
-            adapter_pack(&self.device, dtype, k, &mut items, None)?;
-        }
-        Ok(packed)
+        let items = adapters.iter().zip(&mut blocks).map(|(adapter, (_, a, b))| AdapterPack {
+            a_packed: Some(a),
+            b_packed: Some(b),
+            ..masters(adapter)
+        });
+        adapter_pack(&self.device, dtype, k, &mut items.collect::<Vec<_>>(), None)?;
+        Ok(blocks.into_iter().map(|(rank, a, b)| Packed { rank, a: Rc::new(a), b: Rc::new(b) }).collect())
     }
 
     /// For the backward pass; at least one adapter. Under dropout s g B is the same.
@@ -57,18 +214,27 @@ impl Cuda {
         dtype: DType,
     ) -> Result<PackedBackward> {
         let width = adapters.iter().map(|adapter| padded_rank(adapter.dims.rank)).sum();
+        if let Some(ready) = self.ready(dtype)
+            && let Some((linear, own)) = ready.find(adapters)
+        {
+            let bg = own.iter().map(|own| own.bg.clone()).collect();
+            match (own, &linear.joined) {
+                ([one], _) => return Ok(PackedBackward { a: one.packed.a.clone(), bg, width }),
+                (all, Some(joined)) if all.len() == linear.adapters.len() => {
+                    return Ok(PackedBackward { a: joined.clone(), bg, width });
+                }
+                _ => {}
+            }
+        }
         let mut a = self.buf(dtype, width * k)?;
         let mut bg = Vec::with_capacity(adapters.len());
         for adapter in adapters {
             bg.push(self.buf(dtype, adapter.dims.rows * padded_rank(adapter.dims.rank))?);
         }
-        let mut items: Vec<_> = adapters
-            .iter()
-            .zip(&mut bg)
-            .map(|(adapter, bg)| AdapterPack { bg_packed: Some(bg), ..masters(adapter) })
-            .collect();
-        adapter_pack(&self.device, dtype, k, &mut items, Some(&mut a))?;
-        Ok(PackedBackward { a, bg, width })
+        let items = adapters.iter().zip(&mut bg);
+        let items = items.map(|(adapter, bg)| AdapterPack { bg_packed: Some(bg), ..masters(adapter) });
+        adapter_pack(&self.device, dtype, k, &mut items.collect::<Vec<_>>(), Some(&mut a))?;
+        Ok(PackedBackward { a: Rc::new(a), bg: bg.into_iter().map(Rc::new).collect(), width })
     }
 }
 

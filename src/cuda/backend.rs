@@ -3,10 +3,10 @@
 use super::buffer::OperandCopy;
 use super::linear::{self, After, Forward};
 use super::optimizer::trained;
-use super::{Cuda, CudaBuffer};
+use super::{Cuda, CudaBuffer, Prepared};
 use crate::autograd::{
-    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LaterNumber, LinearBackward,
-    LinearDims, LinearGrads, LinearOutput, Sums, TokenDims,
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LaterNumber, LinearAdapters,
+    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto, Sums, TokenDims,
 };
 use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
@@ -25,6 +25,7 @@ const DROPOUT_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 impl Backend for Cuda {
     type Buffer = CudaBuffer;
     type Recording = Recording;
+    type Prepared = Rc<Prepared>;
 
     fn upload(&self, values: &[f32]) -> Result<CudaBuffer> {
         Ok(CudaBuffer::new(Buf::from_f32(&self.device, values, DType::F32)?))
@@ -64,6 +65,22 @@ impl Backend for Cuda {
             Err(buf) => *w.operand.borrow_mut() = Some(OperandCopy { buf, rows: copy.rows }),
         }
         Ok(())
+    }
+
+    fn prepare_adapters(
+        &self,
+        list: &[LinearAdapters<'_, CudaBuffer>],
+        prepared: &mut Option<Rc<Prepared>>,
+    ) -> Result<u64> {
+        self.prepare(list, prepared)
+    }
+
+    fn release_adapters(&self) {
+        self.release();
+    }
+
+    fn prepared_bytes(&self, prepared: &Rc<Prepared>) -> usize {
+        prepared.bytes()
     }
 
     fn len(&self, buffer: &CudaBuffer) -> usize {
@@ -355,38 +372,33 @@ impl Backend for Cuda {
 
     fn layer_norm_backward(
         &self,
-        rows: usize,
-        cols: usize,
-        x: &CudaBuffer,
-        weight: &CudaBuffer,
-        mean: &CudaBuffer,
-        rstd: &CudaBuffer,
-        dy: &CudaBuffer,
+        args: NormBackward<'_, CudaBuffer>,
         need: (bool, bool),
         sums: Sums<CudaBuffer>,
     ) -> Result<(Option<CudaBuffer>, Option<(CudaBuffer, CudaBuffer)>)> {
-        let mut dx = need.0.then(|| self.buf(x.dtype(), rows * cols)).transpose()?;
+        let mut dx = need.0.then(|| self.buf(args.x.dtype(), args.rows * args.cols)).transpose()?;
         let to = dx.as_mut().map_or(LayerNormDx::None, LayerNormDx::Write);
-        let made = self.norm_backward(NormInputs { rows, cols, x, weight, mean, rstd, dy }, to, need.1, sums)?;
+        let made = self.norm_backward(args, to, need.1, sums)?;
         Ok((dx.map(CudaBuffer::new), made))
     }
 
     fn layer_norm_backward_onto(
         &self,
-        rows: usize,
-        cols: usize,
-        x: &CudaBuffer,
-        weight: &CudaBuffer,
-        mean: &CudaBuffer,
-        rstd: &CudaBuffer,
-        dy: &CudaBuffer,
+        args: NormBackward<'_, CudaBuffer>,
         weights: bool,
         sums: Sums<CudaBuffer>,
-        mut onto: CudaBuffer,
-    ) -> Result<(CudaBuffer, Option<(CudaBuffer, CudaBuffer)>)> {
-        let inputs = NormInputs { rows, cols, x, weight, mean, rstd, dy };
-        let made = self.norm_backward(inputs, LayerNormDx::AddTo(&mut onto.data), weights, sums)?;
-        Ok((onto, made))
+        onto: Onto<'_, CudaBuffer>,
+    ) -> Result<NormGrads<CudaBuffer>> {
+        let mut x = onto.grad;
+        // Where its weights are trained so is gamma, but for a model that nobody has.
+        let gamma = onto.gamma.filter(|_| !weights);
+        let mut scaled = gamma.map(|_| self.buf(args.dy.dtype(), args.rows * args.cols)).transpose()?;
+        let to = match (gamma, &mut scaled) {
+            (Some(gamma), Some(scaled)) => LayerNormDx::AddToScaled { dx: &mut x.data, gamma: &gamma.data, scaled },
+            _ => LayerNormDx::AddTo(&mut x.data),
+        };
+        let params = self.norm_backward(args, to, weights, sums)?;
+        Ok(NormGrads { x, scaled: scaled.map(CudaBuffer::new), params })
     }
 
     fn gelu(&self, x: &CudaBuffer) -> Result<CudaBuffer> {
@@ -603,27 +615,16 @@ impl Backend for Cuda {
     }
 }
 
-/// What LayerNorm's backward pass reads, and its sizes.
-struct NormInputs<'a> {
-    rows: usize,
-    cols: usize,
-    x: &'a CudaBuffer,
-    weight: &'a CudaBuffer,
-    mean: &'a CudaBuffer,
-    rstd: &'a CudaBuffer,
-    dy: &'a CudaBuffer,
-}
-
 impl Cuda {
     /// One launch; (dweight, dbias) where they are asked for.
     fn norm_backward(
         &self,
-        inputs: NormInputs<'_>,
+        args: NormBackward<'_, CudaBuffer>,
         dx: LayerNormDx<'_>,
         weights: bool,
         mut sums: Sums<CudaBuffer>,
     ) -> Result<Option<(CudaBuffer, CudaBuffer)>> {
-        let NormInputs { rows, cols, x, weight, mean, rstd, dy } = inputs;
+        let NormBackward { rows, cols, x, weight, mean, rstd, dy } = args;
         let mut summed = Rows { count: rows, granule: sums.granule(rows), add: false };
         let mut params = match weights {
             true => {

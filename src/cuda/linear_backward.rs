@@ -1,5 +1,7 @@
 //! A linear's gradients and its adapters', which never need the dense dW.
 
+use std::rc::Rc;
+
 use super::linear::required;
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{AdapterDims, AdapterGrads, LinearBackward, LinearDims, LinearGrads, Sums};
@@ -19,7 +21,7 @@ type Args<'a> = LinearBackward<'a, CudaBuffer>;
 struct Folded {
     width: usize,
     q: Buf,
-    a: Buf,
+    a: Rc<Buf>,
 }
 
 impl Cuda {

@@ -16,6 +16,7 @@ mod optimizer;
 
 use std::rc::Rc;
 
+pub use adapters::Prepared;
 pub use buffer::CudaBuffer;
 use buffer::{Operand, OperandCopy};
 
@@ -31,6 +32,7 @@ pub struct Cuda {
     device: Device,
     activations: DType,
     residual: DType,
+    ready: adapters::Ready,
 }
 
 impl Cuda {
@@ -40,7 +42,7 @@ impl Cuda {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::Bf16,
         };
-        Self { device: device.clone(), activations, residual: DType::F32 }
+        Self { device: device.clone(), activations, residual: DType::F32, ready: adapters::Ready::default() }
     }
 
     /// The same with the residual stream in numbers of its own; f32 mode has none but f32.

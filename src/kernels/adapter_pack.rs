@@ -38,6 +38,18 @@ pub struct AdapterPack<'a> {
     pub bg_packed: Option<&'a mut Buf>,
 }
 
+/// The adapters of one linear of `k` input features, and where all their A's go one below the other, if that is wanted:
+/// `[sum of padded ranks, k]`.
+#[derive(Debug)]
+pub struct LinearPack<'a> {
+    /// Columns of every A.
+    pub k: usize,
+    /// 1 to 3 adapters.
+    pub adapters: Vec<AdapterPack<'a>>,
+    /// All A.
+    pub joined: Option<&'a mut Buf>,
+}
+
 /// Queues the packing of up to 3 adapters of one linear of `k` input features to `dtype`. `joined`, where wanted, takes all their A's one
 /// below the other: `[sum of padded ranks, k]`.
 ///
@@ -50,18 +62,86 @@ pub fn adapter_pack(
     adapters: &mut [AdapterPack<'_>],
     joined: Option<&mut Buf>,
 ) -> Result<()> {
+    let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
+    let items = items(device, dtype, k, adapters, joined.as_deref())?;
+    params.adapters[..items.len()].copy_from_slice(&items);
+    // SAFETY: `items` is 0, so the entry reads its first grid.y adapters; `items` checked every length, dtype and device; what is written
+    // is borrowed mutably and so apart from everything else.
+    unsafe { function(device, "adapter_pack", entry(dtype)?)?.launch(grid_of(&items), &params) }
+}
+
+/// The adapters of many linears as one launch reads them: a table on the device, written when an address changes.
+#[derive(Debug, Default)]
+pub struct PackTable {
+    items: Vec<PeftkAdapterPackItem>,
+    table: Option<Buf>,
+}
+
+impl PackTable {
+    /// Queues the packing of all of them to `dtype` in one launch.
+    ///
+    /// # Errors
+    /// As [`adapter_pack`]; for no adapter at all.
+    pub fn pack(&mut self, device: &Device, dtype: DType, linears: &[LinearPack<'_>]) -> Result<()> {
+        let mut list = Vec::new();
+        for linear in linears {
+            list.extend(items(device, dtype, linear.k, &linear.adapters, linear.joined.as_deref())?);
+        }
+        if list.is_empty() {
+            return Err(Error::shape("adapter_pack", "at least one adapter", 0));
+        }
+        let bytes = bytemuck::cast_slice::<PeftkAdapterPackItem, u8>(&list);
+        match &mut self.table {
+            Some(table) if table.len() == bytes.len() => {
+                if bytes != bytemuck::cast_slice::<PeftkAdapterPackItem, u8>(&self.items) {
+                    table.write(bytes)?;
+                }
+            }
+            table => *table = Some(Buf::from_slice(device, bytes, DType::U8)?),
+        }
+        let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
+        params.items = self.table.as_ref().map_or(0, Buf::address);
+        let grid = grid_of(&list);
+        self.items = list;
+        // SAFETY: the table has grid.y adapters, and is written in stream order before the launch; the rest as in `adapter_pack`.
+        unsafe { function(device, "adapter_pack", entry(dtype)?)?.launch(grid, &params) }
+    }
+
+    /// Bytes of the table.
+    pub fn bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, Buf::bytes)
+    }
+}
+
+fn entry(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::F32 => Ok("adapter_pack_f32"),
+        DType::Bf16 => Ok("adapter_pack_bf16"),
+        other => Err(Error::shape("adapter_pack's outputs", "f32 or bf16", other)),
+    }
+}
+
+/// The kernel strides over the elements of an adapter: more blocks than this would not make it faster.
+fn grid_of(items: &[PeftkAdapterPackItem]) -> Grid {
+    let most = items.iter().map(|item| item.rank_padded as usize * (item.k + item.rows) as usize).max().unwrap_or(0);
+    let blocks = most.div_ceil(THREADS as usize).min(1024) as u32;
+    Grid { blocks: (blocks, items.len() as u32, 1), threads: THREADS, shared_bytes: 0 }
+}
+
+/// What the kernel reads of one linear's adapters, checked.
+fn items(
+    device: &Device,
+    dtype: DType,
+    k: usize,
+    adapters: &[AdapterPack<'_>],
+    joined: Option<&Buf>,
+) -> Result<Vec<PeftkAdapterPackItem>> {
     let op = "adapter_pack";
-    let entry = match dtype {
-        DType::F32 => "adapter_pack_f32",
-        DType::Bf16 => "adapter_pack_bf16",
-        other => return Err(Error::shape("adapter_pack's outputs", "f32 or bf16", other)),
-    };
     if adapters.is_empty() || adapters.len() > MOST_ADAPTERS {
         return Err(Error::shape("adapter_pack", format!("1 to {MOST_ADAPTERS} adapters"), adapters.len()));
     }
-    let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
-    let (mut ranks, mut most) = (0, 0);
-    for (to, adapter) in params.adapters.iter_mut().zip(adapters.iter()) {
+    let (mut items, mut ranks) = (Vec::with_capacity(adapters.len()), 0);
+    for adapter in adapters {
         let AdapterPack { rows, rank, .. } = *adapter;
         let padded = padded_rank(rank);
         length(op, "A", adapter.a, device, DType::F32, rank * k)?;
@@ -73,12 +153,12 @@ pub fn adapter_pack(
             Some(buf) => length(op, name, buf, device, dtype, needed).map(|()| buf.address()),
             None => Ok(0),
         };
-        *to = PeftkAdapterPackItem {
+        items.push(PeftkAdapterPackItem {
             a: adapter.a.address(),
             b: adapter.b.address(),
             gain: adapter.gain.map_or(0, Buf::address),
             a_packed: output("packed A", &adapter.a_packed, padded * k)?,
-            a_joined: joined.as_ref().map_or(0, |buf| buf.address() + (ranks * k * dtype.bytes()) as u64),
+            a_joined: joined.map_or(0, |buf| buf.address() + (ranks * k * dtype.bytes()) as u64),
             b_packed: output("packed B", &adapter.b_packed, rows * padded)?,
             bg_packed: output("packed s g B", &adapter.bg_packed, rows * padded)?,
             scale: adapter.scale,
@@ -87,19 +167,13 @@ pub fn adapter_pack(
             rank: dimension(op, "rank", rank)?,
             rank_padded: dimension(op, "padded rank", padded)?,
             padding: 0,
-        };
+        });
         ranks += padded;
-        most = most.max(padded * (k + rows));
     }
-    if let Some(joined) = &joined {
+    if let Some(joined) = joined {
         length(op, "joined A", joined, device, dtype, ranks * k)?;
     }
-    // The kernel strides over the elements: more blocks than this would not make it faster.
-    let blocks = most.div_ceil(THREADS as usize).min(1024) as u32;
-    let grid = Grid { blocks: (blocks, adapters.len() as u32, 1), threads: THREADS, shared_bytes: 0 };
-    // SAFETY: the entries take a PeftkAdapterPackParams with `items` 0, so its first grid.y adapters; every length, dtype and device was
-    // checked; what is written is borrowed mutably and so apart from everything else.
-    unsafe { function(device, "adapter_pack", entry)?.launch(grid, &params) }
+    Ok(items)
 }
 
 /// A gain on rows `first_row .. first_row + rows` of a weight.

@@ -89,6 +89,16 @@ pub enum LayerNormDx<'a> {
     AddTo(&'a mut Buf),
     /// dx = the first + LayerNorm's dx, written to the second.
     Sum(&'a Buf, &'a mut Buf),
+    /// As [`LayerNormDx::AddTo`], and gamma times the sum is written as well: the gradient of the branch behind LayerScale that made x.
+    /// Without the weights' gradients.
+    AddToScaled {
+        /// dx.
+        dx: &'a mut Buf,
+        /// LayerScale's gamma \[cols\] f32.
+        gamma: &'a Buf,
+        /// gamma dx \[rows, cols\] of dy's type.
+        scaled: &'a mut Buf,
+    },
     /// Nobody asks for it.
     None,
 }
@@ -117,9 +127,17 @@ pub fn layer_norm_backward(
     length(OP, "mean", mean, device, DType::F32, rows)?;
     length(OP, "rstd", rstd, device, DType::F32, rows)?;
     length(OP, "dy", dy, device, activations, rows * cols)?;
+    let scaled = match &dx {
+        LayerNormDx::AddToScaled { gamma, scaled, .. } => {
+            length(OP, "gamma", gamma, device, DType::F32, cols)?;
+            length(OP, "scaled dx", scaled, device, activations, rows * cols)?;
+            (gamma.address(), scaled.address())
+        }
+        _ => (0, 0),
+    };
     let (add, dx) = match &dx {
         LayerNormDx::Write(dx) => (None, Some(&**dx)),
-        LayerNormDx::AddTo(dx) => (Some(&**dx), Some(&**dx)),
+        LayerNormDx::AddTo(dx) | LayerNormDx::AddToScaled { dx, .. } => (Some(&**dx), Some(&**dx)),
         LayerNormDx::Sum(add, dx) => (Some(*add), Some(&**dx)),
         LayerNormDx::None if weights.is_none() => return Err(Error::shape(OP, "a gradient that is asked for", "none")),
         LayerNormDx::None => (None, None),
@@ -136,6 +154,8 @@ pub fn layer_norm_backward(
         add: address(add),
         dx: address(dx),
         partial: 0,
+        gamma: scaled.0,
+        scaled: scaled.1,
         rows: dimension(OP, "rows", rows)?,
         cols: dimension(OP, "cols", cols)?,
         warps_per_row,
@@ -143,11 +163,17 @@ pub fn layer_norm_backward(
         cut,
     };
     let Some((dweight, dbias)) = weights else {
-        let entry = by_stream!("layer_norm_backward", stream, activations)?;
+        let entry = match scaled {
+            (_, 0) => by_stream!("layer_norm_backward", stream, activations)?,
+            _ => by_stream!("layer_norm_backward_scaled", stream, activations)?,
+        };
         let grid = grid(OP, rows.div_ceil(rows_per_block(warps_per_row)) as u64, threads)?;
         // SAFETY: the entry takes this struct; the lengths were checked. `add` may be dx: a row is read before it is written.
         return unsafe { function(device, "layer_norm", entry)?.launch(grid, &params) };
     };
+    if scaled.1 != 0 {
+        return Err(Error::shape(OP, "gamma dx without the weights' gradients", "both"));
+    }
     length(OP, "dweight", dweight, device, DType::F32, cols)?;
     length(OP, "dbias", dbias, device, DType::F32, cols)?;
     let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * 2 * cols)?;

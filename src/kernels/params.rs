@@ -367,6 +367,10 @@ pub struct PeftkLayerNormBackwardParams {
     pub dx: u64,
     #[doc = " The pieces' sums, `[pieces, 2, cols]` f32: dweight, dbias; of the entries with weights only."]
     pub partial: u64,
+    #[doc = " LayerScale's gamma of what made x, `[cols]` f32, read; where `scaled` is written."]
+    pub gamma: u64,
+    #[doc = " gamma dx, with what was added, `[rows, cols]` T, written; 0: not wanted."]
+    pub scaled: u64,
     #[doc = " Tokens."]
     pub rows: u32,
     #[doc = " Width, 1 to 8192."]
@@ -380,7 +384,7 @@ pub struct PeftkLayerNormBackwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLayerNormBackwardParams"][::core::mem::size_of::<PeftkLayerNormBackwardParams>() - 104usize];
+    ["Size of PeftkLayerNormBackwardParams"][::core::mem::size_of::<PeftkLayerNormBackwardParams>() - 120usize];
     ["Alignment of PeftkLayerNormBackwardParams"][::core::mem::align_of::<PeftkLayerNormBackwardParams>() - 8usize];
     ["Offset of field: PeftkLayerNormBackwardParams::x"]
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, x) - 0usize];
@@ -398,16 +402,20 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, dx) - 48usize];
     ["Offset of field: PeftkLayerNormBackwardParams::partial"]
         [::core::mem::offset_of!(PeftkLayerNormBackwardParams, partial) - 56usize];
+    ["Offset of field: PeftkLayerNormBackwardParams::gamma"]
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, gamma) - 64usize];
+    ["Offset of field: PeftkLayerNormBackwardParams::scaled"]
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, scaled) - 72usize];
     ["Offset of field: PeftkLayerNormBackwardParams::rows"]
-        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, rows) - 64usize];
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, rows) - 80usize];
     ["Offset of field: PeftkLayerNormBackwardParams::cols"]
-        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, cols) - 68usize];
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, cols) - 84usize];
     ["Offset of field: PeftkLayerNormBackwardParams::warps_per_row"]
-        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, warps_per_row) - 72usize];
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, warps_per_row) - 88usize];
     ["Offset of field: PeftkLayerNormBackwardParams::padding"]
-        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, padding) - 76usize];
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, padding) - 92usize];
     ["Offset of field: PeftkLayerNormBackwardParams::cut"]
-        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, cut) - 80usize];
+        [::core::mem::offset_of!(PeftkLayerNormBackwardParams, cut) - 96usize];
 };
 #[doc = " Sums over pieces of at most 128 rows: of a, or of a (b - bias)."]
 #[repr(C)]

@@ -21,8 +21,8 @@ pub use real::Real;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput, Sums,
-    TokenDims, dropout_keeps,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
+    NormBackward, Sums, TokenDims, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -49,6 +49,7 @@ impl<T: Real> Reference<T> {
 impl<T: Real> Backend for Reference<T> {
     type Buffer = Vec<T>;
     type Recording = ();
+    type Prepared = ();
 
     fn upload(&self, values: &[f32]) -> Result<Vec<T>> {
         Ok(values.iter().map(|&value| T::from_f64(f64::from(value))).collect())
@@ -171,19 +172,14 @@ impl<T: Real> Backend for Reference<T> {
     ) -> Result<(Vec<T>, Vec<T>, Vec<T>)> {
         Ok(norm::layer_norm(cols, x, weight, bias, eps))
     }
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::type_complexity)]
     fn layer_norm_backward(
         &self,
-        _rows: usize,
-        cols: usize,
-        x: &Vec<T>,
-        weight: &Vec<T>,
-        mean: &Vec<T>,
-        rstd: &Vec<T>,
-        dy: &Vec<T>,
+        args: NormBackward<'_, Vec<T>>,
         need: (bool, bool),
         mut sums: Sums<Vec<T>>,
     ) -> Result<(Option<Vec<T>>, Option<(Vec<T>, Vec<T>)>)> {
+        let NormBackward { cols, x, weight, mean, rstd, dy, .. } = args;
         let (dx, made) = norm::layer_norm_backward(cols, x, weight, mean, rstd, dy, need);
         Ok((dx, made.map(|(dweight, dbias)| (sums.finish(0, dweight, add), sums.finish(1, dbias, add)))))
     }

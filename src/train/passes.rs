@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::features;
 use super::step::{StepOptions, classes_of, loss_of, pixels, stage_labels, staged};
 use crate::Result;
-use crate::autograd::{Array, Backend, Derived, Grads, Images, LaterNumber, Params, SumTo, Tape};
+use crate::autograd::{Array, Backend, Derived, Grads, Images, LaterNumber, LinearAdapters, Params, SumTo, Tape};
 use crate::data::Batch;
 use crate::gpu::profile;
 use crate::vit::{Mode, Vit};
@@ -20,6 +20,8 @@ pub struct Passes<B: Backend> {
     options: StepOptions,
     loss: Option<Array<B>>,
     staged: Staged<B>,
+    /// The adapters as products read them.
+    prepared: Option<B::Prepared>,
     /// Images of the staged micro-batch and of its whole batch.
     usual: (usize, usize),
     /// Of a batch's first micro-batch, whose sums are written, and of the others, which add to them.
@@ -56,7 +58,8 @@ impl<B: Backend> Passes<B> {
     pub fn new(options: StepOptions, count: usize) -> Self {
         let staged = Staged { squares: None, labels: None };
         let usual = (options.micro(count), count);
-        Self { options, loss: None, staged, usual, recorded: [State::New, State::New], steps: 0, replayed: 0 }
+        let recorded = [State::New, State::New];
+        Self { options, loss: None, staged, prepared: None, usual, recorded, steps: 0, replayed: 0 }
     }
 
     /// Walks a batch; its gradients are added to `grads`, its mean loss is [`Passes::loss`]. Every micro-batch's loss is divided by the whole
@@ -80,10 +83,15 @@ impl<B: Backend> Passes<B> {
             // Before the first pass: what stays is not to lie among what goes.
             self.loss = Some(Array::upload(params.backend(), &[0.0], &[1])?);
         }
-        for first in (0..count).step_by(micro) {
-            let images = first..(first + micro).min(count);
-            let pass = Pass { vit, params, derived: &derived, options: self.options, batch, images, dropout_seed };
-            self.pass(&pass, grads)?;
+        {
+            let (ready, _until) =
+                Ready::new(params.backend(), &vit.all_adapters(params, &derived), &mut self.prepared)?;
+            for first in (0..count).step_by(micro) {
+                let images = first..(first + micro).min(count);
+                let options = self.options;
+                let pass = Pass { vit, params, derived: &derived, ready, options, batch, images, dropout_seed };
+                self.pass(&pass, grads)?;
+            }
         }
         let _range = profile::range("backward");
         let reached = derived.with_grads(grads);
@@ -106,9 +114,13 @@ impl<B: Backend> Passes<B> {
         self.replayed
     }
 
-    /// Bytes of staged images and labels, which stay between steps.
-    pub(super) fn staged_bytes(&self, backend: &B) -> usize {
-        [&self.staged.squares, &self.staged.labels].into_iter().flatten().map(|block| backend.bytes(block)).sum()
+    /// Bytes of staged images and labels, and of adapters as products read them, which stay between steps.
+    pub(super) fn staying_bytes(&self, backend: &B) -> (usize, usize) {
+        let staged = [&self.staged.squares, &self.staged.labels];
+        (
+            staged.into_iter().flatten().map(|block| backend.bytes(block)).sum(),
+            self.prepared.as_ref().map_or(0, |prepared| backend.prepared_bytes(prepared)),
+        )
     }
 
     fn pass(&mut self, pass: &Pass<'_, B>, grads: &mut Grads<B>) -> Result<()> {
@@ -164,11 +176,33 @@ impl<B: Backend> Passes<B> {
     }
 }
 
+/// Until it goes, the backend may count on the adapters' values as they are.
+struct Ready<'a, B: Backend>(&'a B);
+
+impl<'a, B: Backend> Ready<'a, B> {
+    /// With where lies what was prepared.
+    fn new(
+        backend: &'a B,
+        adapters: &[LinearAdapters<'_, B::Buffer>],
+        prepared: &mut Option<B::Prepared>,
+    ) -> Result<(u64, Self)> {
+        Ok((backend.prepare_adapters(adapters, prepared)?, Self(backend)))
+    }
+}
+
+impl<B: Backend> Drop for Ready<'_, B> {
+    fn drop(&mut self) {
+        self.0.release_adapters();
+    }
+}
+
 /// One micro-batch.
 struct Pass<'a, B: Backend> {
     vit: &'a Vit,
     params: &'a Params<B>,
     derived: &'a Derived<B>,
+    /// Where lies what was prepared.
+    ready: u64,
     options: StepOptions,
     batch: &'a Batch,
     images: Range<usize>,
@@ -217,6 +251,7 @@ impl<B: Backend> Pass<'_, B> {
         let backend = self.params.backend();
         let mut hasher = DefaultHasher::new();
         let mut tell = |place| hasher.write_u64(place);
+        tell(self.ready);
         self.params.iter().for_each(|(_, param)| tell(backend.place(param.value.buffer())));
         self.derived.places(backend, &mut tell);
         grads.places(&mut tell);

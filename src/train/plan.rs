@@ -105,14 +105,15 @@ impl<B: Backend> Planning<B> {
             }
         }
 
-        let staged = passes.staged_bytes(backend) as u64;
+        let (staged, prepared) = passes.staying_bytes(backend);
+        let staying = [("images and labels", staged as u64), ("adapters, packed", prepared as u64)];
         let held = [self.held - self.trained, self.trained, self.moments, self.trained];
-        let named = held.iter().sum::<u64>() + staged + saved.values().sum::<usize>() as u64;
+        let named = held.iter().sum::<u64>()
+            + staying.iter().map(|part| part.1).sum::<u64>()
+            + saved.values().sum::<usize>() as u64;
         let mut parts: Vec<_> = MemoryPlan::HELD.map(str::to_owned).into_iter().zip(held).collect();
         parts.extend(saved.into_iter().map(|(op, bytes)| (format!("saved by {op}"), bytes as u64)));
-        if staged > 0 {
-            parts.push(("images and labels".to_owned(), staged));
-        }
+        parts.extend(staying.into_iter().filter(|part| part.1 > 0).map(|(name, bytes)| (name.to_owned(), bytes)));
         parts.push(("passing through".to_owned(), backend.peak_bytes().saturating_sub(named)));
         Ok(MemoryPlan { parts })
     }

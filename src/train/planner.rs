@@ -9,7 +9,7 @@ use crate::config::{Level, Memory, Recompute, Strategy, TrainConfig};
 use crate::vit::VitConfig;
 use crate::{Error, Result};
 
-/// What a process takes on a GPU besides the arena: kernels, recordings and what the driver keeps for them. 2 to 8 MiB on an H100
+/// What a process takes on a GPU besides the arena: kernels, recordings and what the driver keeps for them. 3 to 8 MiB on an H100
 /// (benches/results/gpu-memory-h100.jsonl).
 const OUTSIDE_ARENA: u64 = 8 << 20;
 
@@ -39,18 +39,41 @@ const BLOCKS: usize = 12;
 
 /// Images at once on a GPU, and how long a step then takes beside one of 64 at once, by `lora` on an H100 (the last
 /// lines of benches/results/gpu-memory-h100.jsonl).
-const GPU_IMAGES: [(Option<usize>, f64); 6] =
-    [(None, 0.94), (Some(128), 0.98), (Some(64), 1.0), (Some(48), 1.14), (Some(32), 1.12), (Some(16), 1.58)];
-
-/// What computing again adds to a step's time, by level, from the same figures: of adapters, and of `full`, whose backward pass is longer.
-const AGAIN: [f64; 5] = [0.0, 0.02, 0.12, 0.185, 0.38];
-const AGAIN_FULL: [f64; 5] = [0.0, 0.02, 0.10, 0.17, 0.28];
+const GPU_IMAGES: [(usize, f64); 6] = [(256, 0.94), (128, 0.97), (64, 1.0), (48, 1.14), (32, 1.11), (16, 1.58)];
 
 /// MiB of ViT-S/14 for all but weights, gradients and moments, in a mode: for a batch of 64 images at most, and for one of 256 and more.
 const ROOM: [(Memory, f64, f64); 3] =
-    [(Memory::Fast, 1530.0, 1530.0), (Memory::Balanced, 845.0, 925.0), (Memory::Lean, 294.0, 395.0)];
-/// `full` has more of it: the parts of its weights' sums.
-const ROOM_FULL: f64 = 1.04;
+    [(Memory::Fast, 1510.0, 1510.0), (Memory::Balanced, 845.0, 940.0), (Memory::Lean, 289.0, 382.0)];
+
+/// What walks depend on besides sizes.
+struct Kind {
+    /// Its share of [`ROOM`]: of the same wish, who keeps more of an image has more room.
+    room: f64,
+    /// What computing again adds to a step's time, by level, from the same figures.
+    again: [f64; 5],
+}
+
+/// Adapters in attention; DoRA's have less, because they hold more for their norms.
+const LORA: Kind = Kind { room: 1.0, again: [0.0, 0.025, 0.112, 0.16, 0.38] };
+const DORA: Kind = Kind { room: 0.97, ..LORA };
+/// Adapters in the MLP too: they keep what they read there.
+const MLP: Kind = Kind { room: 1.15, again: [0.0, 0.08, 0.15, 0.18, 0.34] };
+/// Every linear reads what it read again, and its weight's sums have parts.
+const FULL: Kind = Kind { room: 1.075, again: [0.0, 0.087, 0.125, 0.14, 0.30] };
+/// What is added where all blocks are run again, each as lean as can be.
+const AGAIN_WITHIN: f64 = 0.06;
+
+impl Kind {
+    fn of(config: &TrainConfig) -> &'static Self {
+        let in_attention = |target: &String| ["q_proj", "k_proj", "v_proj", "o_proj"].contains(&target.as_str());
+        match (config.strategy, &config.adapter) {
+            (Strategy::Full, _) => &FULL,
+            (_, Some(adapter)) if !adapter.targets.iter().all(in_attention) => &MLP,
+            (Strategy::Lora, _) => &LORA,
+            _ => &DORA,
+        }
+    }
+}
 
 /// The ways from the fastest to the leanest on the CPU, whose caches want few images, but whose products want many rows.
 const CPU_WALKS: [Walk; 5] = [
@@ -75,8 +98,8 @@ impl Room {
             (false, Memory::Balanced, _) => CPU_WALKS[1],
             (false, Memory::Lean, _) => CPU_WALKS[4],
             // Nothing is kept, and there is nothing to compute again.
-            (true, Memory::Fast, Strategy::Freeze) => (self.images_at_once(Some(64)), Recompute::NOTHING),
-            (true, _, Strategy::Freeze) => (self.images_at_once(Some(32)), Recompute::NOTHING),
+            (true, Memory::Lean, Strategy::Freeze) => (Some(self.images_at_once(32)), Recompute::NOTHING),
+            (true, _, Strategy::Freeze) => (Some(self.images_at_once(64)), Recompute::NOTHING),
             (true, Memory::Fast, _) => (None, Recompute::NOTHING),
             (true, Memory::Balanced, _) => (None, Recompute::CHEAP),
             (true, Memory::Lean, _) => (None, Recompute::BLOCKS),
@@ -85,15 +108,26 @@ impl Room {
 
     /// The least that can be had.
     fn leanest(&self) -> Walk {
-        if self.gpu { (self.images_at_once(Some(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
+        if self.gpu { (Some(self.images_at_once(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
     }
 
     /// Whole granules of this model's images instead of [`UNIT`]'s.
-    fn images_at_once(&self, images: Option<usize>) -> Option<usize> {
-        images.map(|images| {
-            let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
-            (granules.round() as usize).max(1) * GRANULE_IMAGES
-        })
+    fn images_at_once(&self, images: usize) -> usize {
+        let granules = images as f64 * UNIT as f64 / self.unit.max(1) as f64 / GRANULE_IMAGES as f64;
+        (granules.round() as usize).max(1) * GRANULE_IMAGES
+    }
+
+    /// The numbers of images at once that are tried on a GPU, all of them first.
+    fn gpu_images(&self) -> impl Iterator<Item = Option<usize>> {
+        GPU_IMAGES.into_iter().enumerate().map(|(index, (images, _))| (index > 0).then(|| self.images_at_once(images)))
+    }
+
+    /// The time of a step with so many images at once, beside one of 64 of [`UNIT`]'s.
+    fn time_of(&self, images: usize) -> f64 {
+        // Half a granule less counts as whole.
+        let own = (images as f64 + 8.0) * self.unit as f64 / UNIT as f64;
+        let known = GPU_IMAGES.into_iter().find(|(count, _)| own >= *count as f64);
+        known.map_or(GPU_IMAGES[GPU_IMAGES.len() - 1].1, |(_, time)| time)
     }
 
     /// Bytes for all but what is held throughout, in a mode on a GPU. It grows with what a model keeps of an image; small ones have more than
@@ -101,11 +135,10 @@ impl Room {
     fn of_mode(&self, config: &TrainConfig) -> u64 {
         let scale = (self.unit * self.blocks) as f64 / (UNIT * BLOCKS) as f64;
         let scale = if config.memory == Memory::Lean { scale.min(1.0) } else { scale.max(0.2) };
-        let full = if config.strategy == Strategy::Full { ROOM_FULL } else { 1.0 };
         let large = ((config.batch_size as f64 / 64.0).log2() / 2.0).clamp(0.0, 1.0);
         let of = ROOM.into_iter().find(|(mode, ..)| *mode == config.memory);
         let mib = of.map_or(0.0, |(_, at_64, at_256)| at_64 + large * (at_256 - at_64));
-        (mib * scale * full * f64::from(1 << 20)) as u64
+        (mib * scale * Kind::of(config).room * f64::from(1 << 20)) as u64
     }
 
     /// All that can be computed again, from nothing to whole blocks, one block more at a time.
@@ -120,11 +153,11 @@ impl Room {
     }
 
     /// What computing again adds to a step's time.
-    fn again(&self, strategy: Strategy, recompute: Recompute) -> f64 {
-        let costs = if strategy == Strategy::Full { AGAIN_FULL } else { AGAIN };
+    fn again(&self, kind: &Kind, recompute: Recompute) -> f64 {
         let (level, first) = recompute.parts();
-        let (here, before) = (costs[level as usize], costs[(level as usize).saturating_sub(1)]);
-        before + first.map_or(1.0, |first| f64::from(first) / self.blocks.max(1) as f64) * (here - before)
+        let (here, before) = (kind.again[level as usize], kind.again[(level as usize).saturating_sub(1)]);
+        let within = if recompute == Recompute::BLOCKS { AGAIN_WITHIN } else { 0.0 };
+        before + first.map_or(1.0, |first| f64::from(first) / self.blocks.max(1) as f64) * (here - before) + within
     }
 }
 
@@ -165,16 +198,14 @@ pub fn settle(
         let mode = least.1.held() + room.of_mode(config);
         let most = if config.memory_budget.is_some() { u64::MAX } else { mode }.min(limit.unwrap_or(u64::MAX));
         // A mode that is too little for this model is as lean as can be.
-        let found = fastest(room, config.strategy, most, &try_walk)?.unwrap_or(least);
+        let found = fastest(room, Kind::of(config), most, &try_walk)?.unwrap_or(least);
         wanted = found.1.total();
         made = Some(found).filter(|_| fits(wanted));
     } else {
         let tries = match (config.recompute, config.memory_budget) {
             // Settled before: a run that goes on, settings of another run.
             (Some(recompute), None) => vec![(config.micro_batch, recompute)],
-            (_, Some(_)) if room.gpu => {
-                GPU_IMAGES.map(|(images, _)| (room.images_at_once(images), Recompute::NOTHING)).to_vec()
-            }
+            (_, Some(_)) if room.gpu => room.gpu_images().map(|images| (images, Recompute::NOTHING)).collect(),
             (_, Some(_)) => CPU_WALKS.to_vec(),
             (None, None) => vec![room.walk_of(config.memory, config.strategy)],
         };
@@ -208,21 +239,29 @@ pub fn settle(
 /// The walk with the least time among those that take at most `most` bytes.
 fn fastest(
     room: Room,
-    strategy: Strategy,
+    kind: &Kind,
     most: u64,
     try_walk: &impl Fn(Walk) -> Result<(TrainConfig, MemoryPlan)>,
 ) -> Result<Option<(TrainConfig, MemoryPlan)>> {
     let steps = room.steps();
-    let (mut best, mut time) = (None, f64::INFINITY);
-    for (images, base) in GPU_IMAGES {
-        let images = room.images_at_once(images);
-        let of = |step: usize| base * (1.0 + room.again(strategy, steps[step]));
-        // The steps that would still be faster than the best so far.
-        let faster = (0..steps.len()).take_while(|&step| of(step) < time).count();
-        let Some(last) = faster.checked_sub(1) else { continue };
-        let mut found = try_walk((images, steps[last]))?;
-        if found.1.total() > most {
+    let (mut best, mut time, mut seen) = (None, f64::INFINITY, Vec::new());
+    for images in room.gpu_images() {
+        let mut found = try_walk((images, steps[steps.len() - 1]))?;
+        let images = found.0.micro_batch;
+        // A micro-batch that was given, or a small batch, makes one walk of several.
+        if found.1.total() > most || seen.contains(&images) {
             continue;
+        }
+        seen.push(images);
+        let base = room.time_of(images.unwrap_or(found.0.batch_size.min(room.images)));
+        let of = |step: usize| base * (1.0 + room.again(kind, steps[step]));
+        // The steps that would still be faster than the best so far.
+        let Some(last) = (0..steps.len()).take_while(|&step| of(step) < time).count().checked_sub(1) else { continue };
+        if last + 1 < steps.len() {
+            found = try_walk((images, steps[last]))?;
+            if found.1.total() > most {
+                continue;
+            }
         }
         let (mut low, mut high) = (0, last);
         while low < high {

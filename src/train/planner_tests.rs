@@ -26,8 +26,8 @@ fn settled(memory: Memory, budget: Option<u64>, free: Option<u64>, batch: usize)
 fn outcome((images, recompute): Walk) -> (u64, f64) {
     let config =
         TrainConfig { micro_batch: images, recompute: Some(recompute), batch_size: 256, ..TrainConfig::default() };
-    let base = GPU_IMAGES.into_iter().find(|(own, _)| *own == images).unwrap().1;
-    (of(&config).unwrap().total(), base * (1.0 + room(None).again(Strategy::Dora, recompute)))
+    let base = room(None).time_of(images.unwrap_or(256));
+    (of(&config).unwrap().total(), base * (1.0 + room(None).again(&DORA, recompute)))
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn modes_are_points_of_the_plan() {
 #[test]
 fn larger_models_take_fewer_images_and_have_more_room() {
     let of = |unit| Room { unit, ..room(None) };
-    let images = |unit| of(unit).images_at_once(Some(48));
-    assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [Some(720), Some(48), Some(32), Some(16)]);
+    let images = |unit| of(unit).images_at_once(48);
+    assert_eq!([UNIT / 15, UNIT, 2 * UNIT, 8 * UNIT].map(images), [720, 48, 32, 16]);
     let mode = |unit, memory| of(unit).of_mode(&TrainConfig { memory, batch_size: 64, ..TrainConfig::default() });
     for memory in [Memory::Fast, Memory::Balanced] {
         assert_eq!(mode(2 * UNIT, memory), 2 * mode(UNIT, memory));
@@ -61,7 +61,8 @@ fn larger_models_take_fewer_images_and_have_more_room() {
 fn a_budget_takes_the_fastest_that_fits() {
     let steps = room(None).steps();
     assert_eq!(steps.len(), 1 + 4 * BLOCKS);
-    let all = GPU_IMAGES.into_iter().flat_map(|(images, _)| steps.iter().map(move |&step| (images, step)));
+    let whole = room(None);
+    let all = whole.gpu_images().flat_map(|images| steps.iter().map(move |&step| (images, step)));
     let all: Vec<_> = all.map(outcome).collect();
     for mib in [1_064, 1_150, 1_300, 1_700, 2_300, 2_600, 4_100, 100_000] {
         let (bytes, time) = outcome(settled(Memory::Lean, Some(mib), None, 256).unwrap());

@@ -3,8 +3,10 @@
 use super::VitConfig;
 use super::block::{Block, Norm};
 use super::linear::{Linear, Mode};
-use crate::autograd::{Array, AttentionDims, Backend, Derived, Images, ParamId, Tape, Tensor, TokenDims};
-use crate::config::{Level, Pool};
+use crate::autograd::{
+    Adapter, Array, AttentionDims, Backend, Derived, Images, LinearAdapters, ParamId, Params, Tape, Tensor, TokenDims,
+};
+use crate::config::{Level, Pool, Recompute};
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -103,7 +105,12 @@ impl Vit {
             let level = mode.recompute.of_block(index);
             tape.recompute_from_here(level);
             x = if level == Level::Blocks {
-                tape.checkpoint(&x, move |tape, x| block.forward(tape, x, dims, mode))?
+                // Where all blocks are run again, as lean as can be, the block that is being walked back keeps what is dear alone.
+                let within = if mode.recompute == Recompute::BLOCKS { Level::Cheap } else { Level::Nothing };
+                tape.checkpoint(&x, move |tape, x| {
+                    tape.recompute_from_here(within);
+                    block.forward(tape, x, dims, mode)
+                })?
             } else {
                 block.forward(tape, &x, dims, mode)?
             };
@@ -180,6 +187,28 @@ impl Vit {
     /// Whether a pass with a seed for them draws dropout masks.
     pub fn drops_out(&self) -> bool {
         self.adapters().any(|(_, adapter)| adapter.dropout > 0.0)
+    }
+
+    /// The adapters' values, linear by linear, with the gains among `derived`.
+    pub fn all_adapters<'a, B: Backend>(
+        &self,
+        params: &'a Params<B>,
+        derived: &'a Derived<B>,
+    ) -> Vec<LinearAdapters<'a, B::Buffer>> {
+        let of = |id| params.get(id).value.buffer();
+        let linears = self.blocks.iter().flat_map(|b| [&b.qkv, &b.output, &b.mlp_in, &b.mlp_out]);
+        let with = linears.filter(|linear| !linear.adapters.is_empty()).map(|linear| {
+            let values = linear.adapters.iter().map(|adapter| Adapter {
+                dims: adapter.dims,
+                a: of(adapter.a),
+                b: of(adapter.b),
+                gain: adapter.magnitude.and_then(|_| derived.get(adapter.gain_slot)).map(|(gain, _)| gain.buffer()),
+                dropped: None,
+            });
+            let k = linear.adapters.first().map_or(0, |adapter| params.get(adapter.a).value.shape()[1]);
+            LinearAdapters { k, adapters: values.collect() }
+        });
+        with.collect()
     }
 
     /// All adapters, by block and place.

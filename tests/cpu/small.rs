@@ -1,7 +1,7 @@
 //! Everything but linears and attention.
 
 use peftk::Result;
-use peftk::autograd::{AdamW, AdapterDims, Backend, Sums, TokenDims, dropout_keeps};
+use peftk::autograd::{AdamW, AdapterDims, Backend, NormBackward, Sums, TokenDims, dropout_keeps};
 use peftk::cpu::Cpu;
 use peftk::reference::Reference;
 
@@ -30,7 +30,9 @@ case!(Norm { size: (usize, usize), x: Vec<f32>, weight: Vec<f32>, bias: Vec<f32>
     let (x, weight) = (up(&c.x)?, up(&c.weight)?);
     let (rows, cols) = c.size;
     let (y, mean, rstd) = b.layer_norm(rows, cols, &x, &weight, &up(&c.bias)?, 1e-6)?;
-    let (dx, sums) = b.layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &up(&c.dy)?, c.need, Sums::fresh())?;
+    let dy = up(&c.dy)?;
+    let args = NormBackward { rows, cols, x: &x, weight: &weight, mean: &mean, rstd: &rstd, dy: &dy };
+    let (dx, sums) = b.layer_norm_backward(args, c.need, Sums::fresh())?;
     let mut results = vec![y, mean, rstd];
     results.extend(dx);
     results.extend(sums.into_iter().flat_map(|(dweight, dbias)| [dweight, dbias]));

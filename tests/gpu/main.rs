@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test gpu [FILTER]`; without a GPU every test is counted as not run.
 
+mod adapters;
 #[path = "../golden/case.rs"]
 mod case;
 mod commands;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         runs::TESTS,
         memory::TESTS,
         walks::TESTS,
+        adapters::TESTS,
         guard::TESTS,
         full_size::TESTS,
         commands::TESTS,

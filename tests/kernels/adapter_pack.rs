@@ -1,8 +1,10 @@
 //! kernels/adapter_pack.cu: every value must be the one rounding of the f32 product, so equality is asked for.
 
 use half::bf16;
-use peftk::gpu::{Buf, DType};
-use peftk::kernels::adapter_pack::{AdapterPack, RowGain, adapter_pack, padded_rank, weight_rescale};
+use peftk::gpu::{Buf, DType, Device};
+use peftk::kernels::adapter_pack::{
+    AdapterPack, LinearPack, PackTable, RowGain, adapter_pack, padded_rank, weight_rescale,
+};
 
 use crate::harness::{Needs, Test, on_every_arch};
 use crate::matmul::{DTYPES, Numbers, fresh, poisoned, results};
@@ -49,6 +51,7 @@ fn check(k: usize, adapters: &[(usize, usize)], random: &mut impl rand::Rng) {
             }
             adapter_pack(device, dtype, k, &mut list, Some(&mut joined)).unwrap();
             drop(list);
+            in_one_launch(device, dtype, &on_device, (k, adapters, scale), (&outputs, &joined), &what);
             let joined = results(&joined, &what);
             let mut row = 0;
             for (i, ([a, b, gain], out)) in masters.iter().zip(&outputs).enumerate() {
@@ -74,6 +77,43 @@ fn check(k: usize, adapters: &[(usize, usize)], random: &mut impl rand::Rng) {
                 }
             }
         });
+    }
+}
+
+/// Two linears with these adapters in one launch, twice (the second time the table stays): what `adapter_pack` made.
+fn in_one_launch(
+    device: &Device,
+    dtype: DType,
+    masters: &[[Buf; 3]],
+    (k, adapters, scale): (usize, &[(usize, usize)], f32),
+    truth: (&[[Buf; 3]], &Buf),
+    what: &str,
+) {
+    let block = |buf: &Buf| poisoned(device, dtype, results(buf, what).len());
+    let blocks = || -> Vec<[Buf; 3]> { truth.0.iter().map(|all| all.each_ref().map(block)).collect() };
+    let mut table = PackTable::default();
+    let mut outputs = [(blocks(), block(truth.1)), (blocks(), block(truth.1))];
+    for time in 0..2 {
+        let linears = outputs.iter_mut().map(|(outputs, joined)| {
+            let adapters = masters.iter().zip(outputs).zip(adapters).enumerate();
+            let adapters = adapters.map(|(i, (([a, b, gain], out), &(rows, rank)))| {
+                let [a_packed, b_packed, bg_packed] = out.each_mut().map(Some);
+                let gain = (i != 1).then_some(gain);
+                AdapterPack { rows, rank, scale, a, b, gain, a_packed, b_packed, bg_packed }
+            });
+            LinearPack { k, adapters: adapters.collect(), joined: Some(joined) }
+        });
+        let linears: Vec<_> = linears.collect();
+        table.pack(device, dtype, &linears).unwrap();
+        drop(linears);
+        for (made, joined) in &mut outputs {
+            for (made, truth) in made.iter_mut().flatten().zip(truth.0.iter().flatten()) {
+                assert_eq!(results(made, what), results(truth, what), "{what}: in one launch, time {time}");
+                made.fill_bytes(0xff).unwrap();
+            }
+            assert_eq!(results(joined, what), results(truth.1, what), "{what}: joined in one launch, time {time}");
+            joined.fill_bytes(0xff).unwrap();
+        }
     }
 }
 
@@ -206,6 +246,7 @@ fn wrong_shapes() {
             assert!(error.to_string().starts_with("adapter_pack"), "{rows} {k} {rank} {dtype:?}: {error}");
         }
         assert!(adapter_pack(device, DType::F32, 3, &mut [], None).is_err(), "no adapter");
+        assert!(PackTable::default().pack(device, DType::F32, &[]).is_err(), "no adapter at all");
         let gain = buffer(2);
         let range = RowGain { first_row: 1, rows: 2, gain: &gain };
         let mut w = buffer(6);

@@ -1,8 +1,9 @@
 //! kernels/layer_norm.cu against the plain loops in f64.
 
-use peftk::autograd::{Backend, Sums};
+use peftk::autograd::{Backend, NormBackward, Sums};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::layer_norm::{LayerNormDx, LayerNormInputs, MAX_COLS, layer_norm_backward, layer_norm_forward};
+use peftk::kernels::layer_scale::layer_scale_backward;
 use peftk::reference::Reference;
 use rand::Rng;
 
@@ -89,6 +90,15 @@ impl Case {
         run(LayerNormDx::AddTo(&mut added), None);
         let sum = results(&sum, &what);
         assert_eq!(sum, results(&added, &what), "{what}");
+        // And gamma times it, as LayerScale's own backward pass rounds it.
+        let gamma = self.bias.upload(device);
+        let mut added = self.add.upload(device);
+        let mut scaled = poisoned(device, self.dy.dtype, rows * cols);
+        run(LayerNormDx::AddToScaled { dx: &mut added, gamma: &gamma, scaled: &mut scaled }, None);
+        assert_eq!(sum, results(&added, &what), "{what}: beside gamma dx");
+        let mut alone = poisoned(device, self.dy.dtype, rows * cols);
+        layer_scale_backward(device, rows, cols, &gamma, &added, Some(&mut alone), None).unwrap();
+        assert_eq!(results(&scaled, &what), results(&alone, &what), "{what}: gamma dx");
 
         let mut with_weights = poisoned(device, stream, rows * cols);
         let (mut dweight, mut dbias) = (poisoned(device, DType::F32, cols), poisoned(device, DType::F32, cols));
@@ -122,9 +132,8 @@ impl Case {
         // The backward pass is checked on the statistics that it is given.
         let (mean, rstd): (Vec<f64>, Vec<f64>) =
             mean.iter().zip(&rstd).map(|(&mean, &rstd)| (f64::from(mean as f32), f64::from(rstd as f32))).unzip();
-        let (dx, params) = reference
-            .layer_norm_backward(rows, cols, &x, &weight, &mean, &rstd, &dy, (true, true), Sums::fresh())
-            .unwrap();
+        let args = NormBackward { rows, cols, x: &x, weight: &weight, mean: &mean, rstd: &rstd, dy: &dy };
+        let (dx, params) = reference.layer_norm_backward(args, (true, true), Sums::fresh()).unwrap();
         let (dx, (dweight, dbias)) = (dx.unwrap(), params.unwrap());
         let ours = self.backward(device, &mean, &rstd);
         // How large h gets, and how far it is off.
@@ -265,5 +274,12 @@ fn wrong_shapes() {
         assert!(nothing.expect_err("nothing is asked for").to_string().starts_with("layer_norm_backward"));
         let mut short = buf(11);
         layer_norm_backward(device, 3, 4, inputs, LayerNormDx::Write(&mut short), None).expect_err("dx is too short");
+        let (mut dx, mut scaled) = (buf(12), buf(12));
+        for (gamma, scaled) in [(&buf(3), &mut scaled), (&weight, &mut short)] {
+            let to = LayerNormDx::AddToScaled { dx: &mut dx, gamma, scaled };
+            layer_norm_backward(device, 3, 4, inputs, to, None).expect_err("gamma or gamma dx is too short");
+        }
+        let to = LayerNormDx::AddToScaled { dx: &mut dx, gamma: &weight, scaled: &mut scaled };
+        layer_norm_backward(device, 3, 4, inputs, to, Some((&mut buf(4), &mut buf(4)))).expect_err("both at once");
     });
 }

@@ -278,7 +278,11 @@ impl<B: Backend> Tape<'_, B> {
                 }
             }
         }
-        Ok(self.record("linear", &inputs, y, saved, plan, backward))
+        let y = self.record("linear", &inputs, y, saved, plan, backward);
+        Ok(match residual {
+            Some((_, gamma)) => self.with_scale(y, gamma.array()),
+            None => y,
+        })
     }
 }
 

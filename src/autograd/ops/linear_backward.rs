@@ -34,14 +34,15 @@ pub(super) fn backward<B: Backend>(
     let LinearDims { m, k, n } = plan.dims;
     // What reaches the residual is dL/dy itself; the linear's own gradient is behind LayerScale.
     let residual = gamma.is_some().then(|| dy.clone());
-    let dy = match gamma {
-        Some(gamma) => {
+    let dy = match (gamma, needs.scaled_output.take()) {
+        (Some(_), Some(scaled)) => scaled,
+        (Some(gamma), None) => {
             let (dh, _) =
                 backend.layer_scale_backward(m, n, None, gamma.buffer(), dy.buffer(), (true, false), Sums::fresh())?;
             let dh = dh.ok_or_else(|| Error::Internal("layer_scale gave no gradient".into()))?;
             Array::new(backend, dh, dy.shape())?
         }
-        None => dy,
+        (None, _) => dy,
     };
     let args = LinearBackward {
         dims: plan.dims,

@@ -2,7 +2,7 @@
 
 use super::{expect, rows_cols};
 use crate::Result;
-use crate::autograd::{Array, Backend, InputGrads, Needs, Tape, Tensor};
+use crate::autograd::{Array, Backend, InputGrads, Needs, NormBackward, Onto, Tape, Tensor};
 use crate::config::Level;
 
 impl<B: Backend> Tape<'_, B> {
@@ -38,17 +38,21 @@ fn backward<B: Backend>(
     needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
     let [x, weight, mean, rstd] = [0, 1, 2, 3].map(|i| saved[i].buffer());
+    let args = NormBackward { rows, cols, x, weight, mean, rstd, dy: dy.buffer() };
     let need = (needs[0], needs[1] || needs[2]);
     let sums = needs.sums([Some(1), Some(2)])?;
     let onto = if need.0 { needs.so_far(0) } else { None };
     let (dx, dparams) = match onto {
-        Some(onto) => {
-            let onto = onto.into_buffer()?;
-            let (dx, dparams) =
-                backend.layer_norm_backward_onto(rows, cols, x, weight, mean, rstd, dy.buffer(), need.1, sums, onto)?;
-            (Some(dx), dparams)
+        Some(grad) => {
+            let gamma = needs.scale.clone();
+            let onto = Onto { grad: grad.into_buffer()?, gamma: gamma.as_ref().map(Array::buffer) };
+            let made = backend.layer_norm_backward_onto(args, need.1, sums, onto)?;
+            if let Some(scaled) = made.scaled {
+                needs.scaled_input = Some(Array::new(backend, scaled, dy.shape())?);
+            }
+            (Some(made.x), made.params)
         }
-        None => backend.layer_norm_backward(rows, cols, x, weight, mean, rstd, dy.buffer(), need, sums)?,
+        None => backend.layer_norm_backward(args, need, sums)?,
     };
     let dx = dx.map(|dx| Array::new(backend, dx, dy.shape())).transpose()?;
     let (dweight, dbias) = match dparams {

@@ -38,7 +38,9 @@ impl<B: Backend> Tape<'_, B> {
         let y = Array::new(self.backend(), y, x.shape())?;
         let mut saved = vec![gamma.array().clone()];
         saved.extend(gamma.needs_grad().then(|| h.array().clone()));
-        Ok(self.record("layer_scale", &[x, h, gamma], y, saved, (rows, cols), layer_scale_backward))
+        let y = self.record("layer_scale", &[x, h, gamma], y, saved, (rows, cols), layer_scale_backward);
+        // A trained gamma's own gradient reads dy and h anyway.
+        Ok(if gamma.needs_grad() { y } else { self.with_scale(y, gamma.array()) })
     }
 }
 
@@ -61,6 +63,9 @@ fn layer_scale_backward<B: Backend>(
     dy: Array<B>,
     needs: &mut Needs<B>,
 ) -> Result<InputGrads<B>> {
+    if let Some(scaled) = needs.scaled_output.take() {
+        return Ok(vec![Some(dy), needs[1].then_some(scaled), None]);
+    }
     let h = saved.get(1).map(Array::buffer);
     let need = (needs[1], needs[2]);
     let sums = needs.sums([Some(2)])?;

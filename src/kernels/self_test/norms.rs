@@ -1,8 +1,8 @@
 //! LayerNorm, LayerScale with its residual, and sums over rows.
 
 use super::{BOTH, Bench, STREAMS, named, streamed, sums};
-use crate::autograd::{Backend, Sums};
-use crate::gpu::DType;
+use crate::autograd::{Backend, NormBackward, Sums};
+use crate::gpu::{Buf, DType};
 use crate::kernels::column_sum::{Columns, column_dot, column_sum};
 use crate::kernels::layer_norm::{LayerNormDx, LayerNormInputs, layer_norm_backward, layer_norm_forward};
 use crate::kernels::layer_scale::{layer_scale_backward, layer_scale_forward};
@@ -44,17 +44,11 @@ fn layer_norm(bench: &mut Bench<'_>, types: (DType, DType)) {
             let (weight, add) = (bench.draw(DType::F32, COLS, 1.5)?, bench.draw(stream, ROWS * COLS, 1.0)?);
             let (_, mean, rstd) = reference.layer_norm(ROWS, COLS, &x.wide, &weight.wide, &weight.wide, EPS)?;
             let (mean, rstd) = (bench.put(DType::F32, &mean)?, bench.put(DType::F32, &rstd)?);
-            let (dx, dweights) = reference.layer_norm_backward(
-                ROWS,
-                COLS,
-                &x.wide,
-                &weight.wide,
-                &mean.wide,
-                &rstd.wide,
-                &dy.wide,
-                (true, true),
-                Sums::fresh(),
-            )?;
+            let (dx, dweights) = {
+                let (x, weight, mean, rstd, dy) = (&x.wide, &weight.wide, &mean.wide, &rstd.wide, &dy.wide);
+                let args = NormBackward { rows: ROWS, cols: COLS, x, weight, mean, rstd, dy };
+                reference.layer_norm_backward(args, (true, true), Sums::fresh())?
+            };
             let (mut true_dx, (dweight, dbias)) = (dx.unwrap_or_default(), dweights.unwrap_or_default());
             let (weight, mean, rstd, dy) = (&weight.buf, &mean.buf, &rstd.buf, &dy.buf);
             let inputs = LayerNormInputs { x: &x.buf, weight, mean, rstd, dy };
@@ -72,6 +66,32 @@ fn layer_norm(bench: &mut Bench<'_>, types: (DType, DType)) {
             })
         });
     }
+    bench.check("layer_norm", streamed("layer_norm_backward_scaled", types), sums(activations), |bench| {
+        let (x, dy) = (bench.draw(stream, ROWS * COLS, 2.0)?, bench.draw(activations, ROWS * COLS, 1.0)?);
+        let (weight, gamma) = (bench.draw(DType::F32, COLS, 1.5)?, bench.draw(DType::F32, COLS, 1.0)?);
+        let (_, mean, rstd) = reference.layer_norm(ROWS, COLS, &x.wide, &weight.wide, &weight.wide, EPS)?;
+        let (mean, rstd) = (bench.put(DType::F32, &mean)?, bench.put(DType::F32, &rstd)?);
+        let (weights, means, rstds) = (&weight.wide, &mean.wide, &rstd.wide);
+        let args = NormBackward {
+            rows: ROWS,
+            cols: COLS,
+            x: &x.wide,
+            weight: weights,
+            mean: means,
+            rstd: rstds,
+            dy: &dy.wide,
+        };
+        let (dx, _) = reference.layer_norm_backward(args, (true, false), Sums::fresh())?;
+        let scaled = dx.iter().flatten().zip(gamma.wide.iter().cycle()).map(|(dx, gamma)| dx * gamma).collect();
+        let (weight, mean, rstd, dy) = (&weight.buf, &mean.buf, &rstd.buf, &dy.buf);
+        let inputs = LayerNormInputs { x: &x.buf, weight, mean, rstd, dy };
+        let mut onto = Buf::zeros(device, stream, ROWS * COLS)?;
+        bench.measure([bench.room(activations, ROWS * COLS)?], [scaled], |[scaled]| {
+            onto.fill_bytes(0)?;
+            let to = LayerNormDx::AddToScaled { dx: &mut onto, gamma: &gamma.buf, scaled };
+            layer_norm_backward(device, ROWS, COLS, inputs, to, None)
+        })
+    });
 }
 
 fn layer_scale(bench: &mut Bench<'_>, types: (DType, DType)) {
