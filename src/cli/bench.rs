@@ -27,8 +27,8 @@ pub struct Args {
     /// Images that go through the model at once, whatever --memory says
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     micro_batch: Option<usize>,
-    /// What the backward pass computes again, whatever --memory says: nothing, cheap (LayerNorm and GELU), hidden (the MLP's first linear
-    /// too), linears (query, key and value too) or blocks; with :N so in the first N blocks and one less in the others
+    /// What the backward pass computes again, whatever --memory says: nothing, qkv, hidden (the MLP's first linear too),
+    /// pointwise (LayerNorm and GELU too) or blocks; with :N so in the first N blocks and one less in the others
     #[arg(long, value_name = "WHAT", value_parser = |text: &str| Recompute::try_from(text.to_owned()))]
     recompute: Option<Recompute>,
     /// Linears that get an adapter: all-linear, or a list of q, k, v, o, fc1, fc2, gate, up, down [default: q,v]
@@ -272,7 +272,9 @@ mod tests {
         let given = (Some(32), Some(Recompute::in_first(crate::config::Level::Hidden, 4)));
         assert_eq!(of("--micro-batch 32 --recompute hidden:4").unwrap(), given);
         assert_eq!(of("").unwrap(), (None, None));
-        assert!(of("--recompute much").unwrap_err().to_string().contains("expected nothing, cheap, hidden"));
+        let wrong =
+            Cli::try_parse_from(["bench", "--recompute", "much"]).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(wrong.contains("expected nothing, qkv, hidden"), "{wrong}");
     }
 
     #[test]

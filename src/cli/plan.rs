@@ -97,13 +97,13 @@ mod tests {
             precision: Some(Precision::Bf16),
             batch_size: 64,
             micro_batch: Some(16),
-            recompute: Some(Recompute::CHEAP),
+            recompute: Some(Recompute::QKV),
             ..TrainConfig::default()
         };
         let planned =
             Planned { memory: plan(&[("weights", 2048), ("gradients", 100)]), config, arch: Some(Arch::Sm90a) };
         let expected = concat!(
-            r#"{"strategy":"dora","batch":64,"micro_batch":16,"recompute":"cheap","device":"cuda:0","precision":"bf16","arch":"sm_90a","#,
+            r#"{"strategy":"dora","batch":64,"micro_batch":16,"recompute":"qkv","device":"cuda:0","precision":"bf16","arch":"sm_90a","#,
             r#""parts":[{"purpose":"weights","bytes":2048},{"purpose":"gradients","bytes":100}],"total":2148}"#
         );
         assert_eq!(json(&planned).to_string(), expected);

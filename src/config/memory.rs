@@ -37,26 +37,26 @@ pub enum Level {
     /// Nothing.
     #[default]
     Nothing,
-    /// LayerNorm's outputs, GELU's.
-    Cheap,
+    /// Query, key and value: what one product gives back is three times as wide as what it reads.
+    Qkv,
     /// The output of the MLP's first linear too.
     Hidden,
-    /// Query, key and value too.
-    Linears,
+    /// LayerNorm's outputs too, and GELU's.
+    Pointwise,
     /// All within a block: its input alone is kept.
     Blocks,
 }
 
 impl Level {
     /// Every one, in order.
-    pub const ALL: [Self; 5] = [Self::Nothing, Self::Cheap, Self::Hidden, Self::Linears, Self::Blocks];
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::Qkv, Self::Hidden, Self::Pointwise, Self::Blocks];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
-            Self::Cheap => "cheap",
+            Self::Qkv => "qkv",
             Self::Hidden => "hidden",
-            Self::Linears => "linears",
+            Self::Pointwise => "pointwise",
             Self::Blocks => "blocks",
         }
     }
@@ -64,10 +64,10 @@ impl Level {
     /// One less.
     fn before(self) -> Self {
         match self {
-            Self::Nothing | Self::Cheap => Self::Nothing,
-            Self::Hidden => Self::Cheap,
-            Self::Linears => Self::Hidden,
-            Self::Blocks => Self::Linears,
+            Self::Nothing | Self::Qkv => Self::Nothing,
+            Self::Hidden => Self::Qkv,
+            Self::Pointwise => Self::Hidden,
+            Self::Blocks => Self::Pointwise,
         }
     }
 }
@@ -85,12 +85,12 @@ pub struct Recompute {
 impl Recompute {
     /// Nothing in any block.
     pub const NOTHING: Self = Self::everywhere(Level::Nothing);
-    /// [`Level::Cheap`] in all.
-    pub const CHEAP: Self = Self::everywhere(Level::Cheap);
+    /// [`Level::Qkv`] in all.
+    pub const QKV: Self = Self::everywhere(Level::Qkv);
     /// [`Level::Hidden`] in all.
     pub const HIDDEN: Self = Self::everywhere(Level::Hidden);
-    /// [`Level::Linears`] in all.
-    pub const LINEARS: Self = Self::everywhere(Level::Linears);
+    /// [`Level::Pointwise`] in all.
+    pub const POINTWISE: Self = Self::everywhere(Level::Pointwise);
     /// [`Level::Blocks`] in all.
     pub const BLOCKS: Self = Self::everywhere(Level::Blocks);
 
@@ -145,7 +145,7 @@ impl TryFrom<String> for Recompute {
         let first = first.map(str::parse).transpose().ok();
         let wrong = || {
             format!(
-                "'{text}': expected nothing, cheap, hidden, linears or blocks, or as hidden:5 for the first 5 blocks"
+                "'{text}': expected nothing, qkv, hidden, pointwise or blocks, or as hidden:5 for the first 5 blocks"
             )
         };
         Ok(Self { level: level.ok_or_else(wrong)?, first: first.ok_or_else(wrong)? })
@@ -159,18 +159,18 @@ mod tests {
     #[test]
     fn the_first_blocks_compute_more_again() {
         let some = Recompute::in_first(Level::Hidden, 2);
-        assert_eq!([0, 1, 2, 11].map(|i| some.of_block(i)), [Level::Hidden, Level::Hidden, Level::Cheap, Level::Cheap]);
+        assert_eq!([0, 1, 2, 11].map(|i| some.of_block(i)), [Level::Hidden, Level::Hidden, Level::Qkv, Level::Qkv]);
         assert_eq!([0, 40].map(|i| Recompute::BLOCKS.of_block(i)), [Level::Blocks, Level::Blocks]);
-        assert_eq!(Recompute::in_first(Level::Cheap, 0).of_block(0), Level::Nothing);
+        assert_eq!(Recompute::in_first(Level::Qkv, 0).of_block(0), Level::Nothing);
     }
 
     #[test]
     fn files_hold_it_as_text() {
-        for (recompute, text) in [(Recompute::CHEAP, "cheap"), (Recompute::in_first(Level::Linears, 7), "linears:7")] {
+        for (recompute, text) in [(Recompute::QKV, "qkv"), (Recompute::in_first(Level::Pointwise, 7), "pointwise:7")] {
             assert_eq!(recompute.to_string(), text);
             assert_eq!(Recompute::try_from(text.to_owned()), Ok(recompute));
         }
-        for wrong in ["much", "cheap:", "cheap:-1", "hidden:x", ""] {
+        for wrong in ["much", "qkv:", "qkv:-1", "hidden:x", ""] {
             assert!(Recompute::try_from(wrong.to_owned()).unwrap_err().contains("hidden:5"), "{wrong}");
         }
     }

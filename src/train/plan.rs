@@ -185,7 +185,7 @@ mod tests {
             (64, None, Recompute::NOTHING),
             (64, Some(16), Recompute::BLOCKS),
             (16, None, Recompute::HIDDEN),
-            (64, Some(32), Recompute::in_first(crate::config::Level::Linears, 2)),
+            (64, Some(32), Recompute::in_first(crate::config::Level::Pointwise, 2)),
         ];
         for (strategy, has_adapter) in [(Strategy::Full, false), (Strategy::Dora, true)] {
             let of = |(batch_size, micro_batch, recompute)| {

@@ -39,11 +39,14 @@ const BLOCKS: usize = 12;
 
 /// Images at once on a GPU, and how long a step then takes beside one of 64 at once, by `lora` on an H100 (the last
 /// lines of benches/results/gpu-memory-h100.jsonl).
-const GPU_IMAGES: [(usize, f64); 6] = [(256, 0.94), (128, 0.97), (64, 1.0), (48, 1.14), (32, 1.11), (16, 1.58)];
+const GPU_IMAGES: [(usize, f64); 6] = [(256, 0.94), (128, 0.97), (64, 1.0), (48, 1.14), (32, 1.105), (16, 1.58)];
 
 /// MiB of ViT-S/14 for all but weights, gradients and moments, in a mode: for a batch of 64 images at most, and for one of 256 and more.
 const ROOM: [(Memory, f64, f64); 3] =
-    [(Memory::Fast, 1510.0, 1510.0), (Memory::Balanced, 845.0, 940.0), (Memory::Lean, 289.0, 382.0)];
+    [(Memory::Fast, 1510.0, 1510.0), (Memory::Balanced, 845.0, 943.0), (Memory::Lean, 288.0, 382.0)];
+
+/// Of two walks whose times differ by less, the leaner one is taken: the times are no better known.
+const NEAR: f64 = 0.012;
 
 /// What walks depend on besides sizes.
 struct Kind {
@@ -54,14 +57,12 @@ struct Kind {
 }
 
 /// Adapters in attention; DoRA's have less, because they hold more for their norms.
-const LORA: Kind = Kind { room: 1.0, again: [0.0, 0.025, 0.112, 0.16, 0.38] };
-const DORA: Kind = Kind { room: 0.97, ..LORA };
+const LORA: Kind = Kind { room: 1.0, again: [0.0, 0.048, 0.145, 0.16, 0.38] };
+const DORA: Kind = Kind { room: 0.975, ..LORA };
 /// Adapters in the MLP too: they keep what they read there.
-const MLP: Kind = Kind { room: 1.15, again: [0.0, 0.08, 0.15, 0.18, 0.34] };
+const MLP: Kind = Kind { room: 1.15, again: [0.0, 0.025, 0.065, 0.135, 0.34] };
 /// Every linear reads what it read again, and its weight's sums have parts.
-const FULL: Kind = Kind { room: 1.075, again: [0.0, 0.087, 0.125, 0.14, 0.30] };
-/// What is added where all blocks are run again, each as lean as can be.
-const AGAIN_WITHIN: f64 = 0.06;
+const FULL: Kind = Kind { room: 1.077, again: [0.0, 0.017, 0.052, 0.14, 0.30] };
 
 impl Kind {
     fn of(config: &TrainConfig) -> &'static Self {
@@ -79,8 +80,8 @@ impl Kind {
 const CPU_WALKS: [Walk; 5] = [
     (None, Recompute::NOTHING),
     (Some(16), Recompute::NOTHING),
-    (Some(16), Recompute::CHEAP),
     (Some(16), Recompute::HIDDEN),
+    (Some(16), Recompute::POINTWISE),
     (Some(16), Recompute::BLOCKS),
 ];
 
@@ -101,14 +102,14 @@ impl Room {
             (true, Memory::Lean, Strategy::Freeze) => (Some(self.images_at_once(32)), Recompute::NOTHING),
             (true, _, Strategy::Freeze) => (Some(self.images_at_once(64)), Recompute::NOTHING),
             (true, Memory::Fast, _) => (None, Recompute::NOTHING),
-            (true, Memory::Balanced, _) => (None, Recompute::CHEAP),
+            (true, Memory::Balanced, _) => (None, Recompute::QKV),
             (true, Memory::Lean, _) => (None, Recompute::BLOCKS),
         }
     }
 
     /// The least that can be had.
     fn leanest(&self) -> Walk {
-        if self.gpu { (Some(self.images_at_once(GRANULE_IMAGES)), Recompute::BLOCKS) } else { CPU_WALKS[4] }
+        if self.gpu { (Some(self.images_at_once(GRANULE_IMAGES)), self.most_again()) } else { CPU_WALKS[4] }
     }
 
     /// Whole granules of this model's images instead of [`UNIT`]'s.
@@ -141,6 +142,15 @@ impl Room {
         (mib * scale * Kind::of(config).room * f64::from(1 << 20)) as u64
     }
 
+    /// The most that saves memory: all blocks but the last, which is walked back first. Run again as a whole it would be there as a whole,
+    /// beside the inputs of all others.
+    fn most_again(&self) -> Recompute {
+        match u16::try_from(self.blocks) {
+            Ok(blocks) if blocks > 1 => Recompute::in_first(Level::Blocks, blocks - 1),
+            _ => Recompute::BLOCKS,
+        }
+    }
+
     /// All that can be computed again, from nothing to whole blocks, one block more at a time.
     fn steps(&self) -> Vec<Recompute> {
         let blocks = u16::try_from(self.blocks).unwrap_or(u16::MAX).max(1);
@@ -149,15 +159,15 @@ impl Room {
                 if first == blocks { Recompute::everywhere(level) } else { Recompute::in_first(level, first) }
             })
         };
-        [Recompute::NOTHING].into_iter().chain(Level::ALL.into_iter().skip(1).flat_map(some)).collect()
+        let all = [Recompute::NOTHING].into_iter().chain(Level::ALL.into_iter().skip(1).flat_map(some));
+        all.filter(|&step| step != Recompute::BLOCKS || self.most_again() == step).collect()
     }
 
     /// What computing again adds to a step's time.
     fn again(&self, kind: &Kind, recompute: Recompute) -> f64 {
         let (level, first) = recompute.parts();
         let (here, before) = (kind.again[level as usize], kind.again[(level as usize).saturating_sub(1)]);
-        let within = if recompute == Recompute::BLOCKS { AGAIN_WITHIN } else { 0.0 };
-        before + first.map_or(1.0, |first| f64::from(first) / self.blocks.max(1) as f64) * (here - before) + within
+        before + first.map_or(1.0, |first| f64::from(first) / self.blocks.max(1) as f64) * (here - before)
     }
 }
 
@@ -255,8 +265,9 @@ fn fastest(
         seen.push(images);
         let base = room.time_of(images.unwrap_or(found.0.batch_size.min(room.images)));
         let of = |step: usize| base * (1.0 + room.again(kind, steps[step]));
-        // The steps that would still be faster than the best so far.
-        let Some(last) = (0..steps.len()).take_while(|&step| of(step) < time).count().checked_sub(1) else { continue };
+        // The steps that would still be faster than the best so far, or as fast.
+        let near = time * (1.0 + NEAR);
+        let Some(last) = (0..steps.len()).take_while(|&step| of(step) < near).count().checked_sub(1) else { continue };
         if last + 1 < steps.len() {
             found = try_walk((images, steps[last]))?;
             if found.1.total() > most {
@@ -273,7 +284,10 @@ fn fastest(
                 low = middle + 1;
             }
         }
-        (time, best) = (of(high), Some(found));
+        let less = best.as_ref().is_none_or(|(_, plan): &(_, MemoryPlan)| found.1.total() < plan.total());
+        if of(high) < time || less {
+            (time, best) = (of(high), Some(found));
+        }
     }
     Ok(best)
 }
@@ -339,9 +353,9 @@ fn too_little(config: &TrainConfig, limit: u64, wanted: u64, least: u64) -> Erro
 fn words(what: Recompute) -> String {
     let of = |level| match level {
         Level::Nothing => "nothing",
-        Level::Cheap => "LayerNorm and GELU",
-        Level::Hidden => "LayerNorm, GELU and the MLP's first linear",
-        Level::Linears => "LayerNorm, GELU, the MLP's first linear, query, key and value",
+        Level::Qkv => "query, key and value",
+        Level::Hidden => "query, key, value and the MLP's first linear",
+        Level::Pointwise => "query, key, value, the MLP's first linear, LayerNorm and GELU",
         Level::Blocks => "whole blocks",
     };
     match what.parts() {

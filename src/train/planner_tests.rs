@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// 1000 MiB that are held, and for each image at once 24 MiB less what is computed again: 2, 5, 5 and 9.
+/// 1000 MiB that are held, and for each image at once 24 MiB less what is computed again: 5, 5, 2 and 9.
 fn of(config: &TrainConfig) -> Result<MemoryPlan> {
     let images = config.micro_batch.unwrap_or(config.batch_size) as u64;
-    let less = |block| [0, 2, 7, 12, 21][config.recompute.unwrap_or_default().of_block(block) as usize];
+    let less = |block| [0, 5, 10, 12, 21][config.recompute.unwrap_or_default().of_block(block) as usize];
     let each: u64 = 24 * BLOCKS as u64 - (0..BLOCKS).map(less).sum::<u64>();
     let parts = [(MemoryPlan::HELD[0], 1000), ("saved", images * each / BLOCKS as u64)];
     Ok(MemoryPlan { parts: parts.map(|(name, mib)| (name.to_owned(), mib << 20)).to_vec() })
@@ -60,15 +60,15 @@ fn larger_models_take_fewer_images_and_have_more_room() {
 #[test]
 fn a_budget_takes_the_fastest_that_fits() {
     let steps = room(None).steps();
-    assert_eq!(steps.len(), 1 + 4 * BLOCKS);
+    assert_eq!(steps.len(), 4 * BLOCKS);
     let whole = room(None);
     let all = whole.gpu_images().flat_map(|images| steps.iter().map(move |&step| (images, step)));
     let all: Vec<_> = all.map(outcome).collect();
-    for mib in [1_064, 1_150, 1_300, 1_700, 2_300, 2_600, 4_100, 100_000] {
+    for mib in [1_076, 1_150, 1_300, 1_700, 2_300, 2_600, 4_100, 100_000] {
         let (bytes, time) = outcome(settled(Memory::Lean, Some(mib), None, 256).unwrap());
         let most = (mib << 20) - OUTSIDE_ARENA;
         let best = all.iter().filter(|walk| walk.0 <= most).map(|walk| walk.1).fold(f64::INFINITY, f64::min);
-        assert!(bytes <= most && time <= best + 1e-9, "{mib} MiB: {time}, {best} can be had");
+        assert!(bytes <= most && time <= best * (1.0 + NEAR), "{mib} MiB: {time}, {best} can be had");
     }
     let frozen = |mib: u64| {
         let (strategy, adapter) = (Strategy::Freeze, None);
@@ -84,9 +84,9 @@ fn a_budget_takes_the_fastest_that_fits() {
 #[test]
 fn what_cannot_be_had_says_the_least_that_can() {
     let error = settled(Memory::Fast, Some(1_050), None, 256).unwrap_err().to_string();
-    assert!(error.contains("--memory-budget 1056MiB"), "{error}");
+    assert!(error.contains("--memory-budget 1068MiB"), "{error}");
     let error = settled(Memory::Fast, None, Some(1_040), 256).unwrap_err().to_string();
-    assert!(error.contains("the least that this run takes is 1056 MiB"), "{error}");
+    assert!(error.contains("the least that this run takes is 1068 MiB"), "{error}");
     let error = settled(Memory::Fast, Some(100_000), Some(1_050), 256).unwrap_err().to_string();
     assert!(error.contains("1042 MiB are there") && error.contains("the least that this run takes"), "{error}");
 }

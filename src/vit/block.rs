@@ -19,7 +19,12 @@ pub struct Norm {
 impl Norm {
     /// Applies it over the last dimension.
     pub fn forward<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>) -> Result<Tensor<B>> {
-        tape.layer_norm(x, &tape.param(self.weight), &tape.param(self.bias), self.eps)
+        self.forward_again(tape, x, Level::Pointwise)
+    }
+
+    /// Applies it; the output is computed again where the tape recomputes at least `from`.
+    pub fn forward_again<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, from: Level) -> Result<Tensor<B>> {
+        tape.layer_norm_again(x, &tape.param(self.weight), &tape.param(self.bias), self.eps, from)
     }
 }
 
@@ -55,12 +60,15 @@ impl Block {
         dims: AttentionDims,
         mode: Mode,
     ) -> Result<Tensor<B>> {
-        let qkv = self.qkv.forward_again(tape, &self.norm1.forward(tape, x)?, mode, Level::Linears)?;
+        let from = if self.qkv.keeps_input(tape) { Level::Pointwise } else { Level::Qkv };
+        let qkv = self.qkv.forward_again(tape, &self.norm1.forward_again(tape, x, from)?, mode, Level::Qkv)?;
         let attended = tape.attention(dims, &qkv)?;
         drop(qkv);
         let x = self.output.forward_residual(tape, LinearInput::Plain(&attended), mode, x, self.scale1)?;
         drop(attended);
-        let normed = self.norm2.forward(tape, &x)?;
+        // Where nothing but the first linear's own recomputation would ask for its input, that is computed again with it.
+        let from = if self.mlp_in.keeps_input(tape) { Level::Pointwise } else { Level::Hidden };
+        let normed = self.norm2.forward_again(tape, &x, from)?;
         if self.swiglu || self.mlp_out.drops(mode) {
             let hidden = self.mlp_in.forward_again(tape, &normed, mode, Level::Hidden)?;
             drop(normed);

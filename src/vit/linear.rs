@@ -99,6 +99,11 @@ impl Linear {
         tape.linear_residual(x, &weight, Some(&tape.param(self.bias)), &inputs, residual, &tape.param(gamma))
     }
 
+    /// Whether a gradient of its own values asks for its input.
+    pub fn keeps_input<B: Backend>(&self, tape: &Tape<'_, B>) -> bool {
+        !self.adapters.is_empty() || tape.param(self.weight).needs_grad()
+    }
+
     /// Whether an adapter drops inputs in this pass.
     pub fn drops(&self, mode: Mode) -> bool {
         mode.dropout_seed.is_some() && self.adapters.iter().any(|adapter| adapter.dropout > 0.0)

@@ -6,7 +6,7 @@ use super::linear::{Linear, Mode};
 use crate::autograd::{
     Adapter, Array, AttentionDims, Backend, Derived, Images, LinearAdapters, ParamId, Params, Tape, Tensor, TokenDims,
 };
-use crate::config::{Level, Pool, Recompute};
+use crate::config::{Level, Pool};
 use crate::gpu::profile;
 use crate::{Error, Result};
 
@@ -105,12 +105,7 @@ impl Vit {
             let level = mode.recompute.of_block(index);
             tape.recompute_from_here(level);
             x = if level == Level::Blocks {
-                // Where all blocks are run again, as lean as can be, the block that is being walked back keeps what is dear alone.
-                let within = if mode.recompute == Recompute::BLOCKS { Level::Cheap } else { Level::Nothing };
-                tape.checkpoint(&x, move |tape, x| {
-                    tape.recompute_from_here(within);
-                    block.forward(tape, x, dims, mode)
-                })?
+                tape.checkpoint(&x, move |tape, x| block.forward(tape, x, dims, mode))?
             } else {
                 block.forward(tape, &x, dims, mode)?
             };

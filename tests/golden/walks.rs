@@ -15,8 +15,8 @@ pub fn same_bits(what: &str, run: impl Fn(Option<usize>, Recompute) -> Outcome) 
     assert!(whole.0.iter().all(|loss| loss.is_finite()) && !whole.1.is_empty(), "{what}: {:?}", whole.0);
     let walks = [
         (Some(GRANULE_IMAGES), Recompute::NOTHING),
-        (Some(2 * GRANULE_IMAGES), Recompute::LINEARS),
-        (None, Recompute::CHEAP),
+        (Some(2 * GRANULE_IMAGES), Recompute::POINTWISE),
+        (None, Recompute::QKV),
         (None, Recompute::HIDDEN),
         (Some(GRANULE_IMAGES), Recompute::BLOCKS),
     ];

@@ -140,7 +140,7 @@ impl<B: Backend> Tape<'_, B> {
         let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
         let again = self.recompute() >= Level::Hidden;
         let pre = self.record_linear(dims, LinearInput::Plain(x), w, bias, adapters, made, None, again)?;
-        if self.recompute() >= Level::Cheap && pre.needs_grad() {
+        if self.recompute() >= Level::Pointwise && pre.needs_grad() {
             let shape = values.shape().to_vec();
             let remake =
                 move |backend: &B, from: &[Array<B>]| Array::new(backend, backend.gelu(from[0].buffer())?, &shape);

@@ -8,6 +8,18 @@ use crate::config::Level;
 impl<B: Backend> Tape<'_, B> {
     /// LayerNorm over the last dimension (Ba et al. 2016), weight and bias \[cols\]. Keeps x and two statistics a row.
     pub fn layer_norm(&self, x: &Tensor<B>, weight: &Tensor<B>, bias: &Tensor<B>, eps: f64) -> Result<Tensor<B>> {
+        self.layer_norm_again(x, weight, bias, eps, Level::Pointwise)
+    }
+
+    /// [`Tape::layer_norm`] whose output is computed again in the backward pass where the tape recomputes at least `from`.
+    pub fn layer_norm_again(
+        &self,
+        x: &Tensor<B>,
+        weight: &Tensor<B>,
+        bias: &Tensor<B>,
+        eps: f64,
+        from: Level,
+    ) -> Result<Tensor<B>> {
         let (rows, cols) = rows_cols("layer_norm's input", x.array())?;
         expect("layer_norm's weight", weight.array(), &[cols])?;
         expect("layer_norm's bias", bias.array(), &[cols])?;
@@ -15,7 +27,7 @@ impl<B: Backend> Tape<'_, B> {
         let (y, mean, rstd) = self.backend().layer_norm(rows, cols, x.array().buffer(), w.buffer(), b.buffer(), eps)?;
         let y = Array::new(self.backend(), y, x.shape())?;
         let stats = [Array::new(self.backend(), mean, &[rows])?, Array::new(self.backend(), rstd, &[rows])?];
-        if self.recompute() >= Level::Cheap && self.records(&[x, weight, bias]) {
+        if self.recompute() >= from && self.records(&[x, weight, bias]) {
             let sources = vec![x.array().clone(), w.clone(), b.clone()];
             let shape: Vec<usize> = x.shape().to_vec();
             let remake = move |backend: &B, from: &[Array<B>]| {
