@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{check_precision, table, words as flag_words};
-use crate::config::{Device, EvalConfig, Precision};
+use crate::config::{Device, EvalConfig, Format, Precision};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, EvalReport, Ui};
 use crate::{Error, Result};
@@ -18,6 +18,9 @@ pub struct Args {
     /// Data folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// How the data is laid out: auto, or a format as in train [default: auto]
+    #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
+    format: Option<Format>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -38,6 +41,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = EvalConfig {
         model: args.model,
         data: args.data,
+        format: args.format.unwrap_or_default(),
         json: args.json,
         device: args.device,
         precision: args.precision,

@@ -14,6 +14,7 @@ use crate::train::{interrupt, ui};
 use crate::{Error, Result};
 
 mod bench;
+mod data;
 mod doctor;
 mod eval;
 mod merge;
@@ -46,6 +47,8 @@ enum Command {
     Merge(merge::Args),
     /// Show the memory of a training run by purpose, without running it
     Plan(plan::Args),
+    /// Show what lies in a data folder: format, parts, classes, sizes, what cannot be read, what is there twice
+    Data(data::Args),
     /// Time training steps on random images, and measure their memory
     Bench(bench::Args),
     /// Show what this machine has, and what to do about what is missing
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<()> {
         Command::Predict(args) => predict::main(args),
         Command::Merge(args) => merge::main(args),
         Command::Plan(args) => plan::main(args),
+        Command::Data(args) => data::main(&args),
         Command::Bench(args) => bench::main(args),
         Command::Doctor(args) => doctor::main(&args),
     }));

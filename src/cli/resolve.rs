@@ -28,6 +28,9 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
     }
     let s = flags.clone().over(base);
     let given = given(&s)?;
+    if s.data.is_none() && !matches!(s.format.unwrap_or_default(), Format::Auto | Format::Folder) {
+        return Err(wrong("--format", "it says how --data is laid out, and none is given; add --data DIR"));
+    }
     let is_micro = s.backbone.as_deref().is_none_or(|b| matches!(b, "random:micro" | "random:micro-reg"));
     let (epochs, batch) =
         if s.data.is_none() { (EMBEDDED_EPOCHS, EMBEDDED_BATCH) } else { (DEFAULT_EPOCHS, DEFAULT_BATCH) };

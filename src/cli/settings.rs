@@ -85,7 +85,8 @@ pub struct Settings {
     /// What labels are: auto, multiclass or multilabel [default: auto]
     #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
     pub task: Option<TaskWord>,
-    /// How the data is laid out: auto, folder or csv [default: auto]
+    /// How the data is laid out: auto, folder, csv, coco, datumaro, aircraft, aircraft-family, aircraft-manufacturer, food101,
+    /// stanford-cars, cub200, ham10000, resisc45 or kitti [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = words::word::<Format>)]
     pub format: Option<Format>,
     /// Leave unreadable images out instead of stopping

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Device, Precision, Resize};
+use super::{Device, Format, Precision, Resize};
 
 /// Where a trained classifier comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub struct EvalConfig {
     pub model: PathBuf,
     /// Data folder.
     pub data: PathBuf,
+    /// How it is laid out.
+    pub format: Format,
     /// One JSON object instead of a table.
     pub json: bool,
     /// Where it runs.

@@ -1,4 +1,4 @@
-//! `labels.csv`: `filename`, then one 0/1 column a label.
+//! `labels.csv`: `filename`, then one 0/1 column a label, or one column of classes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use crate::{Error, Result};
 
 /// Reads a folder of images with `labels.csv`. Labels are the columns in their order, images by file name in byte order.
 ///
-/// With `task` multiclass every row must have exactly one 1.
+/// With `task` multiclass every row must have exactly one 1. A file of two columns whose second is called `label` or `class`, and holds more
+/// than 0 and 1, names each image's class; classes are then in byte order.
 pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
     let path = dir.join(LABELS);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -22,11 +23,22 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
         return Err(Error::input(format!("{shown}: empty; expected a header `filename,LABEL,...`")));
     }
     let (_, header) = rows.remove(0);
-    let classes = classes(&header).map_err(|e| Error::input(format!("{shown}: {e}")))?;
+    let mut classes = classes(&header).map_err(|e| Error::input(format!("{shown}: {e}")))?;
+    let names_classes = names_classes(&header, &rows);
+    if names_classes {
+        if task == Some(Task::Multilabel) {
+            return Err(Error::input(format!("{shown}: one class a row is no multi-label set; leave --task out")));
+        }
+        classes = rows.iter().filter_map(|(_, row)| row.get(1)).map(|class| class.trim().to_owned()).collect();
+        classes.sort();
+        classes.dedup();
+    }
+    let task = if names_classes { Some(Task::Multiclass) } else { task };
     let mut items = Vec::new();
     let mut lines: HashMap<PathBuf, usize> = HashMap::new();
     for (line, row) in &rows {
-        let item = item(dir, row, &classes, task).map_err(|e| Error::input(format!("{shown}, line {line}: {e}")))?;
+        let of = if names_classes { item_of_class } else { item };
+        let item = of(dir, row, &classes, task).map_err(|e| Error::input(format!("{shown}, line {line}: {e}")))?;
         // As a path, so that ./a.png is a.png.
         if let Some(first) = lines.insert(dir.join(&row[0]), *line) {
             let file = &row[0];
@@ -57,7 +69,7 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
 
 /// The label names out of the header.
 fn classes(header: &[String]) -> std::result::Result<Vec<String>, String> {
-    if !header[0].trim().eq_ignore_ascii_case("filename") {
+    if !["filename", "path", "file", "image"].iter().any(|name| header[0].trim().eq_ignore_ascii_case(name)) {
         return Err(format!("the header must start with `filename`, found {:?}", header[0]));
     }
     let classes: Vec<String> = header[1..].iter().map(|c| c.trim().to_owned()).collect();
@@ -75,20 +87,33 @@ fn classes(header: &[String]) -> std::result::Result<Vec<String>, String> {
     Ok(classes)
 }
 
+/// Whether the second of two columns names classes.
+fn names_classes(header: &[String], rows: &[(usize, Vec<String>)]) -> bool {
+    let called_so = |name: &String| ["label", "class"].iter().any(|own| name.trim().eq_ignore_ascii_case(own));
+    let [_, second] = header else { return false };
+    called_so(second)
+        && rows.iter().any(|(_, row)| row.get(1).is_some_and(|cell| !matches!(cell.trim(), "0" | "1" | "")))
+}
+
+/// One row's image and the class that it names.
+fn item_of_class(
+    dir: &Path,
+    row: &[String],
+    classes: &[String],
+    _task: Option<Task>,
+) -> std::result::Result<Item, String> {
+    let source = source(dir, row, 2)?;
+    let name = row[1].trim();
+    if name.is_empty() {
+        return Err("no class in the second column; name it or remove the row".into());
+    }
+    let class = classes.iter().position(|class| class == name).ok_or("a class that is not there")?;
+    Ok(Item { source, label: Label::Class(class) })
+}
+
 /// One row's image and label.
 fn item(dir: &Path, row: &[String], classes: &[String], task: Option<Task>) -> std::result::Result<Item, String> {
-    let (expected, found) = (classes.len() + 1, row.len());
-    if found != expected {
-        return Err(format!("expected {expected} cells as in the header, found {found}"));
-    }
-    let name = &row[0];
-    if name.is_empty() {
-        return Err("no file name in the first column".into());
-    }
-    let path = dir.join(name);
-    if !path.exists() {
-        return Err(format!("no file {}; correct the name or remove the row", path.display()));
-    }
+    let source = source(dir, row, classes.len() + 1)?;
     let mut values = Vec::with_capacity(classes.len());
     for (cell, class) in row[1..].iter().zip(classes) {
         values.push(match cell.trim() {
@@ -106,12 +131,29 @@ fn item(dir: &Path, row: &[String], classes: &[String], task: Option<Task>) -> s
     } else {
         Label::Multi(values)
     };
-    Ok(Item { source: Source::File(path), label })
+    Ok(Item { source, label })
+}
+
+/// The image of a row that must have `expected` cells.
+fn source(dir: &Path, row: &[String], expected: usize) -> std::result::Result<Source, String> {
+    let found = row.len();
+    if found != expected {
+        return Err(format!("expected {expected} cells as in the header, found {found}"));
+    }
+    let name = &row[0];
+    if name.is_empty() {
+        return Err("no file name in the first column".into());
+    }
+    let path = dir.join(name);
+    if !path.exists() {
+        return Err(format!("no file {}; correct the name or remove the row", path.display()));
+    }
+    Ok(Source::File(path))
 }
 
 /// Splits text into (line number from 1, cells); blank lines are left out. A cell may be in double quotes, with `""` for
 /// one of them inside; a line break inside a cell is not supported.
-fn rows(text: &str) -> std::result::Result<Vec<(usize, Vec<String>)>, String> {
+pub(super) fn rows(text: &str) -> std::result::Result<Vec<(usize, Vec<String>)>, String> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(n, line)| cells(line).map(|c| (n, c)).ok_or_else(|| format!("line {n}: unpaired double quote")))

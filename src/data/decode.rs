@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub const MAX_PIXELS: u64 = 100_000_000;
 
 /// File name endings that are taken for images; the format itself is told by the content.
-const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"];
+pub(super) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"];
 
 /// A decoded image: 8-bit RGB, upright, on white where it was transparent.
 #[derive(Clone, PartialEq, Eq)]

@@ -72,7 +72,7 @@ pub(super) fn check_folder(dir: &Path, flag: &str) -> Result<()> {
     Err(Error::input(format!("{flag} {shown}: {found}; give a folder of class folders, or one with {LABELS}")))
 }
 
-fn class_folders(dir: &Path, task: Option<Task>) -> Result<Found> {
+pub(super) fn class_folders(dir: &Path, task: Option<Task>) -> Result<Found> {
     let shown = dir.display();
     if task == Some(Task::Multilabel) {
         return Err(Error::input(format!(

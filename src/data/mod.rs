@@ -16,12 +16,14 @@ mod embedded;
 mod epoch;
 mod exif;
 mod folder;
+mod formats;
 mod jpeg;
 mod loader;
 mod open;
 mod sampler;
 mod sources;
 mod split;
+mod survey;
 pub mod transform;
 mod verify;
 
@@ -32,6 +34,7 @@ pub use epoch::Epoch;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Splits, open, open_for_eval};
 pub use sources::{MAX_SOURCE_SIDE, Sources};
+pub use survey::{PartSurvey, Survey, Twins, contact_sheet, survey};
 pub use verify::{BadImage, verify};
 
 /// Where an encoded image is.

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::folder::{Found, Ignored, LABELS, check_folder, list, read};
-use super::{Dataset, Label, plural, split};
-use crate::config::Task;
+use super::{Dataset, Label, formats, plural, split};
+use crate::config::{Format, Task};
 use crate::{Error, Result};
 
 /// How a folder is turned into splits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenOptions {
+    /// How the folder is laid out.
+    pub format: Format,
     /// What labels are; `None`: multi-label where there is `labels.csv`, else multi-class.
     pub task: Option<Task>,
     /// Validation data of its own; goes before a validation split of the folder's.
@@ -43,6 +45,11 @@ pub struct Splits {
 /// outside training's, a malformed `labels.csv`, a `val_fraction` or `shots` that cannot be met.
 pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     check_folder(dir, "--data")?;
+    check_format(dir, options.format)?;
+    if let Some(given) = of_own_layout(dir, options.format)? {
+        check_task(&given, options.task)?;
+        return finish(given, options);
+    }
     let Some(parts) = parts(dir)? else {
         let found = read(dir, options.task, "--data")?;
         let layout = if dir.join(LABELS).is_file() { LABELS } else { "class folders" };
@@ -75,8 +82,52 @@ pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
 ///
 /// # Errors
 /// As [`open`]; a class that is not among `classes` is named.
-pub fn open_for_eval(dir: &Path, classes: &[String], task: Task) -> Result<Dataset> {
+pub fn open_for_eval(dir: &Path, format: Format, classes: &[String], task: Task) -> Result<Dataset> {
+    if let Some(given) = of_own_layout(dir, format)? {
+        check_task(&given, Some(task))?;
+        let Given { train, val, test, ignored, .. } = given;
+        let dataset = test.or(val).unwrap_or(train);
+        return renumbered(Found { dataset, ignored }, dir, classes, task, "--data").map(|found| found.dataset);
+    }
     held_out_part(dir, classes, task, "--data", |parts| parts.test.or(parts.val)).map(|found| found.dataset)
+}
+
+/// A data set in its authors' layout; none: a folder of images, or a table of them.
+fn of_own_layout(dir: &Path, format: Format) -> Result<Option<Given>> {
+    let format = match format {
+        Format::Auto if dir.is_dir() => formats::detect(dir).unwrap_or(Format::Folder),
+        format => format,
+    };
+    formats::read(dir, format).transpose()
+}
+
+/// What was asked for has to be what the data set is.
+fn check_task(given: &Given, task: Option<Task>) -> Result<()> {
+    let own = given.train.task;
+    match task {
+        Some(task) if task != own => Err(Error::input(format!(
+            "--task {}: {} is {}; leave the flag out",
+            task.name(),
+            given.described,
+            own.name()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `--format` says what the folder is; a folder that is something else is a mistake in one of them.
+fn check_format(dir: &Path, format: Format) -> Result<()> {
+    let table = [dir.to_owned(), dir.join("train")].into_iter().find(|part| part.join(LABELS).is_file());
+    match (format, table) {
+        (Format::Csv, None) => {
+            Err(Error::input(format!("--format csv: there is no labels.csv in {} or its train", dir.display())))
+        }
+        (Format::Folder, Some(part)) => Err(Error::input(format!(
+            "--format folder: {} holds labels.csv, which goes before class folders; move it away or leave the flag out",
+            part.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The part of a folder that `choose` picks, or the folder itself if it has no parts.
@@ -161,7 +212,11 @@ fn check_classes(train: &Dataset, described: &str) -> Result<()> {
 
 /// Reads a folder whose classes must be among known ones, and numbers its labels as they do.
 fn read_known(dir: &Path, classes: &[String], task: Task, flag: &str) -> Result<Found> {
-    let mut found = read(dir, Some(task), flag)?;
+    renumbered(read(dir, Some(task), flag)?, dir, classes, task, flag)
+}
+
+/// The same images with their labels numbered as `classes` are, which must hold all of them.
+fn renumbered(mut found: Found, dir: &Path, classes: &[String], task: Task, flag: &str) -> Result<Found> {
     let shown = dir.display();
     let own = std::mem::replace(&mut found.dataset.classes, classes.to_vec());
     let mut index = Vec::with_capacity(own.len());

@@ -1,10 +1,12 @@
 //! Holding images back for validation, and few-shot subsets; both by seed, whatever the file system's order.
 
+use std::collections::BTreeMap;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Dataset, Label};
+use super::{Dataset, Item, Label};
 use crate::{Error, Result};
 
 /// An error unless the share to hold back is from 0 (none) to under 1.
@@ -62,6 +64,36 @@ pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(D
         task: dataset.task,
     };
     Ok((part(false), part(true)))
+}
+
+/// Seed of splits that are to be the same for everybody.
+const FIXED: u64 = 0;
+
+/// 60, 20 and 20 % of each class (of a multi-label set: of all), whole groups at a time; each part keeps the order.
+pub(super) fn three_ways(items: Vec<Item>, group: impl Fn(&Item) -> String) -> [Vec<Item>; 3] {
+    // A group is counted where its first image is.
+    let class = |item: &Item| if let Label::Class(class) = item.label { class } else { 0 };
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        groups.entry(group(item)).or_default().push(index);
+    }
+    let groups: Vec<Vec<usize>> = groups.into_values().collect();
+    let mut total: BTreeMap<usize, usize> = BTreeMap::new();
+    groups.iter().for_each(|group| *total.entry(class(&items[group[0]])).or_default() += group.len());
+    let mut taken: BTreeMap<usize, [usize; 3]> = BTreeMap::new();
+    let mut part_of = vec![0; items.len()];
+    for index in shuffled(groups.len(), FIXED, 3) {
+        let (class, group) = (class(&items[groups[index][0]]), &groups[index]);
+        let (taken, total) = (taken.entry(class).or_default(), total[&class]);
+        // The part that is furthest behind its share.
+        let lacks = |part: usize| [0.6, 0.2, 0.2][part] * total as f64 - taken[part] as f64;
+        let part = (0..3).max_by(|&a, &b| lacks(a).total_cmp(&lacks(b)).then(b.cmp(&a))).unwrap_or(0);
+        taken[part] += group.len();
+        group.iter().for_each(|&item| part_of[item] = part);
+    }
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    items.into_iter().zip(part_of).for_each(|(item, part)| parts[part].push(item));
+    parts
 }
 
 /// Keeps at most `shots` images a class, in the data set's order. A multi-label image is kept if one of its labels still

@@ -9,7 +9,7 @@ use super::{Dataset, ImageCache, Item, plural};
 use crate::{Error, Result};
 
 /// An image that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct BadImage {
     /// Its path.
     pub name: String,

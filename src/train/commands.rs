@@ -38,7 +38,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let source = ModelSource::Run(config.model.clone());
     let loaded = load(backend, &source, None, None, ui)?;
     let labels = &loaded.model.labels;
-    let set = data::open_for_eval(&config.data, labels, loaded.task)?;
+    let set = data::open_for_eval(&config.data, config.format, labels, loaded.task)?;
     let cache = Arc::new(ImageCache::default());
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
     inputs::verify(&mut splits, false, &cache, ui)?;

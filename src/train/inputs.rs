@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ui::Ui;
-use crate::config::{Format, TrainConfig};
+use crate::config::TrainConfig;
 use crate::data::{self, ImageCache, OpenOptions, Splits};
 use crate::io::{Backbone, BackboneSpec};
 use crate::{Error, Result};
@@ -11,6 +11,7 @@ use crate::{Error, Result};
 /// The run's data, or the embedded set.
 pub fn open_data(config: &TrainConfig) -> Result<Splits> {
     let options = OpenOptions {
+        format: config.format,
         task: config.task,
         val_data: config.val_data.clone(),
         val_fraction: config.val_fraction,
@@ -18,26 +19,8 @@ pub fn open_data(config: &TrainConfig) -> Result<Splits> {
         shots: config.shots,
     };
     match &config.data {
-        Some(dir) => {
-            check_format(dir, config.format)?;
-            data::open(dir, &options)
-        }
+        Some(dir) => data::open(dir, &options),
         None => data::embedded(&options),
-    }
-}
-
-/// `--format` says what the folder is; a folder that is something else is a mistake in one of them.
-fn check_format(dir: &Path, format: Format) -> Result<()> {
-    let table = [dir.to_owned(), dir.join("train")].into_iter().find(|part| part.join("labels.csv").is_file());
-    match (format, table) {
-        (Format::Csv, None) => {
-            Err(Error::input(format!("--format csv: there is no labels.csv in {} or its train", dir.display())))
-        }
-        (Format::Folder, Some(part)) => Err(Error::input(format!(
-            "--format folder: {} holds labels.csv, which goes before class folders; move it away or leave the flag out",
-            part.display()
-        ))),
-        _ => Ok(()),
     }
 }
 

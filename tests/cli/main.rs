@@ -2,6 +2,7 @@
 
 mod bad_flags;
 mod bench;
+mod data;
 mod plan;
 mod resume;
 mod streams;

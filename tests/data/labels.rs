@@ -1,4 +1,4 @@
-use peftk::config::Task;
+use peftk::config::{Format, Task};
 use peftk::data::{Label, OpenOptions, open, open_for_eval};
 use tempfile::TempDir;
 
@@ -80,11 +80,11 @@ fn held_back_images_leave_every_label_one_to_train_on() {
 fn evaluation_follows_the_trained_order_of_labels() {
     let dir = labelled("filename,y,x\na.png,1,0\n");
     let classes = ["x".to_owned(), "y".to_owned()];
-    let set = open_for_eval(dir.path(), &classes, Task::Multilabel).expect("same labels");
+    let set = open_for_eval(dir.path(), Format::Auto, &classes, Task::Multilabel).expect("same labels");
     assert_eq!(set.items[0].label, Label::Multi(vec![0.0, 1.0]));
     let three = ["x".to_owned(), "y".to_owned(), "z".to_owned()];
     assert_eq!(
-        message(open_for_eval(dir.path(), &three, Task::Multilabel), dir.path()),
+        message(open_for_eval(dir.path(), Format::Auto, &three, Task::Multilabel), dir.path()),
         "--data DIR/labels.csv: no column for label \"z\"; add it"
     );
 }

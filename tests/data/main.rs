@@ -5,13 +5,16 @@
 mod decode;
 mod embedded;
 mod folders;
+mod formats;
 mod labels;
 mod loader;
+mod survey;
 mod transforms;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
+use peftk::config::Format;
 use peftk::data::{OpenOptions, RgbImage, Source, decode};
 use tempfile::TempDir;
 
@@ -34,7 +37,7 @@ fn mean_difference(a: &RgbImage, b: &RgbImage) -> f64 {
 
 /// No validation, seed 1, whatever task.
 fn options() -> OpenOptions {
-    OpenOptions { task: None, val_data: None, val_fraction: 0.0, seed: 1, shots: None }
+    OpenOptions { format: Format::Auto, task: None, val_data: None, val_fraction: 0.0, seed: 1, shots: None }
 }
 
 /// A folder with these files: the small PNG where the name is an image's, else a line of text; a name that ends in a

@@ -1,0 +1,62 @@
+//! FGVC-Aircraft (Maji et al. 2013): `data/images/*.jpg`, and per level and split a list of `id class`; class names hold spaces and slashes.
+
+use std::path::{Path, PathBuf};
+
+use super::lines::lines;
+use super::{Listed, Part, index_of};
+use crate::config::Task;
+use crate::data::Label;
+use crate::data::open::Given;
+use crate::{Error, Result};
+
+/// A level of the hierarchy: what its files are called.
+struct Level {
+    /// In `images_<name>_train.txt`.
+    name: &'static str,
+    /// The file of its classes.
+    classes: &'static str,
+}
+
+/// The folder with the lists: the archive's `data`, or the folder itself.
+fn root(dir: &Path) -> PathBuf {
+    if dir.join("data/images_variant_train.txt").is_file() { dir.join("data") } else { dir.to_owned() }
+}
+
+pub(super) fn lies_in(dir: &Path) -> bool {
+    let root = root(dir);
+    root.join("images_variant_train.txt").is_file() && root.join("images").is_dir()
+}
+
+/// 100 variants, such as `737-300`.
+pub(super) fn variants(dir: &Path) -> Result<Given> {
+    read(dir, &Level { name: "variant", classes: "variants.txt" })
+}
+
+/// 70 families, such as `Boeing 737`.
+pub(super) fn families(dir: &Path) -> Result<Given> {
+    read(dir, &Level { name: "family", classes: "families.txt" })
+}
+
+/// 41 manufacturers, such as `Boeing`.
+pub(super) fn manufacturers(dir: &Path) -> Result<Given> {
+    read(dir, &Level { name: "manufacturer", classes: "manufacturers.txt" })
+}
+
+fn read(dir: &Path, level: &Level) -> Result<Given> {
+    let root = root(dir);
+    let path = root.join(level.classes);
+    let classes: Vec<String> = lines(&path)?.into_iter().map(|line| line.text.trim().to_owned()).collect();
+    let index = index_of(&classes, &path.display().to_string())?;
+    let mut listed = Listed::new(classes.clone(), Task::Multiclass);
+    for part in Part::ALL {
+        let list = root.join(format!("images_{}_{}.txt", level.name, part.name()));
+        for line in lines(&list)? {
+            let (id, class) = line.two()?;
+            let class = *index
+                .get(class)
+                .ok_or_else(|| Error::input(format!("{}: class {class:?} is not in {}", line.place, level.classes)))?;
+            listed.add(part, root.join(format!("images/{id}.jpg")), Label::Class(class), &line.place)?;
+        }
+    }
+    Ok(listed.given(format!("{}: FGVC-Aircraft by {}, official split", dir.display(), level.name)))
+}

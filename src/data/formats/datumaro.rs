@@ -1,0 +1,128 @@
+//! Datumaro's JSON: `annotations/<subset>.json`, images under `images/<subset>`. Labels with one each are classes, with any number labels.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Listed, Part, index_of, json};
+use crate::config::Task;
+use crate::data::open::Given;
+use crate::data::{Label, decode};
+use crate::{Error, Result};
+
+#[derive(Deserialize)]
+struct File {
+    categories: Categories,
+    items: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Categories {
+    label: Labels,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    labels: Vec<Name>,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    #[serde(default)]
+    annotations: Vec<Annotation>,
+    image: Option<ImageOf>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    #[serde(rename = "type")]
+    kind: String,
+    label_id: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct ImageOf {
+    path: Option<String>,
+}
+
+/// The subset's file.
+fn file(dir: &Path, part: Part) -> Option<PathBuf> {
+    let names: &[&str] = match part {
+        Part::Train => &["train"],
+        Part::Val => &["val", "validation"],
+        Part::Test => &["test"],
+    };
+    names.iter().map(|name| dir.join(format!("annotations/{name}.json"))).find(|path| path.is_file())
+}
+
+pub(super) fn lies_in(dir: &Path) -> bool {
+    file(dir, Part::Train).is_some() && dir.join("images").is_dir()
+}
+
+pub(super) fn read(dir: &Path) -> Result<Given> {
+    let mut parts = Vec::new();
+    for part in Part::ALL {
+        if let Some(path) = file(dir, part) {
+            parts.push((part, json::<File>(&path)?, path));
+        }
+    }
+    let Some((_, first, path)) = parts.iter().find(|(part, ..)| *part == Part::Train) else {
+        return Err(Error::input(format!("{}: no annotations/train.json", dir.display())));
+    };
+    let names = |file: &File| -> Vec<String> { file.categories.label.labels.iter().map(|l| l.name.clone()).collect() };
+    let classes = names(first);
+    index_of(&classes, &path.display().to_string())?;
+    let of = |entry: &Entry| -> Vec<usize> {
+        entry.annotations.iter().filter(|a| a.kind == "label").filter_map(|a| a.label_id).collect()
+    };
+    let single = parts.iter().all(|(_, file, _)| file.items.iter().all(|entry| of(entry).len() == 1));
+    let task = if single { Task::Multiclass } else { Task::Multilabel };
+    let mut listed = Listed::new(classes.clone(), task);
+    for (part, file, path) in &parts {
+        let shown = path.display();
+        if names(file) != classes {
+            return Err(Error::input(format!("{shown}: its labels are not those of train.json")));
+        }
+        let subset = path.file_stem().unwrap_or_default();
+        let folder = dir.join("images").join(subset);
+        for entry in &file.items {
+            let place = format!("{shown}, item {:?}", entry.id);
+            let labels = of(entry);
+            if let Some(wrong) = labels.iter().find(|&&label| label >= classes.len()) {
+                return Err(Error::input(format!("{place}: label_id {wrong} of {} labels", classes.len())));
+            }
+            let label = match labels[..] {
+                [class] if single => Label::Class(class),
+                _ => {
+                    let mut row = vec![0.0; classes.len()];
+                    labels.iter().for_each(|&label| row[label] = 1.0);
+                    Label::Multi(row)
+                }
+            };
+            listed.add(*part, image(dir, &folder, entry), label, &place)?;
+        }
+    }
+    Ok(listed.given(format!("{}: Datumaro", dir.display())))
+}
+
+/// Where an item's image lies: its path, or its id with an image's ending.
+fn image(dir: &Path, folder: &Path, entry: &Entry) -> PathBuf {
+    let named = entry.image.as_ref().and_then(|image| image.path.as_deref()).filter(|path| !path.is_empty());
+    let places = [folder.to_owned(), dir.join("images"), dir.to_owned()];
+    if let Some(named) = named {
+        return places
+            .iter()
+            .map(|place| place.join(named))
+            .find(|p| p.is_file())
+            .unwrap_or_else(|| folder.join(named));
+    }
+    let endings = decode::EXTENSIONS.iter().map(|ending| format!("{}.{ending}", entry.id));
+    let mut paths = endings.flat_map(|name| places[..2].iter().map(move |place| place.join(&name)));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| folder.join(&entry.id))
+}

@@ -1,0 +1,192 @@
+//! Data sets in the layouts that their authors gave them, with their own splits and class names.
+
+mod aircraft;
+mod cars;
+mod coco;
+mod cub;
+mod datumaro;
+mod food;
+mod ham10000;
+mod kitti;
+mod lines;
+mod mat;
+mod resisc45;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::folder::Ignored;
+use super::open::Given;
+use super::{Dataset, Item, Label, Source, split};
+use crate::config::{Format, Task};
+use crate::{Error, Result};
+
+/// The format that lies in a folder, by the files that only it has; none: a folder of images, or a table of them.
+pub(super) fn detect(dir: &Path) -> Option<Format> {
+    type LiesIn = fn(&Path) -> bool;
+    let looks: [(Format, LiesIn); 9] = [
+        (Format::Aircraft, aircraft::lies_in),
+        (Format::Food101, food::lies_in),
+        (Format::StanfordCars, cars::lies_in),
+        (Format::Cub200, cub::lies_in),
+        (Format::Ham10000, ham10000::lies_in),
+        (Format::Kitti, kitti::lies_in),
+        (Format::Datumaro, datumaro::lies_in),
+        (Format::Coco, coco::lies_in),
+        (Format::Resisc45, resisc45::lies_in),
+    ];
+    looks.into_iter().find(|(_, lies_in)| lies_in(dir)).map(|(format, _)| format)
+}
+
+/// Reads a data set of its own layout. `None` for what `folder` and `csv` read.
+///
+/// # Errors
+/// One line that names the file, the line in it and the mend: a file that is not there, a label out of range, an image that is listed twice.
+pub(super) fn read(dir: &Path, format: Format) -> Option<Result<Given>> {
+    let read = match format {
+        Format::Auto | Format::Folder | Format::Csv => return None,
+        Format::Aircraft => aircraft::variants,
+        Format::AircraftFamily => aircraft::families,
+        Format::AircraftManufacturer => aircraft::manufacturers,
+        Format::Food101 => food::read,
+        Format::StanfordCars => cars::read,
+        Format::Cub200 => cub::read,
+        Format::Ham10000 => ham10000::read,
+        Format::Kitti => kitti::read,
+        Format::Datumaro => datumaro::read,
+        Format::Coco => coco::read,
+        Format::Resisc45 => resisc45::read,
+    };
+    Some(read(dir))
+}
+
+/// The part of a data set that an image belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Part {
+    Train,
+    Val,
+    Test,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Images as a reader lists them, one after the other.
+pub(super) struct Listed {
+    classes: Vec<String>,
+    task: Task,
+    parts: HashMap<Part, Vec<Item>>,
+    /// Where an image was listed first.
+    seen: HashMap<PathBuf, String>,
+    folders: HashMap<PathBuf, HashSet<std::ffi::OsString>>,
+}
+
+impl Listed {
+    /// No images yet.
+    pub(super) fn new(classes: Vec<String>, task: Task) -> Self {
+        Self { classes, task, parts: HashMap::new(), seen: HashMap::new(), folders: HashMap::new() }
+    }
+
+    /// Whether nothing was listed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// One image; `place` is what lists it: a file and a line.
+    pub(super) fn add(&mut self, part: Part, path: PathBuf, label: Label, place: &str) -> Result<()> {
+        let highest = label.classes().into_iter().max().unwrap_or(0);
+        if highest >= self.classes.len() {
+            return Err(Error::input(format!(
+                "{place}: label {highest}, counted from 0, but there are {} classes; correct one of them",
+                self.classes.len()
+            )));
+        }
+        if !self.is_there(&path)? {
+            return Err(Error::input(format!(
+                "{place}: no file {}; unpack the images there, or remove the entry",
+                path.display()
+            )));
+        }
+        if let Some(first) = self.seen.insert(path.clone(), place.to_owned()) {
+            return Err(Error::input(format!("{place}: {} is listed at {first} already; keep one", path.display())));
+        }
+        self.parts.entry(part).or_default().push(Item { source: Source::File(path), label });
+        Ok(())
+    }
+
+    /// Whether a file is there, by one listing a folder: sets have a hundred thousand.
+    fn is_there(&mut self, path: &Path) -> Result<bool> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+        if !self.folders.contains_key(folder) {
+            let mut names = HashSet::new();
+            if folder.is_dir() {
+                for entry in std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))? {
+                    names.insert(entry.map_err(|e| Error::io("read", folder, e))?.file_name());
+                }
+            }
+            self.folders.insert(folder.to_owned(), names);
+        }
+        Ok(self.folders[folder].contains(name))
+    }
+
+    /// The parts; `described` is where from and how laid out.
+    pub(super) fn given(mut self, described: String) -> Given {
+        let (classes, task) = (&self.classes, self.task);
+        let mut of = |part| {
+            let items = self.parts.remove(&part)?;
+            let mut dataset = Dataset { classes: classes.clone(), items, task };
+            // By class, then by file, as everywhere.
+            dataset.items.sort_by(|a, b| {
+                let key = |item: &Item| (item.label.classes().first().copied(), item.source.name());
+                if task == Task::Multiclass { key(a).cmp(&key(b)) } else { key(a).1.cmp(&key(b).1) }
+            });
+            Some(dataset)
+        };
+        let [train, val, test] = Part::ALL.map(&mut of);
+        let train = train.unwrap_or_else(|| Dataset { classes: self.classes.clone(), items: Vec::new(), task });
+        Given { train, val, test, ignored: Ignored::default(), described }
+    }
+
+    /// Where the authors give no split: 60 % of each class for training, 20 for validation and 20 for testing, the same ones always. Images of
+    /// one `group` stay together.
+    pub(super) fn split_60_20_20(self, group: impl Fn(&Item) -> String, described: String) -> Given {
+        let mut given = self.given(described);
+        let parts = split::three_ways(std::mem::take(&mut given.train.items), group);
+        let of = |items| Dataset { classes: given.train.classes.clone(), items, task: given.train.task };
+        let [train, val, test] = parts.map(of);
+        Given { train, val: Some(val), test: Some(test), ..given }
+    }
+}
+
+/// The text of a file that a format needs.
+pub(super) fn text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::input(format!("{}: not UTF-8 text; save it as UTF-8", path.display())))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// A JSON file that a format needs.
+pub(super) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+}
+
+/// An index of names; a name that is there twice is an error.
+pub(super) fn index_of<'a>(names: &'a [String], place: &str) -> Result<HashMap<&'a str, usize>> {
+    let mut index = HashMap::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        if index.insert(name.as_str(), i).is_some() {
+            return Err(Error::input(format!("{place}: {name:?} is there twice; keep one")));
+        }
+    }
+    Ok(index)
+}
