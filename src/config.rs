@@ -122,6 +122,8 @@ pub enum Format {
     Coco,
     /// Datumaro's JSON.
     Datumaro,
+    /// MNIST's IDX files.
+    Idx,
 }
 
 /// The learning rate over the run.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{table, words as flag_words};
 use crate::config::Format;
-use crate::data::{self, OpenOptions, PartSurvey, Survey};
+use crate::data::{self, OpenOptions, PartSurvey, SHEET_ROWS, Survey};
 use crate::io::atomic;
 use crate::train::Ui;
 use crate::{Error, Result};
@@ -18,7 +18,7 @@ pub struct Args {
     /// How the data is laid out: auto, or a format as in train [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
     format: Option<Format>,
-    /// Writes a contact sheet there, a PNG with a row of training images a class
+    /// Writes a contact sheet there, a PNG with a row of training images a class, of the first 60 classes
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
     /// One JSON object on stdout
@@ -50,7 +50,10 @@ pub fn main(args: &Args) -> Result<()> {
     bar.into_inner().0.finish();
     if let Some(path) = &args.sheet {
         atomic::write_file(path, &data::contact_sheet(&splits)?)?;
-        ui.note(&format!("contact sheet: {}", path.display()));
+        let classes = splits.train.classes.len();
+        let of =
+            if classes > SHEET_ROWS { format!(", the first {SHEET_ROWS} of {classes} classes") } else { String::new() };
+        ui.note(&format!("contact sheet: {}{of}", path.display()));
     }
     let text = if args.json {
         serde_json::to_string(&survey).map_err(|e| Error::Internal(format!("the survey is not JSON: {e}")))?

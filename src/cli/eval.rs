@@ -18,7 +18,7 @@ pub struct Args {
     /// Data folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// How the data is laid out: auto, or a format as in train [default: auto]
+    /// How the data is laid out: auto, or a format as in train [default: the run's, where it is a data set's own layout; else auto]
     #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
     format: Option<Format>,
     /// One JSON object on stdout
@@ -41,7 +41,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = EvalConfig {
         model: args.model,
         data: args.data,
-        format: args.format.unwrap_or_default(),
+        format: args.format,
         json: args.json,
         device: args.device,
         precision: args.precision,

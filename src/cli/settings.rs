@@ -73,7 +73,8 @@ impl<'de> Deserialize<'de> for BatchSize {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Data")]
 pub struct Settings {
-    /// Data folder: a folder a class, perhaps under train, val and test [default: the embedded images]
+    /// Data folder: a folder a class, perhaps under train, val and test, or images with labels.csv, or a data set as its authors laid it
+    /// out [default: the embedded images]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Validation data of its own
@@ -86,7 +87,7 @@ pub struct Settings {
     #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
     pub task: Option<TaskWord>,
     /// How the data is laid out: auto, folder, csv, coco, datumaro, aircraft, aircraft-family, aircraft-manufacturer, food101,
-    /// stanford-cars, cub200, ham10000, resisc45 or kitti [default: auto]
+    /// stanford-cars, cub200, ham10000, resisc45, kitti or idx [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = words::word::<Format>)]
     pub format: Option<Format>,
     /// Leave unreadable images out instead of stopping

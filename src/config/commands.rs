@@ -25,8 +25,8 @@ pub struct EvalConfig {
     pub model: PathBuf,
     /// Data folder.
     pub data: PathBuf,
-    /// How it is laid out.
-    pub format: Format,
+    /// How it is laid out; absent: as the run's own data where that is a set of its own layout, else found by looking.
+    pub format: Option<Format>,
     /// One JSON object instead of a table.
     pub json: bool,
     /// Where it runs.

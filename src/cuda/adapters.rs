@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::rc::{Rc, Weak};
 
 use super::{Cuda, CudaBuffer};
@@ -123,10 +124,16 @@ impl Prepared {
         self.table.pack(&cuda.device, dtype, &packs)
     }
 
-    /// Where it all lies: one number.
+    /// Where it all lies: one number, and not 0.
     fn place(&self) -> u64 {
-        let all = self.linears.iter().flat_map(|linear| &linear.adapters);
-        all.fold(1, |place: u64, one| place.rotate_left(7) ^ one.packed.a.address() ^ one.bg.address().rotate_left(32))
+        let mut hasher = DefaultHasher::new();
+        for linear in &self.linears {
+            for one in &linear.adapters {
+                [&one.packed.a, &one.packed.b, &one.bg].iter().for_each(|buf| hasher.write_u64(buf.address()));
+            }
+            hasher.write_u64(linear.joined.as_ref().map_or(0, |buf| buf.address()));
+        }
+        hasher.finish().max(1)
     }
 
     /// These adapters of one linear, if they stand ready as they are.

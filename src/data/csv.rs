@@ -10,8 +10,8 @@ use crate::{Error, Result};
 
 /// Reads a folder of images with `labels.csv`. Labels are the columns in their order, images by file name in byte order.
 ///
-/// With `task` multiclass every row must have exactly one 1. A file of two columns whose second is called `label` or `class`, and holds more
-/// than 0 and 1, names each image's class; classes are then in byte order.
+/// With `task` multiclass every row must have exactly one 1. A file of two columns whose second is called `label` or `class` names each image's
+/// class, and classes are then in byte order; but a column of 0 and 1 alone behind `filename` is one label, unless the task says otherwise.
 pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
     let path = dir.join(LABELS);
     let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -24,7 +24,7 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
     }
     let (_, header) = rows.remove(0);
     let mut classes = classes(&header).map_err(|e| Error::input(format!("{shown}: {e}")))?;
-    let names_classes = names_classes(&header, &rows);
+    let names_classes = names_classes(&header, &rows, task);
     if names_classes {
         if task == Some(Task::Multilabel) {
             return Err(Error::input(format!("{shown}: one class a row is no multi-label set; leave --task out")));
@@ -88,9 +88,15 @@ fn classes(header: &[String]) -> std::result::Result<Vec<String>, String> {
 }
 
 /// Whether the second of two columns names classes.
-fn names_classes(header: &[String], rows: &[(usize, Vec<String>)]) -> bool {
+fn names_classes(header: &[String], rows: &[(usize, Vec<String>)], task: Option<Task>) -> bool {
     let called_so = |name: &String| ["label", "class"].iter().any(|own| name.trim().eq_ignore_ascii_case(own));
-    let [_, second] = header else { return false };
+    let [first, second] = header else { return false };
+    if called_so(second) && !first.trim().eq_ignore_ascii_case("filename") {
+        return true;
+    }
+    if let Some(task) = task {
+        return called_so(second) && task == Task::Multiclass;
+    }
     called_so(second)
         && rows.iter().any(|(_, row)| row.get(1).is_some_and(|cell| !matches!(cell.trim(), "0" | "1" | "")))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{Source, exif, jpeg};
+use super::{GreyImages, Source, exif, jpeg};
 use crate::{Error, Result};
 
 /// Images of more pixels are refused before anything is allocated for them.
@@ -50,8 +50,17 @@ pub fn decode(source: &Source) -> Result<RgbImage> {
     let image = match source {
         Source::Memory { bytes, .. } => decode_bytes(bytes),
         Source::File(path) => read(path).and_then(|bytes| decode_bytes(&bytes)),
+        Source::Grey { images, index } => grey(images, *index),
     };
     image.map_err(|reason| Error::input(format!("{source}: {reason}")))
+}
+
+/// One of many grey images, in three equal channels.
+fn grey(images: &GreyImages, index: usize) -> std::result::Result<RgbImage, String> {
+    let (width, height) = (images.width, images.height);
+    let pixels = index.checked_mul(width * height).and_then(|start| images.pixels.get(start..start + width * height));
+    let pixels = pixels.filter(|pixels| !pixels.is_empty()).ok_or("there are not so many images")?;
+    Ok(RgbImage { width, height, pixels: pixels.iter().flat_map(|&level| [level; 3]).collect() })
 }
 
 /// The file's bytes, or why there are none.

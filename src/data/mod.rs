@@ -6,6 +6,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::Task;
 
@@ -34,10 +35,22 @@ pub use epoch::Epoch;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Splits, open, open_for_eval};
 pub use sources::{MAX_SOURCE_SIDE, Sources};
-pub use survey::{PartSurvey, Survey, Twins, contact_sheet, survey};
+pub use survey::{PartSurvey, SHEET_ROWS, Survey, Twins, contact_sheet, survey};
 pub use verify::{BadImage, verify};
 
-/// Where an encoded image is.
+/// Grey images of one size, that one file holds.
+pub struct GreyImages {
+    /// The file.
+    pub name: String,
+    /// Pixels across.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// u8 \[images, height, width\].
+    pub pixels: Vec<u8>,
+}
+
+/// Where an image is.
 #[derive(Clone)]
 pub enum Source {
     /// A file.
@@ -48,6 +61,13 @@ pub enum Source {
         name: String,
         /// The encoded image.
         bytes: &'static [u8],
+    },
+    /// One of many in a file that is in memory.
+    Grey {
+        /// All of the file's.
+        images: Arc<GreyImages>,
+        /// Which.
+        index: usize,
     },
 }
 
@@ -63,6 +83,7 @@ impl fmt::Display for Source {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Memory { name, .. } => f.write_str(name),
+            Self::Grey { images, index } => write!(f, "{}[{index}]", images.name),
         }
     }
 }
@@ -79,6 +100,7 @@ impl PartialEq for Source {
         match (self, other) {
             (Self::File(a), Self::File(b)) => a == b,
             (Self::Memory { name: a, .. }, Self::Memory { name: b, .. }) => a == b,
+            (Self::Grey { images: a, index: i }, Self::Grey { images: b, index: j }) => i == j && a.name == b.name,
             _ => false,
         }
     }
@@ -91,6 +113,7 @@ impl Hash for Source {
         match self {
             Self::File(path) => path.hash(state),
             Self::Memory { name, .. } => name.hash(state),
+            Self::Grey { images, index } => (&images.name, index).hash(state),
         }
     }
 }

@@ -83,6 +83,8 @@ pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
 /// # Errors
 /// As [`open`]; a class that is not among `classes` is named.
 pub fn open_for_eval(dir: &Path, format: Format, classes: &[String], task: Task) -> Result<Dataset> {
+    check_folder(dir, "--data")?;
+    check_format(dir, format)?;
     if let Some(given) = of_own_layout(dir, format)? {
         check_task(&given, Some(task))?;
         let Given { train, val, test, ignored, .. } = given;
@@ -163,8 +165,19 @@ pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
     split::check_fraction(options.val_fraction)?;
     check_classes(&train, &described)?;
     let (val, from) = if let Some(dir) = &options.val_data {
-        let choose = |parts: Parts| parts.val.or(parts.test);
-        let found = held_out_part(dir, &train.classes, train.task, "--val-data", choose)?;
+        check_folder(dir, "--val-data")?;
+        let found = match of_own_layout(dir, Format::Auto)? {
+            Some(given) => {
+                check_task(&given, Some(train.task))?;
+                let Given { train: all, val, test, ignored, .. } = given;
+                let found = Found { dataset: val.or(test).unwrap_or(all), ignored };
+                renumbered(found, dir, &train.classes, train.task, "--val-data")?
+            }
+            None => {
+                let choose = |parts: Parts| parts.val.or(parts.test);
+                held_out_part(dir, &train.classes, train.task, "--val-data", choose)?
+            }
+        };
         ignored.add(found.ignored);
         (Some(found.dataset), format!(" ({})", dir.display()))
     } else if val.is_some() || options.val_fraction == 0.0 {

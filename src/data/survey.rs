@@ -26,7 +26,7 @@ pub struct Survey {
     pub parts: Vec<PartSurvey>,
     /// Images that cannot be read.
     pub unreadable: Vec<BadImage>,
-    /// Images of equal bytes in different parts, or with different labels in one.
+    /// Images of equal bytes, each with the first of its kind.
     pub twins: Vec<Twins>,
 }
 
@@ -95,10 +95,8 @@ pub fn survey(splits: &Splits, progress: &dyn Fn(usize, usize)) -> Survey {
         for &other in &all[1..] {
             let (part, item) = items[other];
             let same_label = item.label == first.label;
-            if part != first_part || !same_label {
-                let of = |part: usize, item: &Item| (parts[part].0, item.source.name());
-                twins.push(Twins { images: [of(first_part, first), of(part, item)], same_label });
-            }
+            let of = |part: usize, item: &Item| (parts[part].0, item.source.name());
+            twins.push(Twins { images: [of(first_part, first), of(part, item)], same_label });
         }
     }
     let of_part = |((name, set), [widths, heights]): (&(&'static str, &super::Dataset), [Vec<usize>; 2])| PartSurvey {
@@ -159,6 +157,10 @@ fn look_at(source: &Source) -> Look {
     let bytes = match source {
         Source::File(path) => std::fs::read(path).ok().map(|bytes| hashed(&bytes)),
         Source::Memory { bytes, .. } => Some(hashed(bytes)),
+        Source::Grey { images, index } => {
+            let each = images.width * images.height;
+            images.pixels.get(index * each..(index + 1) * each).map(hashed)
+        }
     };
     Look { size: decode(source).map(|image| (image.width, image.height)).map_err(|e| e.to_string()), bytes }
 }
@@ -166,9 +168,9 @@ fn look_at(source: &Source) -> Look {
 /// Images a row of a contact sheet, and the side of each in pixels.
 const SHEET: (usize, usize) = (8, 96);
 /// Rows of a contact sheet at most: one a class, so many classes.
-const SHEET_ROWS: usize = 60;
+pub const SHEET_ROWS: usize = 60;
 
-/// A PNG of training images, a row a class, in index order. What cannot be read is left white.
+/// A PNG of training images, a row a class, in index order, of [`SHEET_ROWS`] classes at most. What cannot be read is left white.
 ///
 /// # Errors
 /// None that depends on the images; [`crate::Error::Internal`] if a PNG cannot be made.

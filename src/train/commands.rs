@@ -11,7 +11,9 @@ use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs};
 use crate::autograd::Backend;
-use crate::config::{Augment, Device, EvalConfig, MergeConfig, ModelSource, Precision, Recompute, Resize, TrainConfig};
+use crate::config::{
+    Augment, Device, EvalConfig, Format, MergeConfig, ModelSource, Precision, Recompute, Resize, TrainConfig,
+};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
@@ -38,7 +40,15 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let source = ModelSource::Run(config.model.clone());
     let loaded = load(backend, &source, None, None, ui)?;
     let labels = &loaded.model.labels;
-    let set = data::open_for_eval(&config.data, config.format, labels, loaded.task)?;
+    let format = match config.format {
+        Some(format) => format,
+        None => match RunDir::open(&config.model, "--model")?.read_config()?.format {
+            // What is evaluated need not lie as what was trained on did.
+            Format::Folder | Format::Csv => Format::Auto,
+            own => own,
+        },
+    };
+    let set = data::open_for_eval(&config.data, format, labels, loaded.task)?;
     let cache = Arc::new(ImageCache::default());
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
     inputs::verify(&mut splits, false, &cache, ui)?;

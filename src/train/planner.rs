@@ -1,7 +1,7 @@
 //! From a wish for memory to a plan: how many images go through the model at once, and what is computed again.
 //!
 //! There is no BatchNorm, so a batch in micro-batches is exact and computes nothing twice: that comes first. What still does not fit is computed
-//! again in the backward pass, the cheapest first.
+//! again in the backward pass, what buys the most memory for its time first.
 
 use super::report::MemoryPlan;
 use crate::autograd::GRANULE_IMAGES;
@@ -103,7 +103,7 @@ impl Room {
             (true, _, Strategy::Freeze) => (Some(self.images_at_once(64)), Recompute::NOTHING),
             (true, Memory::Fast, _) => (None, Recompute::NOTHING),
             (true, Memory::Balanced, _) => (None, Recompute::QKV),
-            (true, Memory::Lean, _) => (None, Recompute::BLOCKS),
+            (true, Memory::Lean, _) => (None, self.most_again()),
         }
     }
 
@@ -151,7 +151,8 @@ impl Room {
         }
     }
 
-    /// All that can be computed again, from nothing to whole blocks, one block more at a time.
+    /// All that can be computed again, from nothing to whole blocks, one block more at a time. Each takes less memory than the one before, but for
+    /// a few MiB where the arena's places fall otherwise: halving may then pass over a step that would fit as well.
     fn steps(&self) -> Vec<Recompute> {
         let blocks = u16::try_from(self.blocks).unwrap_or(u16::MAX).max(1);
         let some = |level| {

@@ -30,7 +30,8 @@ fn a_folder_is_described() {
         "cats        2  █",
         "unreadable: 1",
         "set/train/dogs/5.png",
-        "the same image twice: 2",
+        "the same image twice: 3",
+        "train set/train/cats/1.png = train set/train/cats/2.png\n",
         "train set/train/cats/1.png = train set/train/dogs/3.png, with different labels",
         "train set/train/cats/1.png = val set/val/dogs/4.png",
     ] {

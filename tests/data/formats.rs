@@ -194,7 +194,7 @@ fn cub_200() {
     write(dir.path(), &[("CUB_200_2011/image_class_labels.txt", "1 1\n2 1\n3 3\n")]);
     assert_eq!(
         message(open(dir.path(), &options()), dir.path()),
-        "DIR/CUB_200_2011/images.txt, line 3: expected a number from 1 to 2, found \"3\""
+        "DIR/CUB_200_2011/image_class_labels.txt, line 3: expected a number from 1 to 2, found \"3\""
     );
 }
 
@@ -322,6 +322,20 @@ fn coco_labels_are_the_categories_in_an_image() {
         &[("train/_annotations.coco.json", COCO), ("valid/_annotations.coco.json", COCO)],
     );
     expect(opened(&dir).val.as_ref(), &expected);
+    // A super-category, as exports have it, is no label; one that only another part has is a mistake.
+    let with_super = COCO.replace(r#""categories":["#, r#""categories":[{"id":0,"name":"animals"},"#);
+    write(dir.path(), &[("train/_annotations.coco.json", &with_super), ("valid/_annotations.coco.json", &with_super)]);
+    let splits = opened(&dir);
+    assert_eq!(splits.train.classes, ["person", "dog"]);
+    assert!(splits.description.contains("COCO, without a category that no image has"), "{}", splits.description);
+    expect(splits.val.as_ref(), &expected);
+    let other = with_super.replace(r#""image_id":9,"category_id":18"#, r#""image_id":9,"category_id":0"#);
+    write(dir.path(), &[("valid/_annotations.coco.json", &other)]);
+    assert!(message(open(dir.path(), &options()), dir.path()).contains("label \"animals\" has no training images"));
+    write(dir.path(), &[("train/_annotations.coco.json", COCO), ("valid/_annotations.coco.json", COCO)]);
+    // Validation data of its own may be laid out so too.
+    let own = OpenOptions { val_data: Some(dir.path().to_owned()), ..options() };
+    expect(open(dir.path(), &own).expect("own validation data").val.as_ref(), &expected);
     let wrong = COCO.replace("\"category_id\":18", "\"category_id\":3");
     write(dir.path(), &[("valid/_annotations.coco.json", &wrong)]);
     assert_eq!(
@@ -384,7 +398,92 @@ fn a_table_may_name_classes() {
         message(open(dir.path(), &options()), dir.path()),
         "DIR/labels.csv, line 3: no class in the second column; name it or remove the row"
     );
-    // Of 0 and 1 alone it is a multi-label column, as it always was.
+    let classes = ["cat", "dog"].map(str::to_owned);
+    assert_eq!(
+        message(
+            open_for_eval(folder(&["cat/1.png", "dog/2.png"]).path(), Format::Csv, &classes, Task::Multiclass),
+            dir.path()
+        )
+        .split(" in ")
+        .next(),
+        Some("--format csv: there is no labels.csv")
+    );
+    // Numbers are classes too, whichever of them a part holds.
+    let parts = [
+        ("train/labels.csv", "path,label\na.png,0\nb.png,1\nc.png,2\n"),
+        ("val/labels.csv", "path,label\na.png,1\nb.png,0\n"),
+    ];
+    let numbers = laid_out(&["train/a.png", "train/b.png", "train/c.png", "val/a.png", "val/b.png"], &parts);
+    let splits = opened(&numbers);
+    assert_eq!(splits.train.classes, ["0", "1", "2"]);
+    expect(splits.val.as_ref(), &[("a.png", "1"), ("b.png", "0")]);
+    write(
+        numbers.path(),
+        &[
+            ("train/labels.csv", "filename,class\na.png,0\nb.png,1\nc.png,2\n"),
+            ("val/labels.csv", "filename,class\na.png,1\n"),
+        ],
+    );
+    expect(opened(&numbers).val.as_ref(), &[("a.png", "1")]);
+    // Behind `filename` a column of 0 and 1 alone is one label.
     write(dir.path(), &[("labels.csv", "filename,label\nb.png,0\na.png,1\nc.png,1\n")]);
     assert_eq!(opened(&dir).train.task, Task::Multilabel);
+}
+
+/// An IDX file of bytes.
+fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, sizes.len() as u8];
+    sizes.iter().for_each(|size| bytes.extend(size.to_be_bytes()));
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn idx_files_plain_and_gzipped() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().expect("folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).expect("file");
+    let images: Vec<u8> = (0..4 * 6).collect();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(&idx(&[4, 3, 2], &images)).expect("packed");
+    write("train-images-idx3-ubyte.gz", &gz.finish().expect("packed"));
+    write("train-labels-idx1-ubyte", &idx(&[4], &[1, 0, 2, 1]));
+    write("t10k-images-idx3-ubyte", &idx(&[1, 3, 2], &images[6..12]));
+    write("t10k-labels-idx1-ubyte", &idx(&[1], &[2]));
+    let splits = open(dir.path(), &options()).expect("IDX");
+    assert_eq!(splits.train.classes, ["0", "1", "2"]);
+    assert_eq!(
+        (splits.train.class_counts(), splits.test.as_ref().unwrap().class_counts()),
+        (vec![1, 2, 1], vec![0, 0, 1])
+    );
+    // By class: the second image is the only one of class 0.
+    let first = peftk::data::decode(&splits.train.items[0].source).expect("an image");
+    assert_eq!((first.width, first.height), (2, 3));
+    assert_eq!(first.pixels, (6..12).flat_map(|level| [level; 3]).collect::<Vec<u8>>());
+    assert!(splits.train.items[0].source.name().ends_with("train-images-idx3-ubyte.gz[1]"));
+
+    write("classes.txt", b"bag\nboot\ncoat\n");
+    assert_eq!(open(dir.path(), &options()).expect("named").train.classes, ["bag", "boot", "coat"]);
+    write("classes.txt", b"bag\nboot\n");
+    assert_eq!(
+        message(open(dir.path(), &options()), dir.path()),
+        "DIR/train-labels-idx1-ubyte, label 2: label 2, counted from 0, but there are 2 classes; correct one of them"
+    );
+    std::fs::remove_file(dir.path().join("classes.txt")).expect("removed");
+    for (bytes, expected) in [
+        (idx(&[4], &[1, 0, 2]), "fewer bytes than the 4 that its header says"),
+        (idx(&[4], &[1, 0, 2, 1, 1]), "more bytes than the 4 that its header says"),
+        (idx(&[u32::MAX], &[1]), "fewer bytes than the 4294967295 that its header says"),
+        (vec![0, 0, 8], "no IDX header: failed to fill whole buffer"),
+        (idx(&[2, 2], &[1; 4]), "not an IDX file of bytes in 1 dimensions"),
+    ] {
+        write("train-labels-idx1-ubyte", &bytes);
+        let text = message(open(dir.path(), &options()), dir.path());
+        assert_eq!(text, format!("DIR/train-labels-idx1-ubyte: {expected}"));
+    }
+    write("train-labels-idx1-ubyte", &idx(&[3], &[1, 0, 2]));
+    assert_eq!(
+        message(open(dir.path(), &options()), dir.path()),
+        "DIR/train-images-idx3-ubyte.gz: 4 images, DIR/train-labels-idx1-ubyte has 3 labels; are they of one set?"
+    );
 }

@@ -12,6 +12,7 @@ mod golden;
 mod heads;
 mod learns;
 mod memory;
+mod metrics;
 mod neighbours;
 #[cfg(unix)]
 mod resume;

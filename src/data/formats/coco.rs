@@ -46,7 +46,7 @@ struct Places {
 }
 
 /// `annotations/instances_<split>*.json` with images in a folder of the split's name or in `images`, or
-/// `<split>/_annotations.coco.json` beside the images.
+/// `<split>/_annotations.coco.json` beside the images; of several years the latest.
 fn places(dir: &Path) -> Vec<Places> {
     let names = |part| match part {
         Part::Train => &["train"][..],
@@ -65,16 +65,26 @@ fn places(dir: &Path) -> Vec<Places> {
         let Ok(entries) = std::fs::read_dir(dir.join("annotations")) else { continue };
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         files.sort();
-        let file = files.into_iter().find_map(|file| {
+        let mut of_part = files.into_iter().filter_map(|file| {
             let stem = file.file_name()?.to_str()?.strip_prefix("instances_")?.strip_suffix(".json")?.to_owned();
             names(part).iter().any(|name| stem.starts_with(name)).then_some((file, stem))
         });
-        if let Some((file, stem)) = file {
+        // Of several years the latest.
+        if let Some((file, stem)) = of_part.next_back() {
             let folders = [format!("images/{stem}"), stem, "images".to_owned()].map(|folder| dir.join(folder));
             found.push(Places { part, file, folders: folders.into_iter().filter(|folder| folder.is_dir()).collect() });
         }
     }
     found
+}
+
+/// What a description says of categories that were left out.
+pub(super) fn without(unused: usize) -> String {
+    match unused {
+        0 => String::new(),
+        1 => ", without a category that no image has".to_owned(),
+        more => format!(", without {more} categories that no image has"),
+    }
 }
 
 pub(super) fn lies_in(dir: &Path) -> bool {
@@ -129,7 +139,8 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         ignored += folders.iter().filter_map(|folder| list(folder).ok()).map(|list| list.ignored.hidden).sum::<usize>();
     }
     let (_, listed) = listed.ok_or_else(|| Error::Internal("no part of a COCO set".into()))?;
-    let mut given = listed.given(format!("{}: COCO", dir.display()));
+    let (listed, unused) = listed.without_unused();
+    let mut given = listed.given(format!("{}: COCO{}", dir.display(), without(unused)));
     given.ignored.hidden = ignored;
     Ok(given)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::lines::lines;
+use super::lines::{Line, lines};
 use super::{Listed, Part};
 use crate::config::Task;
 use crate::data::Label;
@@ -22,13 +22,13 @@ pub(super) fn lies_in(dir: &Path) -> bool {
         .all(|file| root.join(file).is_file())
 }
 
-/// A file's second column by its first.
-fn by_id(path: &Path) -> Result<HashMap<String, String>> {
+/// A file's lines by their first column.
+fn by_id(path: &Path) -> Result<HashMap<String, Line>> {
     let mut found = HashMap::new();
     for line in lines(path)? {
-        let (id, value) = line.two()?;
-        if found.insert(id.to_owned(), value.to_owned()).is_some() {
-            return Err(Error::input(format!("{}: image {id} is there twice; keep one", line.place)));
+        let id = line.two()?.0.to_owned();
+        if let Some(before) = found.insert(id.clone(), line) {
+            return Err(Error::input(format!("{}: image {id} is there twice; keep one", before.place)));
         }
     }
     Ok(found)
@@ -50,14 +50,15 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     for line in lines(&root.join("images.txt"))? {
         let (id, file) = line.two()?;
         let lacks = |what: &str| Error::input(format!("{}: image {id} is not in {what}; add it", line.place));
-        let class = line.counted_from_1(labels_of.get(id).ok_or_else(|| lacks(labels))?, classes.len())?;
-        let part = match split_of.get(id).ok_or_else(|| lacks(split))?.as_str() {
+        let labelled = labels_of.get(id).ok_or_else(|| lacks(labels))?;
+        let class = labelled.counted_from_1(labelled.two()?.1, classes.len())?;
+        let in_part = split_of.get(id).ok_or_else(|| lacks(split))?;
+        let part = match in_part.two()?.1 {
             "1" => Part::Train,
             "0" => Part::Test,
             other => {
-                return Err(Error::input(format!(
-                    "{split}, image {id}: expected 1 (train) or 0 (test), found {other:?}"
-                )));
+                let place = &in_part.place;
+                return Err(Error::input(format!("{place}: expected 1 (train) or 0 (test), found {other:?}")));
             }
         };
         listed.add(part, root.join("images").join(file), Label::Class(class), &line.place)?;

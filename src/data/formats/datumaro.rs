@@ -108,7 +108,8 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
             listed.add(*part, image(dir, &folder, entry), label, &place)?;
         }
     }
-    Ok(listed.given(format!("{}: Datumaro", dir.display())))
+    let (listed, unused) = listed.without_unused();
+    Ok(listed.given(format!("{}: Datumaro{}", dir.display(), super::coco::without(unused))))
 }
 
 /// Where an item's image lies: its path, or its id with an image's ending.

@@ -8,8 +8,8 @@ use flate2::read::ZlibDecoder;
 
 use crate::{Error, Result};
 
-/// What a compressed variable may unpack to: the labels of a set take a few MB.
-const MOST_BYTES: u64 = 256 << 20;
+/// What a file may hold, and a compressed variable unpack to: the labels of a set take a few MB. A number takes eight times as much here.
+const MOST_BYTES: u64 = 32 << 20;
 /// Cells in structs in cells: label files have three levels.
 const MOST_DEPTH: usize = 16;
 
@@ -63,17 +63,18 @@ impl Value {
 /// What is damaged, and where; a file of another version; a variable that is not there.
 pub(super) fn variable(path: &Path, name: &str) -> Result<Value> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let found = variables(&bytes)
-        .map_err(|what| Error::input(format!("{shown}: {what}; is it the data set's own file?")))?
-        .into_iter()
-        .find(|(own, _)| own == name);
-    found.map(|(_, value)| value).ok_or_else(|| Error::input(format!("{shown}: no variable {name:?} in it")))
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+    opened.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    let found =
+        find(&bytes, name).map_err(|what| Error::input(format!("{shown}: {what}; is it the data set's own file?")))?;
+    found.ok_or_else(|| Error::input(format!("{shown}: no variable {name:?} in it")))
 }
 
 type Parsed<T> = std::result::Result<T, String>;
 
-fn variables(bytes: &[u8]) -> Parsed<Vec<(String, Value)>> {
+/// The variable of this name. The others are unpacked one after the other, and only their names are read.
+fn find(bytes: &[u8], name: &str) -> Parsed<Option<Value>> {
     let header = bytes.get(..128).ok_or("not a MAT-file: shorter than its header")?;
     match (&header[126..128], header[125]) {
         (b"IM", 1) => {}
@@ -82,8 +83,8 @@ fn variables(bytes: &[u8]) -> Parsed<Vec<(String, Value)>> {
         }
         _ => return Err("not a MAT-file of level 5 (save it with -v7)".into()),
     }
-    let mut list = Vec::new();
     let mut rest = Reader { bytes: &bytes[128..] };
+    let of_name = |data: &[u8]| if name_of(data)? == name { matrix(data, 0) } else { Ok(None) };
     while !rest.bytes.is_empty() {
         let element = rest.element()?;
         match element.kind {
@@ -95,15 +96,29 @@ fn variables(bytes: &[u8]) -> Parsed<Vec<(String, Value)>> {
                     return Err(format!("a variable of more than {} MiB", MOST_BYTES >> 20));
                 }
                 let inner = Reader { bytes: &unpacked }.element()?;
-                if inner.kind == MATRIX {
-                    list.extend(matrix(inner.data, 0)?);
+                if inner.kind == MATRIX
+                    && let Some((_, value)) = of_name(inner.data)?
+                {
+                    return Ok(Some(value));
                 }
             }
-            MATRIX => list.extend(matrix(element.data, 0)?),
+            MATRIX => {
+                if let Some((_, value)) = of_name(element.data)? {
+                    return Ok(Some(value));
+                }
+            }
             _ => {}
         }
     }
-    Ok(list)
+    Ok(None)
+}
+
+/// A matrix's name alone.
+fn name_of(data: &[u8]) -> Parsed<String> {
+    let mut reader = Reader { bytes: data };
+    reader.element()?;
+    reader.element()?;
+    Ok(String::from_utf8_lossy(reader.element()?.data).into_owned())
 }
 
 const MATRIX: u32 = 14;
@@ -265,23 +280,23 @@ mod tests {
     fn damage_is_an_error_and_never_a_panic() {
         let inner = array(4, 2, "", &element(16, b"ab"));
         let whole = file(&array(1, 1, "cells", &inner));
-        let expected = vec![("cells".to_owned(), Value::Cells(vec![Value::Text("ab".into())]))];
-        assert_eq!(variables(&whole).unwrap(), expected);
+        assert_eq!(find(&whole, "cells").unwrap(), Some(Value::Cells(vec![Value::Text("ab".into())])));
+        assert_eq!(find(&whole, "other").unwrap(), None);
         for cut in 0..whole.len() {
-            let _ = variables(&whole[..cut]);
+            let _ = find(&whole[..cut], "cells");
         }
         for at in 128..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[at] = value;
-                let _ = variables(&damaged);
+                let _ = find(&damaged, "cells");
             }
         }
-        assert!(variables(&file(&array(6, i32::MAX, "n", &element(9, &[0; 8])))).is_err(), "more than the file has");
+        assert!(find(&file(&array(6, i32::MAX, "n", &element(9, &[0; 8]))), "n").is_err(), "more than the file has");
         let mut deep = array(4, 1, "", &element(16, b"a"));
         for _ in 0..40 {
             deep = array(1, 1, "", &deep);
         }
-        assert!(variables(&file(&deep)).unwrap_err().contains("deep"));
+        assert!(find(&file(&deep), "").unwrap_err().contains("deep"));
     }
 }

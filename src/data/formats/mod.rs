@@ -7,6 +7,7 @@ mod cub;
 mod datumaro;
 mod food;
 mod ham10000;
+mod idx;
 mod kitti;
 mod lines;
 mod mat;
@@ -24,7 +25,7 @@ use crate::{Error, Result};
 /// The format that lies in a folder, by the files that only it has; none: a folder of images, or a table of them.
 pub(super) fn detect(dir: &Path) -> Option<Format> {
     type LiesIn = fn(&Path) -> bool;
-    let looks: [(Format, LiesIn); 9] = [
+    let looks: [(Format, LiesIn); 10] = [
         (Format::Aircraft, aircraft::lies_in),
         (Format::Food101, food::lies_in),
         (Format::StanfordCars, cars::lies_in),
@@ -33,6 +34,7 @@ pub(super) fn detect(dir: &Path) -> Option<Format> {
         (Format::Kitti, kitti::lies_in),
         (Format::Datumaro, datumaro::lies_in),
         (Format::Coco, coco::lies_in),
+        (Format::Idx, idx::lies_in),
         (Format::Resisc45, resisc45::lies_in),
     ];
     looks.into_iter().find(|(_, lies_in)| lies_in(dir)).map(|(format, _)| format)
@@ -55,6 +57,7 @@ pub(super) fn read(dir: &Path, format: Format) -> Option<Result<Given>> {
         Format::Kitti => kitti::read,
         Format::Datumaro => datumaro::read,
         Format::Coco => coco::read,
+        Format::Idx => idx::read,
         Format::Resisc45 => resisc45::read,
     };
     Some(read(dir))
@@ -103,13 +106,7 @@ impl Listed {
 
     /// One image; `place` is what lists it: a file and a line.
     pub(super) fn add(&mut self, part: Part, path: PathBuf, label: Label, place: &str) -> Result<()> {
-        let highest = label.classes().into_iter().max().unwrap_or(0);
-        if highest >= self.classes.len() {
-            return Err(Error::input(format!(
-                "{place}: label {highest}, counted from 0, but there are {} classes; correct one of them",
-                self.classes.len()
-            )));
-        }
+        self.check(&label, place)?;
         if !self.is_there(&path)? {
             return Err(Error::input(format!(
                 "{place}: no file {}; unpack the images there, or remove the entry",
@@ -121,6 +118,25 @@ impl Listed {
         }
         self.parts.entry(part).or_default().push(Item { source: Source::File(path), label });
         Ok(())
+    }
+
+    /// One image that is no file of its own.
+    pub(super) fn add_source(&mut self, part: Part, source: Source, label: Label, place: &str) -> Result<()> {
+        self.check(&label, place)?;
+        self.parts.entry(part).or_default().push(Item { source, label });
+        Ok(())
+    }
+
+    /// An error for a label that is no class.
+    fn check(&self, label: &Label, place: &str) -> Result<()> {
+        let highest = label.classes().into_iter().max().unwrap_or(0);
+        if highest < self.classes.len() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "{place}: label {highest}, counted from 0, but there are {} classes; correct one of them",
+            self.classes.len()
+        )))
     }
 
     /// Whether a file is there, by one listing a folder: sets have a hundred thousand.
@@ -138,6 +154,38 @@ impl Listed {
         Ok(self.folders[folder].contains(name))
     }
 
+    /// Without the classes that no image has: exports list super-categories, and subsets the categories of the whole. With how many there were.
+    pub(super) fn without_unused(mut self) -> (Self, usize) {
+        let mut used = vec![false; self.classes.len()];
+        let items = || self.parts.values().flatten();
+        items().flat_map(|item| item.label.classes()).for_each(|class| used[class] = true);
+        let unused = used.iter().filter(|used| !**used).count();
+        // Nothing is used: the caller's check of the classes says that better.
+        if unused == 0 || unused == used.len() {
+            return (self, 0);
+        }
+        let index: Vec<usize> = used
+            .iter()
+            .scan(0, |next, &used| {
+                let own = *next;
+                *next += usize::from(used);
+                Some(own)
+            })
+            .collect();
+        for item in self.parts.values_mut().flatten() {
+            match &mut item.label {
+                Label::Class(class) => *class = index[*class],
+                Label::Multi(row) => {
+                    let mut used = used.iter();
+                    row.retain(|_| used.next() == Some(&true));
+                }
+            }
+        }
+        let mut keep = used.into_iter();
+        self.classes.retain(|_| keep.next() == Some(true));
+        (self, unused)
+    }
+
     /// The parts; `described` is where from and how laid out.
     pub(super) fn given(mut self, described: String) -> Given {
         let (classes, task) = (&self.classes, self.task);
@@ -145,9 +193,12 @@ impl Listed {
             let items = self.parts.remove(&part)?;
             let mut dataset = Dataset { classes: classes.clone(), items, task };
             // By class, then by file, as everywhere.
-            dataset.items.sort_by(|a, b| {
-                let key = |item: &Item| (item.label.classes().first().copied(), item.source.name());
-                if task == Task::Multiclass { key(a).cmp(&key(b)) } else { key(a).1.cmp(&key(b).1) }
+            dataset.items.sort_by_cached_key(|item| {
+                let class = item.label.classes().first().copied().filter(|_| task == Task::Multiclass);
+                match &item.source {
+                    Source::Grey { images, index } => (class, images.name.clone(), *index),
+                    source => (class, source.name(), 0),
+                }
             });
             Some(dataset)
         };
@@ -167,17 +218,27 @@ impl Listed {
     }
 }
 
+/// Some editors begin a file of UTF-8 so.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The bytes of a file of text, without the mark that it may begin with.
+fn marked_bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    if bytes.starts_with(MARK) {
+        bytes.drain(..MARK.len());
+    }
+    Ok(bytes)
+}
+
 /// The text of a file that a format needs.
 pub(super) fn text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::input(format!("{}: not UTF-8 text; save it as UTF-8", path.display())))?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
+    String::from_utf8(marked_bytes(path)?)
+        .map_err(|_| Error::input(format!("{}: not UTF-8 text; save it as UTF-8", path.display())))
 }
 
 /// A JSON file that a format needs.
 pub(super) fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&text(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+    serde_json::from_slice(&marked_bytes(path)?).map_err(|e| Error::input(format!("{}: {e}", path.display())))
 }
 
 /// An index of names; a name that is there twice is an error.
