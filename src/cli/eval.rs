@@ -21,6 +21,9 @@ pub struct Args {
     /// How the data is laid out: auto, or a format as in train [default: the run's, where it is a data set's own layout; else auto]
     #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
     format: Option<Format>,
+    /// Writes classes.csv there, and for a multi-class set confusion.csv and confusion.png
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -42,6 +45,7 @@ pub fn main(args: Args) -> Result<()> {
         model: args.model,
         data: args.data,
         format: args.format,
+        out: args.out,
         json: args.json,
         device: args.device,
         precision: args.precision,

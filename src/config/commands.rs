@@ -27,6 +27,8 @@ pub struct EvalConfig {
     pub data: PathBuf,
     /// How it is laid out; absent: as the run's own data where that is a set of its own layout, else found by looking.
     pub format: Option<Format>,
+    /// Where tables by class go, and which classes were taken for which.
+    pub out: Option<PathBuf>,
     /// One JSON object instead of a table.
     pub json: bool,
     /// Where it runs.

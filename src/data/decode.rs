@@ -111,10 +111,20 @@ fn other(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, Str
     let orientation = if format == ImageFormat::Tiff {
         decoder.orientation().unwrap_or(Orientation::NoTransforms) // a tag of the file itself
     } else {
-        exif::orientation(decoder.exif_metadata().ok().flatten().as_deref())
+        let exif = decoder.exif_metadata().ok().flatten();
+        let exif = exif.or_else(|| if format == ImageFormat::Png { exif::in_png_text(bytes) } else { None });
+        let xmp = if format == ImageFormat::Png { decoder.xmp_metadata().ok().flatten() } else { None };
+        exif::orientation_of(exif.as_deref(), xmp.as_deref())
     };
+    let of_tiff = |tag| if format == ImageFormat::Tiff { exif::tag(bytes, tag) } else { None };
+    if of_tiff(FILL_ORDER) == Some(2) {
+        return Err(
+            "is a TIFF with the bits of each byte in reverse order (FillOrder 2), which is not read here".into()
+        );
+    }
+    let associated = of_tiff(EXTRA_SAMPLES) == Some(1);
     let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
-    Ok(upright(on_white(image), orientation))
+    Ok(upright(on_white(image, associated), orientation))
 }
 
 /// Refuses an image without pixels or of too many.
@@ -129,8 +139,12 @@ pub(super) fn check_size(width: u64, height: u64) -> std::result::Result<(), Str
     Ok(())
 }
 
-/// 8-bit RGB; what is transparent shows white.
-fn on_white(image: DynamicImage) -> image::RgbImage {
+/// TIFF's tags of how bits lie in a byte, and of what is beside the colours: 1 is an alpha that they are multiplied by already.
+const FILL_ORDER: u16 = 0x010a;
+const EXTRA_SAMPLES: u16 = 0x0152;
+
+/// 8-bit RGB; what is transparent shows white. `associated`: the colours are multiplied by alpha already.
+fn on_white(image: DynamicImage, associated: bool) -> image::RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
@@ -138,6 +152,9 @@ fn on_white(image: DynamicImage) -> image::RgbImage {
     image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let [r, g, b, alpha] = rgba.get_pixel(x, y).0;
         let over = |c: u8| {
+            if associated {
+                return c.saturating_add(255 - alpha);
+            }
             let mixed = u32::from(c) * u32::from(alpha) + 255 * (255 - u32::from(alpha));
             // At most 255: a weighted mean of two bytes.
             ((mixed + 127) / 255) as u8

@@ -1,19 +1,70 @@
-//! The one EXIF value that matters here: which way up the image is.
+//! The EXIF value that matters here: which way up the image is; it may stand in XMP too, or in a PNG's text. And tags of a TIFF file itself.
 
+use std::io::Read;
+
+use flate2::read::ZlibDecoder;
 use image::metadata::Orientation;
 
 const ORIENTATION: u16 = 0x0112;
+/// What a PNG's text of an EXIF block may unpack to.
+const MOST_TEXT: u64 = 1 << 20;
+
+/// The orientation of EXIF, else of XMP: EXIF goes first where it says one.
+pub(super) fn orientation_of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
+    let from = |value: Option<u8>| value.and_then(Orientation::from_exif);
+    from(exif.and_then(|block| tag(block, ORIENTATION)))
+        .or_else(|| from(xmp.and_then(in_xmp)))
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// `tiff:Orientation` in a packet of XMP, as an attribute or an element.
+fn in_xmp(packet: &[u8]) -> Option<u8> {
+    const NAME: &str = "tiff:Orientation";
+    let text = std::str::from_utf8(packet).ok()?;
+    let rest = text.get(text.find(NAME)? + NAME.len()..)?;
+    let value = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || matches!(c, '=' | '"' | '\'' | '>'));
+    value.chars().next()?.to_digit(10).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// The EXIF block that ImageMagick writes as text into a PNG: `Raw profile type exif`, in hexadecimal.
+pub(super) fn in_png_text(png: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = png.get(8..)?;
+    while rest.len() >= 12 {
+        let length = u32::from_be_bytes(rest[..4].try_into().ok()?) as usize;
+        let data = rest.get(8..8_usize.checked_add(length)?)?;
+        let text = match (&rest[4..8], data.strip_prefix(b"Raw profile type exif\0")) {
+            (b"tEXt", Some(text)) => Some(text.to_vec()),
+            (b"zTXt", Some(packed)) => {
+                let mut text = Vec::new();
+                ZlibDecoder::new(packed.get(1..)?).take(MOST_TEXT).read_to_end(&mut text).ok()?;
+                Some(text)
+            }
+            (b"IEND", _) => return None,
+            _ => None,
+        };
+        if let Some(text) = text {
+            // A line break, the name, the number of bytes, then the bytes.
+            let text = String::from_utf8(text).ok()?;
+            let digits: Vec<u8> = text.split_whitespace().skip(2).flat_map(str::bytes).collect();
+            let digit = |c: u8| (c as char).to_digit(16);
+            let byte = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8);
+            return digits.chunks_exact(2).map(byte).collect();
+        }
+        rest = rest.get(12 + length..)?;
+    }
+    None
+}
 
 /// The orientation an EXIF block asks for; none where the block is absent, broken or says nothing.
 ///
 /// Reads what the `image` crate's own parser does not: blocks with the `Exif\0\0` prefix that some WebP files keep, and
 /// values stored as another integer type than the standard's, as some cameras write them.
 pub(super) fn orientation(block: Option<&[u8]>) -> Orientation {
-    block.and_then(value).and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
+    orientation_of(block, None)
 }
 
-/// The orientation's value in the first directory of the block.
-fn value(block: &[u8]) -> Option<u8> {
+/// A small integer in the first directory of an EXIF block, or of a TIFF file.
+pub(super) fn tag(block: &[u8], wanted: u16) -> Option<u8> {
     let tiff = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
     let big_endian = match tiff.get(..4)? {
         b"II*\0" => false,
@@ -30,7 +81,7 @@ fn value(block: &[u8]) -> Option<u8> {
     for entry in 0..entries {
         // Twelve bytes each: tag, type, count, value.
         let at = directory.checked_add(2 + entry * 12)?;
-        if number(at, 2)? == u32::from(ORIENTATION) {
+        if number(at, 2)? == u32::from(wanted) {
             let width = match number(at + 2, 2)? {
                 1 | 6 => 1, // BYTE, SBYTE
                 3 | 8 => 2, // SHORT, SSHORT
@@ -77,6 +128,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn xmp_and_text_of_a_png() {
+        for packet in
+            [r#"<x tiff:Orientation="3"/>"#, "<x tiff:Orientation = '3'/>", "<tiff:Orientation>3</tiff:Orientation>"]
+        {
+            assert_eq!(orientation_of(None, Some(packet.as_bytes())), Orientation::Rotate180, "{packet}");
+        }
+        let says_6 = block(b"", false, 3, 6);
+        assert_eq!(orientation_of(Some(&says_6), Some(b"tiff:Orientation=\"3\"")), Orientation::Rotate90, "EXIF first");
+        for nothing in [&b"tiff:Orientation"[..], b"tiff:Orientation=\"x\"", b"\xff", b"none"] {
+            assert_eq!(orientation_of(None, Some(nothing)), Orientation::NoTransforms);
+        }
+        let exif = block(b"Exif\0\0", true, 3, 3);
+        let hex: String = exif.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!("Raw profile type exif\0\nexif\n      {}\n{}\n{}\n", exif.len(), &hex[..20], &hex[20..]);
+        let chunk = |kind: &[u8], data: &[u8]| [&(data.len() as u32).to_be_bytes(), kind, data, &[0; 4]].concat();
+        let png =
+            |text: &[u8]| [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &[0; 13]), text, &chunk(b"IEND", b"")].concat();
+        let whole = png(&chunk(b"tEXt", text.as_bytes()));
+        assert_eq!(in_png_text(&whole), Some(exif));
+        for cut in 0..whole.len() {
+            let _ = in_png_text(&whole[..cut]);
+        }
+        assert_eq!(in_png_text(&png(&chunk(b"tEXt", b"Title\0x"))), None);
+        assert_eq!(in_png_text(&png(&chunk(b"zTXt", b"Raw profile type exif\0\0damaged"))), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::eval_files;
 use super::evaluate::evaluate;
 use super::loaded::load;
 use super::place::Place;
@@ -68,6 +69,10 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
         StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING };
     let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), options, &bar)?;
     bar.finish();
+    if let Some(out) = &config.out {
+        eval_files::write(out, labels, &evaluation.measures)?;
+        ui.note(&format!("by class: {}", out.join("classes.csv").display()));
+    }
     let mut more = evaluation.more();
     let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);
     Ok(EvalReport { images, loss: evaluation.loss, accuracy: evaluation.accuracy(), more })
