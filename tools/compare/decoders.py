@@ -55,7 +55,7 @@ def pillow(path):
                 image = Image.alpha_composite(white, image)
             return np.asarray(image.convert("RGB")), None
     except Exception as error:  # whatever a damaged file brings
-        return None, f"Pillow: {type(error).__name__}: {error}"
+        return None, f"Pillow: {type(error).__name__}: {error}".replace(str(path), path.name)
 
 
 def outcome(ours, theirs, why):
