@@ -8,11 +8,13 @@ use crate::{Error, Result};
 
 mod commands;
 mod device;
+mod format;
 mod memory;
 mod precision;
 
 pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
 pub use device::Device;
+pub use format::Format;
 pub use memory::{Level, Memory, Recompute};
 pub use precision::Precision;
 
@@ -87,43 +89,6 @@ impl Task {
             Self::Multilabel => "multilabel",
         }
     }
-}
-
-/// How the data folder is laid out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// Found by looking.
-    #[default]
-    Auto,
-    /// A folder a class, perhaps under train, val and test.
-    Folder,
-    /// A table `labels.csv`: a column of files, and one of classes or one 0/1 column a label.
-    Csv,
-    /// FGVC-Aircraft by variant.
-    Aircraft,
-    /// FGVC-Aircraft by family.
-    AircraftFamily,
-    /// FGVC-Aircraft by manufacturer.
-    AircraftManufacturer,
-    /// Food-101.
-    Food101,
-    /// Stanford Cars.
-    StanfordCars,
-    /// CUB-200-2011.
-    Cub200,
-    /// HAM10000, split by lesion.
-    Ham10000,
-    /// RESISC45.
-    Resisc45,
-    /// KITTI: the distance of the nearest vehicle.
-    Kitti,
-    /// COCO's JSON: the categories in an image are its labels.
-    Coco,
-    /// Datumaro's JSON.
-    Datumaro,
-    /// MNIST's IDX files.
-    Idx,
 }
 
 /// The learning rate over the run.

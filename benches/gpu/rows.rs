@@ -18,6 +18,7 @@ const F32: DType = DType::F32;
 enum Ask {
     Dx,
     AddTo,
+    AddToScaled,
     Weights,
 }
 
@@ -40,8 +41,9 @@ fn norm_forward(name: &str, rows: usize, cols: usize, stream: DType, activations
 }
 
 fn norm_backward(name: &str, rows: usize, cols: usize, stream: DType, activations: DType, ask: Ask) -> Case {
-    let passes = if ask == Ask::AddTo { 3 } else { 2 };
-    let work = bytes(rows * cols * (passes * stream.bytes() + activations.bytes()) + 8 * rows);
+    let passes = if matches!(ask, Ask::AddTo | Ask::AddToScaled) { 3 } else { 2 };
+    let beside = if ask == Ask::AddToScaled { 2 } else { 1 };
+    let work = bytes(rows * cols * (passes * stream.bytes() + beside * activations.bytes()) + 8 * rows);
     let make = move |gpu: &Gpu| {
         Ok([
             gpu.random(stream, rows * cols)?,
@@ -52,11 +54,16 @@ fn norm_backward(name: &str, rows: usize, cols: usize, stream: DType, activation
             gpu.random(stream, rows * cols)?,
             gpu.out(F32, cols)?,
             gpu.out(F32, cols)?,
+            gpu.out(activations, if ask == Ask::AddToScaled { rows * cols } else { 1 })?,
         ])
     };
     case(format!("layer_norm_backward {name}"), work, make, move |device, buffers| {
-        let [x, weight, mean, rstd, dy, dx, dw, db] = buffers;
-        let dx = if ask == Ask::AddTo { LayerNormDx::AddTo(dx) } else { LayerNormDx::Write(dx) };
+        let [x, weight, mean, rstd, dy, dx, dw, db, scaled] = buffers;
+        let dx = match ask {
+            Ask::AddTo => LayerNormDx::AddTo(dx),
+            Ask::AddToScaled => LayerNormDx::AddToScaled { dx, gamma: weight, scaled },
+            _ => LayerNormDx::Write(dx),
+        };
         let weights = (ask == Ask::Weights).then_some((dw, db));
         layer_norm_backward(device, rows, cols, LayerNormInputs { x, weight, mean, rstd, dy }, dx, weights)
     })
@@ -91,6 +98,7 @@ pub fn cases() -> Vec<Case> {
         norm_backward("b256 bf16 dx", r, d, BF16, BF16, Ask::Dx),
         norm_backward("b256 bf16 added to dx", r, d, BF16, BF16, Ask::AddTo),
         norm_backward("b256 f32 bf16 dx", r, d, F32, BF16, Ask::Dx),
+        norm_backward("b256 f32 bf16 added to dx, gamma dx", r, d, F32, BF16, Ask::AddToScaled),
         norm_backward("b256 bf16 dx, dw, db", r, d, BF16, BF16, Ask::Weights),
         norm_backward("b32 bf16 dx", r / 8, d, BF16, BF16, Ask::Dx),
         scale_backward("b256 bf16 dh", r, d, false),

@@ -258,3 +258,60 @@ fn masters<'a>(adapter: &Adapter<'a, CudaBuffer>) -> AdapterPack<'a> {
         bg_packed: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::{AdapterDims, Backend};
+    use crate::config::Precision;
+    use crate::gpu::{Arch, Device};
+
+    /// What was packed is what both passes are given, all adapters of a linear or one of them, until it is released or a gain is another.
+    #[test]
+    fn what_is_ready_is_found() {
+        let cuda = Cuda::new(&Device::dry(Arch::Sm90a), Precision::Bf16);
+        let (k, rows, rank) = (24, 40, 5);
+        let value = |len: usize| cuda.upload(&vec![0.0; len]).unwrap();
+        let values: Vec<_> = (0..3).map(|_| (value(rank * k), value(rows * rank), value(rows))).collect();
+        let other_gain = value(rows);
+        let adapter = |index: usize, gain: bool| {
+            let (a, b, own) = &values[index];
+            let dims = AdapterDims { first_row: index * rows, rows, rank, scale: 1.0 };
+            Adapter { dims, a, b, gain: gain.then_some(own), dropped: None }
+        };
+        for gain in [false, true] {
+            let list = || {
+                [vec![adapter(0, gain), adapter(1, gain)], vec![adapter(2, gain)]]
+                    .map(|adapters| LinearAdapters { k, adapters })
+            };
+            let mut prepared = None;
+            let place = cuda.prepare(&list(), &mut prepared).unwrap();
+            let blocks = prepared.clone().unwrap();
+            for (linear, own) in list().iter().zip(&blocks.linears) {
+                let forward = cuda.pack(k, &linear.adapters, DType::Bf16).unwrap();
+                let backward = cuda.pack_backward(k, &linear.adapters, DType::Bf16).unwrap();
+                assert_eq!(forward.len(), own.adapters.len());
+                for ((forward, bg), own) in forward.iter().zip(&backward.bg).zip(&own.adapters) {
+                    assert!(Rc::ptr_eq(&forward.a, &own.packed.a) && Rc::ptr_eq(&forward.b, &own.packed.b));
+                    assert!(Rc::ptr_eq(bg, &own.bg));
+                }
+                let joined = own.joined.as_ref().unwrap_or(&own.adapters[0].packed.a);
+                assert!(Rc::ptr_eq(&backward.a, joined) && backward.width == 16 * own.adapters.len());
+                for (one, own) in linear.adapters.iter().zip(&own.adapters) {
+                    let backward = cuda.pack_backward(k, std::slice::from_ref(one), DType::Bf16).unwrap();
+                    assert!(Rc::ptr_eq(&backward.a, &own.packed.a) && Rc::ptr_eq(&backward.bg[0], &own.bg));
+                }
+            }
+            let of = |adapter| cuda.pack(k, &[adapter], DType::Bf16).unwrap()[0].a.address();
+            let own = blocks.linears[1].adapters[0].packed.a.address();
+            assert_eq!(of(adapter(2, gain)), own);
+            assert_ne!(of(Adapter { gain: Some(&other_gain), ..adapter(2, gain) }), own, "made from another gain");
+            assert_ne!(of(adapter(2, !gain)), own);
+            drop(blocks);
+            assert_eq!(cuda.prepare(&list(), &mut prepared).unwrap(), place, "the same blocks again");
+            cuda.release();
+            let released = cuda.pack(k, &list()[1].adapters, DType::Bf16).unwrap();
+            assert!(!Rc::ptr_eq(&released[0].a, &prepared.unwrap().linears[1].adapters[0].packed.a));
+        }
+    }
+}

@@ -9,7 +9,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{BadImage, Item, Source, Splits, decode, transform};
+use super::{BadImage, Item, Source, Splits, decode, decode_bytes, transform};
 use crate::Error;
 use crate::config::{Resize, Task};
 
@@ -154,15 +154,22 @@ fn look_at(source: &Source) -> Look {
         hasher.write(bytes);
         (hasher.finish(), bytes.len())
     };
-    let bytes = match source {
-        Source::File(path) => std::fs::read(path).ok().map(|bytes| hashed(&bytes)),
-        Source::Memory { bytes, .. } => Some(hashed(bytes)),
+    let encoded = |bytes: &[u8]| Look {
+        size: decode_bytes(bytes).map(|image| (image.width, image.height)),
+        bytes: Some(hashed(bytes)),
+    };
+    match source {
+        Source::File(path) => match std::fs::read(path) {
+            Ok(bytes) => encoded(&bytes),
+            Err(e) => Look { size: Err(format!("cannot be read: {e}")), bytes: None },
+        },
+        Source::Memory { bytes, .. } => encoded(bytes),
         Source::Grey { images, index } => {
             let each = images.width * images.height;
-            images.pixels.get(index * each..(index + 1) * each).map(hashed)
+            let pixels = images.pixels.get(index * each..(index + 1) * each);
+            Look { size: Ok((images.width, images.height)), bytes: pixels.map(hashed) }
         }
-    };
-    Look { size: decode(source).map(|image| (image.width, image.height)).map_err(|e| e.to_string()), bytes }
+    }
 }
 
 /// Images a row of a contact sheet, and the side of each in pixels.

@@ -29,7 +29,7 @@ fn a_folder_is_described() {
         "largest class 1.0 x the smallest",
         "cats        2  █",
         "unreadable: 1",
-        "set/train/dogs/5.png",
+        "  set/train/dogs/5.png: is not a JPEG",
         "the same image twice: 3",
         "train set/train/cats/1.png = train set/train/cats/2.png\n",
         "train set/train/cats/1.png = train set/train/dogs/3.png, with different labels",

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::{Listed, Part, index_of, json};
 use crate::config::Task;
 use crate::data::Label;
-use crate::data::folder::list;
 use crate::data::open::Given;
 use crate::{Error, Result};
 
@@ -100,7 +99,6 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         )));
     }
     let mut listed: Option<(Vec<String>, Listed)> = None;
-    let mut ignored = 0;
     for Places { part, file, folders } in places {
         let shown = file.display().to_string();
         let parsed: File = json(&file)?;
@@ -136,11 +134,8 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
             let row = rows.remove(&image.id).unwrap_or_default();
             listed.add(part, path, Label::Multi(row), &format!("{shown}, image {}", image.id))?;
         }
-        ignored += folders.iter().filter_map(|folder| list(folder).ok()).map(|list| list.ignored.hidden).sum::<usize>();
     }
     let (_, listed) = listed.ok_or_else(|| Error::Internal("no part of a COCO set".into()))?;
     let (listed, unused) = listed.without_unused();
-    let mut given = listed.given(format!("{}: COCO{}", dir.display(), without(unused)));
-    given.ignored.hidden = ignored;
-    Ok(given)
+    Ok(listed.given(format!("{}: COCO{}", dir.display(), without(unused))))
 }

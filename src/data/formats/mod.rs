@@ -99,11 +99,6 @@ impl Listed {
         Self { classes, task, parts: HashMap::new(), seen: HashMap::new(), folders: HashMap::new() }
     }
 
-    /// Whether nothing was listed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.seen.is_empty()
-    }
-
     /// One image; `place` is what lists it: a file and a line.
     pub(super) fn add(&mut self, part: Part, path: PathBuf, label: Label, place: &str) -> Result<()> {
         self.check(&label, place)?;

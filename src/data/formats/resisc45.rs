@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::{Listed, Part};
+use crate::Result;
 use crate::config::Task;
 use crate::data::folder::{class_folders, list};
 use crate::data::open::Given;
 use crate::data::{Item, Source};
-use crate::{Error, Result};
 
 /// Class folders that no other set of 45 has.
 const SOME: [&str; 4] = ["chaparral", "thermal_power_station", "sparse_residential", "wetland"];
@@ -22,9 +22,6 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     for item in found.dataset.items {
         let Source::File(path) = item.source else { continue };
         listed.add(Part::Train, path, item.label, &dir.display().to_string())?;
-    }
-    if listed.is_empty() {
-        return Err(Error::input(format!("{}: no images in its class folders", dir.display())));
     }
     let given =
         listed.split_60_20_20(|item: &Item| item.source.name(), format!("{}: RESISC45, split 60/20/20", dir.display()));

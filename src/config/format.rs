@@ -1,0 +1,40 @@
+//! How data is laid out.
+
+use serde::{Deserialize, Serialize};
+
+/// How the data folder is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Found by looking.
+    #[default]
+    Auto,
+    /// A folder a class, perhaps under train, val and test.
+    Folder,
+    /// A table `labels.csv`: a column of files, and one of classes or one 0/1 column a label.
+    Csv,
+    /// FGVC-Aircraft by variant.
+    Aircraft,
+    /// FGVC-Aircraft by family.
+    AircraftFamily,
+    /// FGVC-Aircraft by manufacturer.
+    AircraftManufacturer,
+    /// Food-101.
+    Food101,
+    /// Stanford Cars.
+    StanfordCars,
+    /// CUB-200-2011.
+    Cub200,
+    /// HAM10000, split by lesion.
+    Ham10000,
+    /// RESISC45.
+    Resisc45,
+    /// KITTI: the distance of the nearest vehicle.
+    Kitti,
+    /// COCO's JSON: the categories in an image are its labels.
+    Coco,
+    /// Datumaro's JSON.
+    Datumaro,
+    /// MNIST's IDX files.
+    Idx,
+}
