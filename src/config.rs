@@ -9,12 +9,14 @@ use crate::{Error, Result};
 mod commands;
 mod device;
 mod format;
+mod loss;
 mod memory;
 mod precision;
 
 pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
 pub use device::Device;
 pub use format::Format;
+pub use loss::{AsymmetricSettings, ClassWeights, LabelLoss};
 pub use memory::{Level, Memory, Recompute};
 pub use precision::Precision;
 
@@ -77,8 +79,10 @@ impl Strategy {
 pub enum Task {
     /// One class an image: softmax and cross-entropy.
     Multiclass,
-    /// Any number of labels an image: one sigmoid a label, binary cross-entropy.
+    /// Any number of labels an image: one sigmoid a label, binary cross-entropy or the asymmetric loss.
     Multilabel,
+    /// Labels of a tree: a softmax for each group that excludes each other, a sigmoid for each label by itself.
+    Hierarchical,
 }
 
 impl Task {
@@ -87,6 +91,7 @@ impl Task {
         match self {
             Self::Multiclass => "multiclass",
             Self::Multilabel => "multilabel",
+            Self::Hierarchical => "hierarchical",
         }
     }
 }
@@ -263,6 +268,18 @@ pub struct TrainConfig {
     pub grad_clip: Option<f64>,
     /// Label smoothing of the cross-entropy.
     pub label_smoothing: f64,
+    /// The loss of labels that are yes or no; absent: binary cross-entropy for multi-label data, the asymmetric loss in a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LabelLoss>,
+    /// Constants of the asymmetric loss; absent: its defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asymmetric: Option<AsymmetricSettings>,
+    /// What the loss of an image of each class is multiplied by; absent: nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+    /// Multi-label: find each label's threshold on the validation images.
+    #[serde(default)]
+    pub tune_thresholds: bool,
     /// Seed of everything random.
     pub seed: u64,
     /// Side of the square the model sees, a multiple of the patch.
@@ -331,6 +348,10 @@ impl Default for TrainConfig {
             patience: None,
             grad_clip: None,
             label_smoothing: 0.0,
+            loss: None,
+            asymmetric: None,
+            class_weights: None,
+            tune_thresholds: false,
             seed: 0,
             input_size: MICRO_INPUT_SIZE,
             resize: Resize::Squash,

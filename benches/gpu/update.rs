@@ -1,12 +1,11 @@
 //! The loss, and what comes after the gradients: their norm and AdamW.
 
-use peftk::autograd::AdamW;
-use peftk::autograd::Asymmetric;
+use peftk::autograd::{AdamW, Asymmetric, TreeLoss};
 use peftk::gpu::{Buf, DType};
 use peftk::kernels::adamw::{
     AdamWTable, GRAD_NORM_LEN, HYPER_LEN, Trained, adamw_multi, grad_norm, hyper, sum_squares,
 };
-use peftk::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy};
+use peftk::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy, tree_loss};
 
 use super::{Case, Gpu, WIDTH, bytes, case};
 
@@ -102,7 +101,7 @@ pub fn cases() -> Vec<Case> {
                 Ok((gpu.random(F32, logits)?, labels, gpu.out(F32, 1)?, gpu.out(F32, logits)?))
             },
             move |device, (logits, labels, loss, dlogits)| {
-                cross_entropy(device, dims, logits, labels, 0.0, 256.0, loss, dlogits, false)
+                cross_entropy(device, dims, logits, labels, None, 0.0, 256.0, loss, dlogits, false)
             },
         ),
         case("binary_cross_entropy 256 x 100", bytes(12 * logits), sigmoids, move |device, (x, targets, loss, dx)| {
@@ -111,6 +110,27 @@ pub fn cases() -> Vec<Case> {
         case("asymmetric_loss 256 x 100", bytes(12 * logits), sigmoids, move |device, (x, targets, loss, dx)| {
             asymmetric_loss(device, dims, focus, x, targets, 25_600.0, loss, dx, false)
         }),
+        case(
+            "tree_loss 256 x 100, 11 heads and 10 labels",
+            bytes(12 * logits),
+            move |gpu| {
+                // A head of 10 and ten of 8, each row with a label in the first and in one of the others.
+                let begins: Vec<i32> = std::iter::once(0).chain((0..11).map(|head| 10 + 8 * head)).collect();
+                let mut targets = vec![0.0_f32; logits];
+                for (row, targets) in targets.chunks_exact_mut(100).enumerate() {
+                    targets[row % 10] = 1.0;
+                    targets[10 + 8 * (row % 10) + row % 8] = 1.0;
+                    targets[90 + row % 10] = 1.0;
+                }
+                let targets = Buf::from_f32(&gpu.device, &targets, F32)?;
+                let begins = Buf::from_slice(&gpu.device, &begins, DType::I32)?;
+                Ok((gpu.random(F32, logits)?, (targets, begins), gpu.out(F32, 1)?, gpu.out(F32, logits)?))
+            },
+            move |device, (x, (targets, begins), loss, dx)| {
+                let tree = TreeLoss { cols: 100, heads: 11, smoothing: 0.0, single: focus };
+                tree_loss(device, tree, 256, x, targets, begins, 256.0, loss, dx, false)
+            },
+        ),
     ]);
     cases
 }

@@ -217,6 +217,19 @@ pub struct Asymmetric {
     pub positive_weight: f64,
 }
 
+/// What the loss of a tree of labels is made with. Logits and targets are `[rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TreeLoss {
+    /// Labels.
+    pub cols: usize,
+    /// Softmax heads, side by side from column 0 on; the labels behind them are sigmoids.
+    pub heads: usize,
+    /// Label smoothing of the heads.
+    pub smoothing: f64,
+    /// The loss of the sigmoids.
+    pub single: Asymmetric,
+}
+
 /// One trained value in a step of AdamW.
 pub struct AdamWItem<'a, T> {
     /// The value, updated.
@@ -645,22 +658,37 @@ pub trait Backend: Clone + 'static {
     fn pool_backward(&self, dims: TokenDims, with_mean: bool, dy: &Self::Buffer) -> Result<Self::Buffer>;
 
     /// Softmax cross-entropy with label smoothing, summed over the rows of logits \[rows, classes\] and divided by `denominator`:
-    /// (loss \[1\], dlogits). `labels` \[rows\] from [`Backend::stage_labels`]. `sums`: the loss, its rows one after the other.
+    /// (loss \[1\], dlogits). `labels` \[rows\] from [`Backend::stage_labels`]; `weights` \[classes\]: what a row's loss is multiplied by, by
+    /// its label. `sums`: the loss, its rows one after the other.
+    #[allow(clippy::too_many_arguments)]
     fn cross_entropy(
         &self,
         classes: usize,
         logits: &Self::Buffer,
         labels: &Self::Buffer,
+        weights: Option<&Self::Buffer>,
         smoothing: f64,
         denominator: f64,
         sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
-    /// Binary cross-entropy of sigmoids against targets of the logits' shape, summed over all entries and divided by `denominator`:
-    /// (loss \[1\], dlogits). `sums`: the loss.
+    /// Binary cross-entropy of sigmoids against targets of the logits' shape, summed over all entries whose target is not negative and divided
+    /// by `denominator`: (loss \[1\], dlogits). `sums`: the loss.
     fn binary_cross_entropy(
         &self,
         logits: &Self::Buffer,
         targets: &Self::Buffer,
+        denominator: f64,
+        sums: Sums<Self::Buffer>,
+    ) -> Result<(Self::Buffer, Self::Buffer)>;
+    /// Of each row the mean cross-entropy of the heads that hold a positive target, plus the asymmetric loss of the columns behind the heads
+    /// (negative targets count for nothing); summed over rows and divided by `denominator`: (loss \[1\], dlogits). `begins` \[heads + 1\] from
+    /// [`Backend::stage_labels`]: the first column of each head, and of what is behind them. `sums`: the loss.
+    fn tree_loss(
+        &self,
+        loss: TreeLoss,
+        logits: &Self::Buffer,
+        targets: &Self::Buffer,
+        begins: &Self::Buffer,
         denominator: f64,
         sums: Sums<Self::Buffer>,
     ) -> Result<(Self::Buffer, Self::Buffer)>;

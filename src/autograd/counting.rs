@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{
     AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, NormBackward, Sums, TokenDims,
+    LinearOutput, NormBackward, Sums, TokenDims, TreeLoss,
 };
 use crate::Result;
 
@@ -324,6 +324,7 @@ impl Backend for Counting {
         _classes: usize,
         logits: &Block,
         _labels: &Block,
+        _weights: Option<&Block>,
         _smoothing: f64,
         _denominator: f64,
         mut sums: Sums<Block>,
@@ -335,6 +336,18 @@ impl Backend for Counting {
         &self,
         logits: &Block,
         _targets: &Block,
+        _denominator: f64,
+        mut sums: Sums<Block>,
+    ) -> Result<(Block, Block)> {
+        Ok((sums.take(0).map_or_else(|| self.block(1), |to| to.block), self.like(logits)))
+    }
+
+    fn tree_loss(
+        &self,
+        _loss: TreeLoss,
+        logits: &Block,
+        _targets: &Block,
+        _begins: &Block,
         _denominator: f64,
         mut sums: Sums<Block>,
     ) -> Result<(Block, Block)> {

@@ -88,7 +88,8 @@ fn line(prediction: &Prediction, json: bool) -> Result<String> {
     let path = prediction.path.display();
     Ok(match &prediction.label {
         PredictedLabel::One(name) => format!("{path}\t{name}\t{highest:.4}"),
-        PredictedLabel::Many(names) if names.is_empty() => format!("{path}\t(none)"),
+        PredictedLabel::Many(names) | PredictedLabel::Path(names) if names.is_empty() => format!("{path}\t(none)"),
+        PredictedLabel::Path(names) => format!("{path}\t{}", names.join(" > ")),
         PredictedLabel::Many(names) => format!("{path}\t{}", names.join(", ")),
     })
 }

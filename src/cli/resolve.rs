@@ -5,6 +5,7 @@ use std::fmt::Display;
 use super::settings::{AdapterFlags, BatchSize, Settings, TaskWord};
 use super::{check_input_size, check_precision, words};
 use crate::config::*;
+use crate::train::check_loss;
 use crate::{Error, Result};
 
 /// Most a count may be: a product of two stays far below overflow, and no run comes near.
@@ -63,6 +64,10 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         patience: s.patience.map(|n| count("--patience", n)).transpose()?,
         grad_clip: s.grad_clip.map(|x| positive("--grad-clip", x)).transpose()?,
         label_smoothing: share("--label-smoothing", s.label_smoothing.unwrap_or(0.0))?,
+        loss: s.loss,
+        asymmetric: s.asymmetric.map(asymmetric).transpose()?,
+        class_weights: s.class_weights.map(class_weights).transpose()?,
+        tune_thresholds: s.tune_thresholds.unwrap_or(false),
         seed: seed(s.seed.unwrap_or(0))?,
         input_size: check_input_size(s.input_size.unwrap_or(if is_micro {
             MICRO_INPUT_SIZE
@@ -195,16 +200,39 @@ fn check_pairs(config: &TrainConfig) -> Result<()> {
     if config.no_shuffle && config.balanced {
         return Err(wrong("--balanced", "it draws images at random, which --no-shuffle forbids; leave one out"));
     }
-    if config.label_smoothing > 0.0 && config.task == Some(Task::Multilabel) {
-        return Err(wrong(
-            "--label-smoothing",
-            "it belongs to the cross-entropy, which --task multilabel does not use",
-        ));
+    if config.asymmetric.is_some() && config.loss == Some(LabelLoss::Bce) {
+        return Err(wrong("--asymmetric", "--loss bce has no such constants; leave one out"));
+    }
+    if let Some(task) = config.task {
+        check_loss(config, task)?;
+    }
+    if config.tune_thresholds && !config.validates() {
+        return Err(wrong("--tune-thresholds", "it needs validation images, and --val-fraction 0 leaves none"));
     }
     if config.init_adapter.is_some() && config.adapter.as_ref().is_some_and(|a| a.init != AdapterInit::Default) {
         return Err(wrong("--init", "--init-adapter already gives the starting values; leave one out"));
     }
     Ok(())
+}
+
+/// Constants of the asymmetric loss that are ones.
+fn asymmetric(settings: AsymmetricSettings) -> Result<AsymmetricSettings> {
+    let AsymmetricSettings { gamma_pos, gamma_neg, k, clip } = settings;
+    not_negative("--asymmetric gamma_pos", gamma_pos)?;
+    not_negative("--asymmetric gamma_neg", gamma_neg)?;
+    positive("--asymmetric k", k)?;
+    share("--asymmetric clip", clip)?;
+    Ok(settings)
+}
+
+fn class_weights(weights: ClassWeights) -> Result<ClassWeights> {
+    if let ClassWeights::List(list) = &weights {
+        list.iter().try_for_each(|&weight| not_negative("--class-weights", weight).map(drop))?;
+        if list.iter().all(|&weight| weight == 0.0) {
+            return Err(wrong("--class-weights", "all are 0; nothing would be learned"));
+        }
+    }
+    Ok(weights)
 }
 
 fn wrong(flag: &str, message: impl Display) -> Error {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::words;
 use crate::config::{
-    AdapterInit, Augment, Device, Format, Memory, Pool, Precision, Recompute, Resize, ScheduleKind, Strategy, Task,
-    toml_error,
+    AdapterInit, AsymmetricSettings, Augment, ClassWeights, Device, Format, LabelLoss, Memory, Pool, Precision,
+    Recompute, Resize, ScheduleKind, Strategy, Task, toml_error,
 };
 use crate::{Error, Result};
 
@@ -19,6 +19,7 @@ pub enum TaskWord {
     Auto,
     Multiclass,
     Multilabel,
+    Hierarchical,
 }
 
 impl TaskWord {
@@ -27,6 +28,7 @@ impl TaskWord {
             Self::Auto => None,
             Self::Multiclass => Some(Task::Multiclass),
             Self::Multilabel => Some(Task::Multilabel),
+            Self::Hierarchical => Some(Task::Hierarchical),
         }
     }
 }
@@ -83,7 +85,7 @@ pub struct Settings {
     /// Share of the training images held back for validation where the data has no split; 0: none [default: 0.2]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub val_fraction: Option<f64>,
-    /// What labels are: auto, multiclass or multilabel [default: auto]
+    /// What labels are: auto, multiclass, multilabel or hierarchical [default: auto]
     #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
     pub task: Option<TaskWord>,
     /// How the data is laid out: auto, folder, csv, coco, datumaro, aircraft, aircraft-family, aircraft-manufacturer, food101,
@@ -157,6 +159,18 @@ pub struct Settings {
     /// Label smoothing of the cross-entropy [default: 0]
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub label_smoothing: Option<f64>,
+    /// Loss of labels that are yes or no: bce or asymmetric [default: multi-label bce, hierarchical asymmetric]
+    #[arg(long, value_name = "LOSS", value_parser = words::word::<LabelLoss>, help_heading = "Optimisation")]
+    pub loss: Option<LabelLoss>,
+    /// Constants of the asymmetric loss [default: gamma_pos=0,gamma_neg=1,k=0.8,clip=0.05]
+    #[arg(long, value_name = "NAME=F,..", help_heading = "Optimisation")]
+    pub asymmetric: Option<AsymmetricSettings>,
+    /// Weights of the classes in the cross-entropy: balanced (rare classes weigh more), or a number a class
+    #[arg(long, value_name = "balanced|F,..", help_heading = "Optimisation")]
+    pub class_weights: Option<ClassWeights>,
+    /// Multi-label: give a label above the probability with the best F1 on the validation images, not above 0.5
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, help_heading = "Optimisation")]
+    pub tune_thresholds: Option<bool>,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub seed: Option<u64>,
@@ -239,7 +253,7 @@ impl Settings {
         over! {
             data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
             strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
-            grad_clip label_smoothing seed device precision memory memory_budget micro_batch recompute checkpointing
+            grad_clip label_smoothing loss asymmetric class_weights tune_thresholds seed device precision memory memory_budget micro_batch recompute checkpointing
         }
     }
 }

@@ -21,7 +21,7 @@ pub use buffer::Buffer;
 use crate::Result;
 use crate::autograd::{
     AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    NormBackward, SumTo, Sums, TokenDims,
+    NormBackward, SumTo, Sums, TokenDims, TreeLoss,
 };
 
 /// The CPU; a clone shares its threads and its memory.
@@ -263,12 +263,14 @@ impl Backend for Cpu {
         classes: usize,
         logits: &Buffer,
         labels: &Buffer,
+        weights: Option<&Buffer>,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<Buffer>,
     ) -> Result<(Buffer, Buffer)> {
         let rows = sums.granule(labels.len());
-        let (losses, dlogits) = loss::cross_entropy(classes, logits, labels, smoothing, denominator, rows);
+        let weights = weights.map(|weights| &weights[..]);
+        let (losses, dlogits) = loss::cross_entropy(classes, logits, labels, weights, smoothing, denominator, rows);
         Ok((self.loss_sum(&mut sums, losses), self.pool.holding(&dlogits)))
     }
     fn binary_cross_entropy(
@@ -279,6 +281,19 @@ impl Backend for Cpu {
         mut sums: Sums<Buffer>,
     ) -> Result<(Buffer, Buffer)> {
         let (losses, dlogits) = loss::binary_cross_entropy(logits, targets, denominator, sums.granule(targets.len()));
+        Ok((self.loss_sum(&mut sums, losses), self.pool.holding(&dlogits)))
+    }
+    fn tree_loss(
+        &self,
+        loss: TreeLoss,
+        logits: &Buffer,
+        targets: &Buffer,
+        begins: &Buffer,
+        denominator: f64,
+        mut sums: Sums<Buffer>,
+    ) -> Result<(Buffer, Buffer)> {
+        let rows = sums.granule(logits.len() / loss.cols.max(1));
+        let (losses, dlogits) = loss::tree_loss(loss, begins, logits, targets, denominator, rows);
         Ok((self.loss_sum(&mut sums, losses), self.pool.holding(&dlogits)))
     }
     fn adamw(&self, step: AdamW, value: &mut Buffer, grad: &Buffer, m: &mut Buffer, v: &mut Buffer) -> Result<()> {

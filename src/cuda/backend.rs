@@ -6,7 +6,7 @@ use super::optimizer::trained;
 use super::{Cuda, CudaBuffer, Prepared};
 use crate::autograd::{
     AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LaterNumber, LinearAdapters,
-    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto, Sums, TokenDims,
+    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto, Sums, TokenDims, TreeLoss,
 };
 use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
@@ -543,6 +543,7 @@ impl Backend for Cuda {
         classes: usize,
         logits: &CudaBuffer,
         labels: &CudaBuffer,
+        weights: Option<&CudaBuffer>,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<CudaBuffer>,
@@ -555,6 +556,7 @@ impl Backend for Cuda {
             loss::LogitDims::whole(labels.len, classes),
             &logits.data,
             &labels.data,
+            weights.map(|weights| &weights.data),
             smoothing,
             denominator,
             &mut loss,
@@ -579,6 +581,34 @@ impl Backend for Cuda {
             loss::LogitDims::whole(sums.images(), logits.len / sums.images()),
             &logits.data,
             &targets.data,
+            denominator,
+            &mut loss,
+            &mut dlogits,
+            add,
+        )?;
+        Ok((CudaBuffer::new(loss), CudaBuffer::new(dlogits)))
+    }
+
+    fn tree_loss(
+        &self,
+        tree: TreeLoss,
+        logits: &CudaBuffer,
+        targets: &CudaBuffer,
+        begins: &CudaBuffer,
+        denominator: f64,
+        mut sums: Sums<CudaBuffer>,
+    ) -> Result<(CudaBuffer, CudaBuffer)> {
+        let mut add = false;
+        let [mut loss] = self.sum_blocks(&mut sums, [(0, 1)], &mut add)?;
+        let mut dlogits = self.buf(DType::F32, logits.len)?;
+        let rows = logits.len / tree.cols.max(1);
+        loss::tree_loss(
+            &self.device,
+            tree,
+            rows,
+            &logits.data,
+            &targets.data,
+            &begins.data,
             denominator,
             &mut loss,
             &mut dlogits,

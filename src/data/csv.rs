@@ -25,6 +25,11 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
     let (_, header) = rows.remove(0);
     let mut classes = classes(&header).map_err(|e| Error::input(format!("{shown}: {e}")))?;
     let names_classes = names_classes(&header, &rows, task);
+    if task == Some(Task::Hierarchical) {
+        return Err(Error::input(format!(
+            "{shown}: --task hierarchical needs the tree of its labels in labels.toml beside it; write one or leave --task out"
+        )));
+    }
     if names_classes {
         if task == Some(Task::Multilabel) {
             return Err(Error::input(format!("{shown}: one class a row is no multi-label set; leave --task out")));
@@ -64,7 +69,7 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
         .filter(|f| !items.iter().any(|i| matches!(&i.source, Source::File(p) if p.starts_with(f))))
         .count();
     let task = task.unwrap_or(Task::Multilabel);
-    Ok(Found { dataset: Dataset { classes, items, task }, ignored })
+    Ok(Found { dataset: Dataset { classes, items, task, tree: None }, ignored })
 }
 
 /// The label names out of the header.
@@ -125,7 +130,11 @@ fn item(dir: &Path, row: &[String], classes: &[String], task: Option<Task>) -> s
         values.push(match cell.trim() {
             "0" => 0.0,
             "1" => 1.0,
-            other => return Err(format!("column {class:?} must be 0 or 1, found {other:?}")),
+            // Nobody knows.
+            "" | "-1" | "?" if task != Some(Task::Multiclass) => -1.0,
+            other => {
+                return Err(format!("column {class:?} must be 0 or 1, or empty where it is unknown, found {other:?}"));
+            }
         });
     }
     let label = if task == Some(Task::Multiclass) {

@@ -17,8 +17,11 @@ const VERSION: u32 = 1;
 /// # Errors
 /// As [`super::open`]; a task other than multi-class.
 pub fn embedded(options: &OpenOptions) -> Result<Splits> {
-    if options.task == Some(Task::Multilabel) {
-        return Err(Error::input("--task multilabel: the embedded data has one class an image; give --data"));
+    if let Some(task @ (Task::Multilabel | Task::Hierarchical)) = options.task {
+        return Err(Error::input(format!(
+            "--task {}: the embedded data has one class an image; give --data",
+            task.name()
+        )));
     }
     // The bytes are the build's own: damage there is a bug, not the user's.
     let [train, val] = unpack(PACKED).ok_or_else(|| Error::Internal("the embedded data set is damaged".into()))?;
@@ -43,7 +46,10 @@ fn unpack(packed: &'static [u8]) -> Option<[Dataset; 2]> {
         let name = format!("embedded/{}/{}/{file}", ["train", "val"].get(split)?, classes.get(class)?);
         items[split].push(Item { source: Source::Memory { name, bytes }, label: Label::Class(class) });
     }
-    reader.0.is_empty().then(|| items.map(|items| Dataset { classes: classes.clone(), items, task: Task::Multiclass }))
+    reader
+        .0
+        .is_empty()
+        .then(|| items.map(|items| Dataset { classes: classes.clone(), items, task: Task::Multiclass, tree: None }))
 }
 
 /// What is left to read.

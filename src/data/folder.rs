@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Item, Label, Source, csv, has_image_extension, plural};
+use super::{Dataset, Item, Label, Source, csv, has_image_extension, nested, plural};
 use crate::config::Task;
 use crate::{Error, Result};
 
@@ -54,12 +54,40 @@ pub(super) struct Found {
     pub ignored: Ignored,
 }
 
-/// Reads a folder with `labels.csv`, or else one of class folders. `flag` is what the folder was given by.
+/// Reads a folder with `labels.csv`, or else one of class folders, these with a tree of labels where one is written down or the folders lie within
+/// each other. `flag` is what the folder was given by.
 ///
 /// Every class folder becomes a class, an empty one too: the caller knows whether that is an error.
 pub(super) fn read(dir: &Path, task: Option<Task>, flag: &str) -> Result<Found> {
     check_folder(dir, flag)?;
-    if dir.join(LABELS).is_file() { csv::read(dir, task) } else { class_folders(dir, task) }
+    let has_table = dir.join(LABELS).is_file();
+    // A tree that a file writes down holds for both layouts.
+    if let (None | Some(Task::Hierarchical), Some(tree)) = (task, nested::tree_file(dir)) {
+        let found = if has_table { csv::read(dir, None)? } else { class_folders(dir, Some(Task::Multiclass))? };
+        return nested::under_tree(without_empty(found), dir, &tree);
+    }
+    if has_table { csv::read(dir, task) } else { class_folders(dir, task) }
+}
+
+/// Without the classes of empty folders: in a tree others say which labels there are.
+fn without_empty(mut found: Found) -> Found {
+    let set = &mut found.dataset;
+    if set.items.iter().all(|item| matches!(item.label, Label::Class(_))) {
+        let counts = set.class_counts();
+        let mut index = vec![0; counts.len()];
+        let mut kept = Vec::new();
+        for (class, name) in set.classes.iter().enumerate().filter(|(class, _)| counts[*class] > 0) {
+            index[class] = kept.len();
+            kept.push(name.clone());
+        }
+        set.classes = kept;
+        set.items.iter_mut().for_each(|item| {
+            if let Label::Class(class) = &mut item.label {
+                *class = index[*class];
+            }
+        });
+    }
+    found
 }
 
 /// An error unless `dir` is a folder.
@@ -87,6 +115,9 @@ pub(super) fn class_folders(dir: &Path, task: Option<Task>) -> Result<Found> {
     // A class may be called like a file.
     folders.extend(listing.images.into_iter().filter(|p| p.is_dir()));
     sort(&mut folders);
+    if task == Some(Task::Hierarchical) || (task.is_none() && nested::is_nested(&folders)?) {
+        return nested::read(dir);
+    }
     if folders.is_empty() {
         let images = plural(ignored.unlabelled, "image");
         return Err(Error::input(format!(
@@ -105,7 +136,7 @@ pub(super) fn class_folders(dir: &Path, task: Option<Task>) -> Result<Found> {
         ignored.folders += inside.folders.len();
         items.extend(inside.images.into_iter().map(|p| Item { source: Source::File(p), label: Label::Class(class) }));
     }
-    Ok(Found { dataset: Dataset { classes, items, task: Task::Multiclass }, ignored })
+    Ok(Found { dataset: Dataset { classes, items, task: Task::Multiclass, tree: None }, ignored })
 }
 
 /// What lies directly in a folder, by name in byte order.
@@ -130,7 +161,7 @@ pub(super) fn list(dir: &Path) -> Result<Listing> {
             listing.images.push(path);
         } else if path.is_dir() {
             listing.folders.push(path);
-        } else {
+        } else if entry.file_name() != nested::TREE {
             listing.ignored.not_images += 1;
         }
     }

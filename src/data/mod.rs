@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Task;
+use crate::task::labels::Labels;
+use crate::task::tree::Tree;
 
 mod cache;
 mod csv;
@@ -20,6 +22,7 @@ mod folder;
 mod formats;
 mod jpeg;
 mod loader;
+mod nested;
 mod open;
 mod sampler;
 mod sources;
@@ -123,7 +126,7 @@ impl Hash for Source {
 pub enum Label {
     /// One class, by its index.
     Class(usize),
-    /// A 0/1 row, one entry a class.
+    /// A row, one entry a class: 1 where the image has it, 0 where not, -1 where nobody knows.
     Multi(Vec<f32>),
 }
 
@@ -155,9 +158,25 @@ pub struct Dataset {
     pub items: Vec<Item>,
     /// What the labels are; every item has the fitting [`Label`].
     pub task: Task,
+    /// Hierarchical: the tree of the classes. Rows hold ancestors, too.
+    pub tree: Option<Tree>,
 }
 
 impl Dataset {
+    /// What its labels are, for a classifier of them.
+    pub fn labels(&self) -> Labels {
+        Labels { tree: self.tree.clone(), ..Labels::new(self.task, &self.classes) }
+    }
+
+    /// The one class that an image is drawn, held back and counted by: its class, or in a tree its deepest label. None for multi-label images.
+    pub fn stratum(&self, item: &Item) -> Option<usize> {
+        match (&item.label, &self.tree) {
+            (Label::Class(class), _) => Some(*class),
+            (Label::Multi(row), Some(tree)) => tree.leaf(row),
+            _ => None,
+        }
+    }
+
     /// Images a class, in index order (multi-label: images that have the label).
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];

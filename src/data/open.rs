@@ -1,10 +1,13 @@
 //! From a folder to training, validation and test sets.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::folder::{Found, Ignored, LABELS, check_folder, list, read};
-use super::{Dataset, Label, formats, plural, split};
+use super::{Dataset, Label, formats, nested, plural, split};
 use crate::config::{Format, Task};
+use crate::task::labels::Labels;
+use crate::task::tree::Tree;
 use crate::{Error, Result};
 
 /// How a folder is turned into splits.
@@ -12,7 +15,7 @@ use crate::{Error, Result};
 pub struct OpenOptions {
     /// How the folder is laid out.
     pub format: Format,
-    /// What labels are; `None`: multi-label where there is `labels.csv`, else multi-class.
+    /// What labels are; `None`: hierarchical where there is a tree of them, multi-label where there is `labels.csv`, else multi-class.
     pub task: Option<Task>,
     /// Validation data of its own; goes before a validation split of the folder's.
     pub val_data: Option<PathBuf>,
@@ -46,13 +49,13 @@ pub struct Splits {
 pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     check_folder(dir, "--data")?;
     check_format(dir, options.format)?;
-    if let Some(given) = of_own_layout(dir, options.format)? {
+    if let Some(given) = of_own_layout(dir, options.format, options.task)? {
         check_task(&given, options.task)?;
         return finish(given, options);
     }
     let Some(parts) = parts(dir)? else {
         let found = read(dir, options.task, "--data")?;
-        let layout = if dir.join(LABELS).is_file() { LABELS } else { "class folders" };
+        let layout = layout(dir, &found.dataset);
         let described = format!("{}: {layout}", dir.display());
         return finish(
             Given { train: found.dataset, val: None, test: None, ignored: found.ignored, described },
@@ -66,10 +69,10 @@ pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
     let train = read(train_dir, options.task, "--data")?;
     let mut ignored = parts.ignored;
     ignored.add(train.ignored);
-    let (classes, task) = (&train.dataset.classes, train.dataset.task);
+    let known = train.dataset.labels();
     let mut held_out = |part: &Option<PathBuf>| -> Result<Option<Dataset>> {
         let Some(part) = part else { return Ok(None) };
-        let found = read_known(part, classes, task, "--data")?;
+        let found = read_known(part, &known, "--data")?;
         ignored.add(found.ignored);
         Ok(Some(found.dataset))
     };
@@ -81,26 +84,26 @@ pub fn open(dir: &Path, options: &OpenOptions) -> Result<Splits> {
 /// Opens labelled images of known classes: the folder's test split, else its validation split, else the folder itself.
 ///
 /// # Errors
-/// As [`open`]; a class that is not among `classes` is named.
-pub fn open_for_eval(dir: &Path, format: Format, classes: &[String], task: Task) -> Result<Dataset> {
+/// As [`open`]; a class that is not among the known ones is named.
+pub fn open_for_eval(dir: &Path, format: Format, known: &Labels) -> Result<Dataset> {
     check_folder(dir, "--data")?;
     check_format(dir, format)?;
-    if let Some(given) = of_own_layout(dir, format)? {
-        check_task(&given, Some(task))?;
+    if let Some(given) = of_own_layout(dir, format, Some(known.task))? {
+        check_task(&given, Some(known.task))?;
         let Given { train, val, test, ignored, .. } = given;
         let dataset = test.or(val).unwrap_or(train);
-        return renumbered(Found { dataset, ignored }, dir, classes, task, "--data").map(|found| found.dataset);
+        return renumbered(Found { dataset, ignored }, dir, known, "--data").map(|found| found.dataset);
     }
-    held_out_part(dir, classes, task, "--data", |parts| parts.test.or(parts.val)).map(|found| found.dataset)
+    held_out_part(dir, known, "--data", |parts| parts.test.or(parts.val)).map(|found| found.dataset)
 }
 
 /// A data set in its authors' layout; none: a folder of images, or a table of them.
-fn of_own_layout(dir: &Path, format: Format) -> Result<Option<Given>> {
+fn of_own_layout(dir: &Path, format: Format, task: Option<Task>) -> Result<Option<Given>> {
     let format = match format {
         Format::Auto if dir.is_dir() => formats::detect(dir).unwrap_or(Format::Folder),
         format => format,
     };
-    formats::read(dir, format).transpose()
+    formats::read(dir, format, task).transpose()
 }
 
 /// What was asked for has to be what the data set is.
@@ -133,20 +136,14 @@ fn check_format(dir: &Path, format: Format) -> Result<()> {
 }
 
 /// The part of a folder that `choose` picks, or the folder itself if it has no parts.
-fn held_out_part(
-    dir: &Path,
-    classes: &[String],
-    task: Task,
-    flag: &str,
-    choose: impl Fn(Parts) -> Option<PathBuf>,
-) -> Result<Found> {
+fn held_out_part(dir: &Path, known: &Labels, flag: &str, choose: impl Fn(Parts) -> Option<PathBuf>) -> Result<Found> {
     check_folder(dir, flag)?;
-    let Some(parts) = parts(dir)? else { return read_known(dir, classes, task, flag) };
+    let Some(parts) = parts(dir)? else { return read_known(dir, known, flag) };
     let chosen = choose(parts).ok_or_else(|| {
         let shown = dir.display();
         Error::input(format!("{flag} {shown}: only a train folder there; give {shown}/train to use its images"))
     })?;
-    read_known(&chosen, classes, task, flag)
+    read_known(&chosen, known, flag)
 }
 
 /// What there is before options apply.
@@ -161,21 +158,28 @@ pub(super) struct Given {
 
 /// Checks the training classes, finds the validation images and describes the whole.
 pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
-    let Given { mut train, val, test, mut ignored, described } = given;
+    let Given { mut train, val, mut test, mut ignored, described } = given;
     split::check_fraction(options.val_fraction)?;
     check_classes(&train, &described)?;
-    let (val, from) = if let Some(dir) = &options.val_data {
+    if let Some(tree) = &mut train.tree {
+        tree.learn_implied(train.items.iter().filter_map(|item| match &item.label {
+            Label::Multi(row) => Some(&row[..]),
+            Label::Class(_) => None,
+        }));
+    }
+    let (mut val, from) = if let Some(dir) = &options.val_data {
         check_folder(dir, "--val-data")?;
-        let found = match of_own_layout(dir, Format::Auto)? {
+        let known = train.labels();
+        let found = match of_own_layout(dir, Format::Auto, Some(train.task))? {
             Some(given) => {
                 check_task(&given, Some(train.task))?;
                 let Given { train: all, val, test, ignored, .. } = given;
                 let found = Found { dataset: val.or(test).unwrap_or(all), ignored };
-                renumbered(found, dir, &train.classes, train.task, "--val-data")?
+                renumbered(found, dir, &known, "--val-data")?
             }
             None => {
                 let choose = |parts: Parts| parts.val.or(parts.test);
-                held_out_part(dir, &train.classes, train.task, "--val-data", choose)?
+                held_out_part(dir, &known, "--val-data", choose)?
             }
         };
         ignored.add(found.ignored);
@@ -190,11 +194,18 @@ pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
     if let Some(shots) = options.shots {
         split::few_shot(&mut train, shots, options.seed)?;
     }
+    for set in val.iter_mut().chain(&mut test) {
+        set.tree = train.tree.clone();
+    }
     let count = |part: &Option<Dataset>| part.as_ref().map_or("none".into(), |d| plural(d.items.len(), "image"));
     let mut description = format!(
         "{described}; {} classes, {}; train {}, val {}{from}, test {}",
         train.classes.len(),
-        if train.task == Task::Multilabel { "multi-label" } else { "multi-class" },
+        match train.task {
+            Task::Multiclass => "multi-class".to_owned(),
+            Task::Multilabel => "multi-label".into(),
+            Task::Hierarchical => train.tree.as_ref().map_or_else(String::new, described_tree),
+        },
         plural(train.items.len(), "image"),
         count(&val),
         count(&test)
@@ -207,7 +218,7 @@ pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
 
 /// Training needs two classes (multi-label: one label), each with an image.
 fn check_classes(train: &Dataset, described: &str) -> Result<()> {
-    let what = if train.task == Task::Multilabel { "label" } else { "class" };
+    let what = if train.task == Task::Multiclass { "class" } else { "label" };
     if train.items.is_empty() {
         return Err(Error::input(format!("{described}: no images in any of {} classes", train.classes.len())));
     }
@@ -224,31 +235,44 @@ fn check_classes(train: &Dataset, described: &str) -> Result<()> {
 }
 
 /// Reads a folder whose classes must be among known ones, and numbers its labels as they do.
-fn read_known(dir: &Path, classes: &[String], task: Task, flag: &str) -> Result<Found> {
-    renumbered(read(dir, Some(task), flag)?, dir, classes, task, flag)
+fn read_known(dir: &Path, known: &Labels, flag: &str) -> Result<Found> {
+    let task = match known.task {
+        // The known tree stands in for one that is not written down; a folder may be as flat as it likes.
+        Task::Hierarchical if dir.join(LABELS).is_file() || nested::tree_file(dir).is_some() => None,
+        task => Some(task),
+    };
+    renumbered(read(dir, task, flag)?, dir, known, flag)
 }
 
-/// The same images with their labels numbered as `classes` are, which must hold all of them.
-fn renumbered(mut found: Found, dir: &Path, classes: &[String], task: Task, flag: &str) -> Result<Found> {
+/// The same images with their labels numbered as the known ones are, which must hold all of them.
+fn renumbered(mut found: Found, dir: &Path, known: &Labels, flag: &str) -> Result<Found> {
     let shown = dir.display();
-    let own = std::mem::replace(&mut found.dataset.classes, classes.to_vec());
+    let own = Labels { tree: found.dataset.tree.take(), ..Labels::new(found.dataset.task, &found.dataset.classes) };
+    // In a tree by the whole way down, else by name.
+    let by_way: HashMap<String, usize> = (0..known.len()).map(|label| (known.full_name(label), label)).collect();
+    let place = |label: usize| {
+        let name = &own.names[label];
+        by_way.get(&own.full_name(label)).copied().or_else(|| known.names.iter().position(|known| known == name))
+    };
     let mut index = Vec::with_capacity(own.len());
-    for name in &own {
-        index.push(classes.iter().position(|c| c == name).ok_or_else(|| {
+    for label in 0..own.len() {
+        index.push(place(label).ok_or_else(|| {
             Error::input(format!(
-                "{flag} {shown}: class {name:?} is not one of the {} trained classes; remove or rename it",
-                classes.len()
+                "{flag} {shown}: class {:?} is not one of the {} trained classes; remove or rename it",
+                own.names[label],
+                known.len()
             ))
         })?);
     }
-    if let (Task::Multilabel, Some(lacking)) = (task, classes.iter().find(|c| !own.contains(c))) {
+    if let (Task::Multilabel, Some(lacking)) = (known.task, known.names.iter().find(|c| !own.names.contains(c))) {
         return Err(Error::input(format!("{flag} {shown}/{LABELS}: no column for label {lacking:?}; add it")));
     }
     for item in &mut found.dataset.items {
-        match &mut item.label {
-            Label::Class(class) => *class = index[*class],
-            Label::Multi(row) => {
-                let read = std::mem::replace(row, vec![0.0; classes.len()]);
+        match (&mut item.label, &known.tree) {
+            (_, Some(tree)) => *item = nested::in_tree(item.clone(), tree, &known.names, |label| Some(index[label]))?,
+            (Label::Class(class), None) => *class = index[*class],
+            (Label::Multi(row), None) => {
+                let read = std::mem::replace(row, vec![0.0; known.len()]);
                 read.into_iter().zip(&index).for_each(|(value, &c)| row[c] = value);
             }
         }
@@ -256,7 +280,27 @@ fn renumbered(mut found: Found, dir: &Path, classes: &[String], task: Task, flag
     if found.dataset.items.is_empty() {
         return Err(Error::input(format!("{flag} {shown}: no images in its {} class folders", own.len())));
     }
+    (found.dataset.classes, found.dataset.task) = (known.names.clone(), known.task);
+    found.dataset.tree = known.tree.clone();
     Ok(found)
+}
+
+/// What tells the labels of a folder.
+fn layout(dir: &Path, set: &Dataset) -> &'static str {
+    match (set.task, dir.join(LABELS).is_file(), nested::tree_file(dir).is_some()) {
+        (Task::Hierarchical, true, _) => "labels.csv with labels.toml",
+        (Task::Hierarchical, false, true) => "class folders with labels.toml",
+        (Task::Hierarchical, false, false) => "folders within folders",
+        (_, true, _) => LABELS,
+        _ => "class folders",
+    }
+}
+
+/// `hierarchical on 3 levels, 5 heads, 2 labels by themselves`.
+fn described_tree(tree: &Tree) -> String {
+    let (heads, single) = (tree.heads().count(), tree.single().len());
+    let single = if single > 0 { format!(", {} by themselves", plural(single, "label")) } else { String::new() };
+    format!("hierarchical on {}, {}{single}", plural(tree.levels(), "level"), plural(heads, "head"))
 }
 
 /// The split folders inside a data folder.

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Dataset, Label};
+use super::Dataset;
 
 /// One image's turn in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ pub(super) fn every_image(count: usize, shuffle: bool, seed: u64, epoch: usize) 
     order
 }
 
-/// As many draws as images, every class that has images equally often (to within one), shuffled. An image comes again only
+/// As many draws as images, every class (in a tree: deepest label) that has images equally often (to within one), shuffled. An image comes again only
 /// after all others of its class.
 pub(super) fn balanced(dataset: &Dataset, seed: u64, epoch: usize) -> Vec<Draw> {
     let mut members = vec![Vec::new(); dataset.classes.len()];
     for (index, item) in dataset.items.iter().enumerate() {
-        if let Label::Class(class) = item.label {
+        if let Some(class) = dataset.stratum(item) {
             members[class].push(index);
         }
     }

@@ -7,6 +7,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Dataset, Item, Label};
+use crate::config::Task;
 use crate::{Error, Result};
 
 /// An error unless the share to hold back is from 0 (none) to under 1.
@@ -19,7 +20,7 @@ pub(super) fn check_fraction(fraction: f64) -> Result<()> {
 
 /// Holds back `fraction` of the images for validation; both parts keep the data set's order.
 ///
-/// Multi-class: of each class the nearest whole number. Multi-label: of all images, but never the last training image of
+/// Multi-class: of each class the nearest whole number; in a tree of each deepest label. Multi-label: of all images, but never the last training image of
 /// a label, so the share may come out smaller.
 ///
 /// # Errors
@@ -30,16 +31,27 @@ pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(D
     let order = shuffled(dataset.items.len(), seed, 1);
     let counts = dataset.class_counts();
     let mut left = counts.clone();
+    let strata = (dataset.task != Task::Multilabel).then(|| {
+        let mut strata = vec![0; counts.len()];
+        dataset.items.iter().filter_map(|item| dataset.stratum(item)).for_each(|class| strata[class] += 1);
+        strata
+    });
+    let mut taken = vec![0; counts.len()];
     let mut held = vec![false; dataset.items.len()];
     let mut total = 0;
     for &i in &order {
-        match &dataset.items[i].label {
-            Label::Class(class) => {
-                held[i] = counts[*class] - left[*class] < share(counts[*class]);
-                left[*class] -= usize::from(held[i]);
+        let item = &dataset.items[i];
+        match (dataset.stratum(item), &strata) {
+            (Some(class), Some(strata)) => {
+                let labels = item.label.classes();
+                // A label that few images have beside others keeps one to train on.
+                let spares = dataset.tree.is_none() || labels.iter().all(|&c| left[c] > 1);
+                held[i] = taken[class] < share(strata[class]) && spares;
+                taken[class] += usize::from(held[i]);
+                labels.iter().for_each(|&c| left[c] -= usize::from(held[i]));
             }
-            label => {
-                let labels = label.classes();
+            _ => {
+                let labels = item.label.classes();
                 held[i] = total < share(order.len()) && labels.iter().all(|&c| left[c] > 1);
                 labels.iter().for_each(|&c| left[c] -= usize::from(held[i]));
             }
@@ -62,6 +74,7 @@ pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(D
         classes: dataset.classes.clone(),
         items: dataset.items.iter().zip(&held).filter(|(_, h)| **h == validation).map(|(i, _)| i.clone()).collect(),
         task: dataset.task,
+        tree: dataset.tree.clone(),
     };
     Ok((part(false), part(true)))
 }
@@ -96,7 +109,7 @@ pub(super) fn three_ways(items: Vec<Item>, group: impl Fn(&Item) -> String) -> [
     parts
 }
 
-/// Keeps at most `shots` images a class, in the data set's order. A multi-label image is kept if one of its labels still
+/// Keeps at most `shots` images a class, in a tree of each deepest label, in the data set's order. A multi-label image is kept if one of its labels still
 /// has fewer (an image without labels: if fewer of those are kept), so a label that comes with rarer ones may have more.
 ///
 /// # Errors
@@ -109,7 +122,11 @@ pub(super) fn few_shot(dataset: &mut Dataset, shots: usize, seed: u64) -> Result
     let mut kept = vec![0; classes + 1];
     let mut keep = vec![false; dataset.items.len()];
     for i in shuffled(dataset.items.len(), seed, 2) {
-        let mut labels = dataset.items[i].label.classes();
+        let item = &dataset.items[i];
+        let mut labels = match dataset.stratum(item) {
+            Some(class) => vec![class],
+            None => item.label.classes(),
+        };
         if labels.is_empty() {
             labels.push(classes);
         }

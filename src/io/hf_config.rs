@@ -19,11 +19,12 @@ pub(super) const PROBLEM_TYPE: &str = "problem_type";
 const SINGLE_LABEL: &str = "single_label_classification";
 const MULTI_LABEL: &str = "multi_label_classification";
 
-/// transformers' word for a task.
-pub(super) fn problem_type(task: Task) -> &'static str {
+/// transformers' word for a task; it has none for a tree.
+pub(super) fn problem_type(task: Task) -> Option<&'static str> {
     match task {
-        Task::Multiclass => SINGLE_LABEL,
-        Task::Multilabel => MULTI_LABEL,
+        Task::Multiclass => Some(SINGLE_LABEL),
+        Task::Multilabel => Some(MULTI_LABEL),
+        Task::Hierarchical => None,
     }
 }
 

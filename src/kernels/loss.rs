@@ -3,8 +3,8 @@
 use super::check::{dimension, length};
 use super::entry::grid;
 use super::function;
-use super::params::{PeftkCrossEntropyParams, PeftkLossSumParams, PeftkSigmoidLossParams};
-use crate::autograd::Asymmetric;
+use super::params::{PeftkCrossEntropyParams, PeftkLossSumParams, PeftkSigmoidLossParams, PeftkTreeLossParams};
+use crate::autograd::{Asymmetric, TreeLoss};
 use crate::gpu::{Buf, DType, Device};
 use crate::{Error, Result};
 
@@ -42,7 +42,8 @@ impl LogitDims {
 }
 
 /// Softmax cross-entropy with label smoothing, summed over rows and divided by `denominator`: loss \[1\] and dlogits, f32, written; the
-/// loss is added to what is there with `accumulate`. labels \[rows\] i32; a row with a negative label counts for nothing.
+/// loss is added to what is there with `accumulate`. labels \[rows\] i32; a row with a negative label counts for nothing. weights \[classes\] f32:
+/// what the loss of a row is multiplied by, by its label.
 ///
 /// # Errors
 /// [`Error::Shape`] for sizes or types that do not fit.
@@ -52,6 +53,7 @@ pub fn cross_entropy(
     dims: LogitDims,
     logits: &Buf,
     labels: &Buf,
+    weights: Option<&Buf>,
     smoothing: f64,
     denominator: f64,
     loss: &mut Buf,
@@ -61,12 +63,14 @@ pub fn cross_entropy(
     const OP: &str = "cross_entropy";
     let (first_logit, first_gradient) = dims.addresses(OP, device, logits, dlogits)?;
     length(OP, "labels", labels, device, DType::I32, dims.rows)?;
+    weights.map_or(Ok(()), |weights| length(OP, "weights", weights, device, DType::F32, dims.cols))?;
     let partial = Buf::uninit(device, DType::F32, dims.rows)?;
     let params = PeftkCrossEntropyParams {
         logits: first_logit,
         labels: labels.address(),
         partial: partial.address(),
         dlogits: first_gradient,
+        weights: weights.map_or(0, Buf::address),
         smoothing: smoothing as f32,
         denominator: denominator as f32,
         rows: dimension(OP, "rows", dims.rows)?,
@@ -80,7 +84,7 @@ pub fn cross_entropy(
 }
 
 /// Binary cross-entropy of sigmoids against targets \[rows, cols\] f32, summed over all entries and divided by `denominator`: loss \[1\] and
-/// dlogits, f32, written; the loss is added to what is there with `accumulate`.
+/// dlogits, f32, written; the loss is added to what is there with `accumulate`. Entries with a negative target count for nothing.
 ///
 /// # Errors
 /// [`Error::Shape`] for sizes or types that do not fit.
@@ -179,6 +183,54 @@ fn sigmoid_loss(
     // SAFETY: both entries take a PeftkSigmoidLossParams; the lengths were checked, `partial` has a value a row.
     unsafe { function(device, "loss", entry)?.launch(grid(op, dims.rows as u64, 256)?, &params)? };
     loss_sum(device, op, &partial, denominator, loss, accumulate)
+}
+
+/// The loss of a tree of labels, [`crate::autograd::Backend::tree_loss`]: logits, targets and dlogits \[rows, cols\] f32, begins \[heads + 1\] i32;
+/// loss \[1\] and dlogits are written, the loss added to what is there with `accumulate`. `begins` has to rise to `cols` at most: it is read on
+/// the device.
+///
+/// # Errors
+/// [`Error::Shape`] for sizes or types that do not fit.
+#[allow(clippy::too_many_arguments)]
+pub fn tree_loss(
+    device: &Device,
+    tree: TreeLoss,
+    rows: usize,
+    logits: &Buf,
+    targets: &Buf,
+    begins: &Buf,
+    denominator: f64,
+    loss: &mut Buf,
+    dlogits: &mut Buf,
+    accumulate: bool,
+) -> Result<()> {
+    const OP: &str = "tree_loss";
+    let elements = rows * tree.cols;
+    length(OP, "logits", logits, device, DType::F32, elements)?;
+    length(OP, "targets", targets, device, DType::F32, elements)?;
+    length(OP, "dlogits", dlogits, device, DType::F32, elements)?;
+    length(OP, "begins", begins, device, DType::I32, tree.heads + 1)?;
+    let partial = Buf::uninit(device, DType::F32, rows)?;
+    let params = PeftkTreeLossParams {
+        logits: logits.address(),
+        targets: targets.address(),
+        begins: begins.address(),
+        partial: partial.address(),
+        dlogits: dlogits.address(),
+        denominator: denominator as f32,
+        smoothing: tree.smoothing as f32,
+        gamma_positive: tree.single.gamma_positive as f32,
+        gamma_negative: tree.single.gamma_negative as f32,
+        clip: tree.single.clip as f32,
+        positive_weight: tree.single.positive_weight as f32,
+        rows: dimension(OP, "rows", rows)?,
+        cols: dimension(OP, "cols", tree.cols)?,
+        heads: dimension(OP, "heads", tree.heads)?,
+        padding: 0,
+    };
+    // SAFETY: tree_loss_f32 takes this struct; the lengths were checked, `partial` has a value a row.
+    unsafe { function(device, "loss", "tree_loss_f32")?.launch(grid(OP, rows as u64, 256)?, &params)? };
+    loss_sum(device, OP, &partial, denominator, loss, accumulate)
 }
 
 fn loss_sum(

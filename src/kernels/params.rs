@@ -868,6 +868,8 @@ pub struct PeftkCrossEntropyParams {
     pub partial: u64,
     #[doc = " dL/dlogits, laid out as the logits, written; it may be the logits themselves."]
     pub dlogits: u64,
+    #[doc = " What the loss of a row of each class is multiplied by, `[classes]` f32, read; 0: nothing is."]
+    pub weights: u64,
     #[doc = " Weight of the even distribution in the target."]
     pub smoothing: f32,
     #[doc = " What the loss is divided by."]
@@ -883,7 +885,7 @@ pub struct PeftkCrossEntropyParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkCrossEntropyParams"][::core::mem::size_of::<PeftkCrossEntropyParams>() - 56usize];
+    ["Size of PeftkCrossEntropyParams"][::core::mem::size_of::<PeftkCrossEntropyParams>() - 64usize];
     ["Alignment of PeftkCrossEntropyParams"][::core::mem::align_of::<PeftkCrossEntropyParams>() - 8usize];
     ["Offset of field: PeftkCrossEntropyParams::logits"]
         [::core::mem::offset_of!(PeftkCrossEntropyParams, logits) - 0usize];
@@ -893,17 +895,19 @@ const _: () = {
         [::core::mem::offset_of!(PeftkCrossEntropyParams, partial) - 16usize];
     ["Offset of field: PeftkCrossEntropyParams::dlogits"]
         [::core::mem::offset_of!(PeftkCrossEntropyParams, dlogits) - 24usize];
+    ["Offset of field: PeftkCrossEntropyParams::weights"]
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, weights) - 32usize];
     ["Offset of field: PeftkCrossEntropyParams::smoothing"]
-        [::core::mem::offset_of!(PeftkCrossEntropyParams, smoothing) - 32usize];
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, smoothing) - 40usize];
     ["Offset of field: PeftkCrossEntropyParams::denominator"]
-        [::core::mem::offset_of!(PeftkCrossEntropyParams, denominator) - 36usize];
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, denominator) - 44usize];
     ["Offset of field: PeftkCrossEntropyParams::rows"]
-        [::core::mem::offset_of!(PeftkCrossEntropyParams, rows) - 40usize];
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, rows) - 48usize];
     ["Offset of field: PeftkCrossEntropyParams::classes"]
-        [::core::mem::offset_of!(PeftkCrossEntropyParams, classes) - 44usize];
-    ["Offset of field: PeftkCrossEntropyParams::ld"][::core::mem::offset_of!(PeftkCrossEntropyParams, ld) - 48usize];
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, classes) - 52usize];
+    ["Offset of field: PeftkCrossEntropyParams::ld"][::core::mem::offset_of!(PeftkCrossEntropyParams, ld) - 56usize];
     ["Offset of field: PeftkCrossEntropyParams::padding"]
-        [::core::mem::offset_of!(PeftkCrossEntropyParams, padding) - 52usize];
+        [::core::mem::offset_of!(PeftkCrossEntropyParams, padding) - 60usize];
 };
 #[doc = " Losses of sigmoids against targets of the logits' shape: a loss a row, and dlogits."]
 #[repr(C)]
@@ -911,7 +915,7 @@ const _: () = {
 pub struct PeftkSigmoidLossParams {
     #[doc = " First column of the logits, `[rows, cols]` f32 with row stride `ld`, read."]
     pub logits: u64,
-    #[doc = " Targets `[rows, cols]` f32 without gaps, read; asymmetric loss: negative entries count for nothing."]
+    #[doc = " Targets `[rows, cols]` f32 without gaps, read; negative entries count for nothing."]
     pub targets: u64,
     #[doc = " The rows' losses, `[rows]` f32, written, not yet divided."]
     pub partial: u64,
@@ -958,6 +962,66 @@ const _: () = {
     ["Offset of field: PeftkSigmoidLossParams::rows"][::core::mem::offset_of!(PeftkSigmoidLossParams, rows) - 52usize];
     ["Offset of field: PeftkSigmoidLossParams::cols"][::core::mem::offset_of!(PeftkSigmoidLossParams, cols) - 56usize];
     ["Offset of field: PeftkSigmoidLossParams::ld"][::core::mem::offset_of!(PeftkSigmoidLossParams, ld) - 60usize];
+};
+#[doc = " Softmax heads side by side, and sigmoids behind them: a loss a row, and dlogits."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct PeftkTreeLossParams {
+    #[doc = " Logits `[rows, cols]` f32 without gaps, read."]
+    pub logits: u64,
+    #[doc = " Targets of their shape, read: in a head at most one entry is 1; behind the heads negative entries count for nothing."]
+    pub targets: u64,
+    #[doc = " The first column of each head and of what is behind the last, `[heads + 1]` i32, read."]
+    pub begins: u64,
+    #[doc = " The rows' losses, `[rows]` f32, written, not yet divided."]
+    pub partial: u64,
+    #[doc = " dL/dlogits, written; it may be the logits themselves."]
+    pub dlogits: u64,
+    #[doc = " What the loss is divided by."]
+    pub denominator: f32,
+    #[doc = " Weight of the even distribution in a head's target."]
+    pub smoothing: f32,
+    #[doc = " Asymmetric loss: focusing of positives, gamma+."]
+    pub gamma_positive: f32,
+    #[doc = " Asymmetric loss: focusing of negatives, gamma-."]
+    pub gamma_negative: f32,
+    #[doc = " Asymmetric loss: how far negatives' probabilities are shifted down."]
+    pub clip: f32,
+    #[doc = " Asymmetric loss: weight of the positives."]
+    pub positive_weight: f32,
+    #[doc = " Rows."]
+    pub rows: u32,
+    #[doc = " Columns."]
+    pub cols: u32,
+    #[doc = " Heads."]
+    pub heads: u32,
+    #[doc = " 0."]
+    pub padding: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PeftkTreeLossParams"][::core::mem::size_of::<PeftkTreeLossParams>() - 80usize];
+    ["Alignment of PeftkTreeLossParams"][::core::mem::align_of::<PeftkTreeLossParams>() - 8usize];
+    ["Offset of field: PeftkTreeLossParams::logits"][::core::mem::offset_of!(PeftkTreeLossParams, logits) - 0usize];
+    ["Offset of field: PeftkTreeLossParams::targets"][::core::mem::offset_of!(PeftkTreeLossParams, targets) - 8usize];
+    ["Offset of field: PeftkTreeLossParams::begins"][::core::mem::offset_of!(PeftkTreeLossParams, begins) - 16usize];
+    ["Offset of field: PeftkTreeLossParams::partial"][::core::mem::offset_of!(PeftkTreeLossParams, partial) - 24usize];
+    ["Offset of field: PeftkTreeLossParams::dlogits"][::core::mem::offset_of!(PeftkTreeLossParams, dlogits) - 32usize];
+    ["Offset of field: PeftkTreeLossParams::denominator"]
+        [::core::mem::offset_of!(PeftkTreeLossParams, denominator) - 40usize];
+    ["Offset of field: PeftkTreeLossParams::smoothing"]
+        [::core::mem::offset_of!(PeftkTreeLossParams, smoothing) - 44usize];
+    ["Offset of field: PeftkTreeLossParams::gamma_positive"]
+        [::core::mem::offset_of!(PeftkTreeLossParams, gamma_positive) - 48usize];
+    ["Offset of field: PeftkTreeLossParams::gamma_negative"]
+        [::core::mem::offset_of!(PeftkTreeLossParams, gamma_negative) - 52usize];
+    ["Offset of field: PeftkTreeLossParams::clip"][::core::mem::offset_of!(PeftkTreeLossParams, clip) - 56usize];
+    ["Offset of field: PeftkTreeLossParams::positive_weight"]
+        [::core::mem::offset_of!(PeftkTreeLossParams, positive_weight) - 60usize];
+    ["Offset of field: PeftkTreeLossParams::rows"][::core::mem::offset_of!(PeftkTreeLossParams, rows) - 64usize];
+    ["Offset of field: PeftkTreeLossParams::cols"][::core::mem::offset_of!(PeftkTreeLossParams, cols) - 68usize];
+    ["Offset of field: PeftkTreeLossParams::heads"][::core::mem::offset_of!(PeftkTreeLossParams, heads) - 72usize];
+    ["Offset of field: PeftkTreeLossParams::padding"][::core::mem::offset_of!(PeftkTreeLossParams, padding) - 76usize];
 };
 #[doc = " The loss from its rows'."]
 #[repr(C)]

@@ -8,6 +8,7 @@ pub mod dora_norm;
 mod linear;
 mod loss;
 mod loss_asymmetric;
+mod loss_tree;
 mod mlp;
 mod norm;
 mod optimizer;
@@ -17,12 +18,13 @@ mod tokens;
 use std::marker::PhantomData;
 
 pub use loss_asymmetric::asymmetric_loss;
+pub use loss_tree::tree_loss;
 pub use real::Real;
 
 use crate::Result;
 use crate::autograd::{
     AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    NormBackward, Sums, TokenDims, dropout_keeps,
+    NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -264,11 +266,13 @@ impl<T: Real> Backend for Reference<T> {
         classes: usize,
         logits: &Vec<T>,
         labels: &Vec<T>,
+        weights: Option<&Vec<T>>,
         smoothing: f64,
         denominator: f64,
         mut sums: Sums<Vec<T>>,
     ) -> Result<(Vec<T>, Vec<T>)> {
-        let (loss, dlogits) = loss::cross_entropy(classes, logits, labels, smoothing, denominator);
+        let (loss, dlogits) =
+            loss::cross_entropy(classes, logits, labels, weights.map(Vec::as_slice), smoothing, denominator);
         Ok((sums.finish(0, vec![loss], add), dlogits))
     }
     fn binary_cross_entropy(
@@ -279,6 +283,19 @@ impl<T: Real> Backend for Reference<T> {
         mut sums: Sums<Vec<T>>,
     ) -> Result<(Vec<T>, Vec<T>)> {
         let (loss, dlogits) = loss::binary_cross_entropy(logits, targets, denominator);
+        Ok((sums.finish(0, vec![loss], add), dlogits))
+    }
+    fn tree_loss(
+        &self,
+        loss: TreeLoss,
+        logits: &Vec<T>,
+        targets: &Vec<T>,
+        begins: &Vec<T>,
+        denominator: f64,
+        mut sums: Sums<Vec<T>>,
+    ) -> Result<(Vec<T>, Vec<T>)> {
+        let begins: Vec<usize> = begins.iter().map(|begin| begin.to_f64() as usize).collect();
+        let (loss, dlogits) = loss_tree::tree_loss(loss, &begins, logits, targets, denominator);
         Ok((sums.finish(0, vec![loss], add), dlogits))
     }
     fn adamw(&self, step: AdamW, value: &mut Vec<T>, grad: &Vec<T>, m: &mut Vec<T>, v: &mut Vec<T>) -> Result<()> {

@@ -3,17 +3,20 @@
 use serde::Serialize;
 
 use super::metrics::{mean, ratio};
+use super::thresholds::{self, best_f1};
 
 /// Collects (logits, labels) pairs batch by batch. It keeps them all, since average precision needs their order:
-/// 5 bytes an image and label.
+/// 5 bytes an image and label. Pairs of which nobody knows whether the image has the label count for nothing.
 #[derive(Clone, Debug)]
 pub struct LabelCounter {
     labels: usize,
     logits: Vec<f32>,
-    truths: Vec<bool>,
+    truths: Vec<Option<bool>>,
+    /// The logit of each label above which an image is given it.
+    above: Vec<f64>,
 }
 
-/// The counts of one label at probability 0.5.
+/// The counts of one label at its threshold, of the images of which it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LabelCounts {
     /// Images that have the label.
@@ -35,27 +38,43 @@ pub struct LabelMetrics {
     pub map_macro: f64,
     /// Average precision over all pairs of image and label at once.
     pub map_micro: f64,
-    /// Share of pairs of image and label decided rightly at probability 0.5.
+    /// Share of pairs of image and label decided rightly at the thresholds, probability 0.5 if there are none.
     pub binary_accuracy: f64,
-    /// Mean F1 at 0.5 over the labels that have images or were predicted.
+    /// Mean F1 at the thresholds over the labels that have images or were predicted.
     pub f1_macro: f64,
-    /// F1 at 0.5 over all pairs at once.
+    /// F1 at the thresholds over all pairs at once.
     pub f1_micro: f64,
     /// Counts by label.
     pub per_label: Vec<LabelCounts>,
 }
 
 impl LabelCounter {
-    /// A counter for `labels` labels that has seen nothing.
-    pub fn new(labels: usize) -> Self {
-        Self { labels, logits: Vec::new(), truths: Vec::new() }
+    /// A counter for `labels` labels that has seen nothing. `thresholds` are probabilities, one a label; one half if there are none.
+    pub fn new(labels: usize, thresholds: Option<&[f64]>) -> Self {
+        let above = (0..labels).map(|label| {
+            thresholds.and_then(|all| all.get(label)).map_or(0.0, |&probability| thresholds::logit(probability))
+        });
+        Self { labels, logits: Vec::new(), truths: Vec::new(), above: above.collect() }
     }
 
-    /// Adds images: `logits` and `truths` are [images, labels]. What lies beyond the shorter of the two is not counted.
-    pub fn add(&mut self, logits: &[f32], truths: &[bool]) {
-        let whole = logits.len().min(truths.len()) / self.labels.max(1) * self.labels;
+    /// Adds images: `logits` and `rows` are [images, labels], rows of 1, 0 and -1 (unknown). What lies beyond the shorter of the two is not
+    /// counted.
+    pub fn add(&mut self, logits: &[f32], rows: &[f32]) {
+        let whole = logits.len().min(rows.len()) / self.labels.max(1) * self.labels;
         self.logits.extend(&logits[..whole]);
-        self.truths.extend(&truths[..whole]);
+        self.truths.extend(rows[..whole].iter().map(|&truth| (truth >= 0.0).then_some(truth > 0.5)));
+    }
+
+    /// The probability of each label from which on its F1 is highest on the images so far.
+    pub fn best_thresholds(&self) -> Vec<f64> {
+        (0..self.labels).map(|label| best_f1(self.pairs(label))).collect()
+    }
+
+    /// (logit, truth) of a label's images of which it is known.
+    fn pairs(&self, label: usize) -> Vec<(f32, bool)> {
+        let truths = self.truths.iter().skip(label).step_by(self.labels);
+        let logits = self.logits.iter().skip(label).step_by(self.labels);
+        logits.zip(truths).filter_map(|(&logit, &truth)| Some((logit, truth?))).collect()
     }
 
     /// The measures so far; all 0 before the first image.
@@ -63,11 +82,12 @@ impl LabelCounter {
         let per_label: Vec<LabelCounts> = (0..self.labels).map(|label| self.counts(label)).collect();
         let sum = |of: fn(&LabelCounts) -> u64| per_label.iter().map(of).sum::<u64>();
         let (support, predicted, correct) = (sum(|c| c.support), sum(|c| c.predicted), sum(|c| c.correct));
-        let pairs = self.truths.len() as u64;
-        let all = self.logits.iter().copied().zip(self.truths.iter().copied()).collect();
+        let all: Vec<(f32, bool)> =
+            self.logits.iter().zip(&self.truths).filter_map(|(&logit, &truth)| Some((logit, truth?))).collect();
+        let pairs = all.len() as u64;
         let seen = per_label.iter().filter(|c| c.support + c.predicted > 0);
         LabelMetrics {
-            images: pairs / self.labels.max(1) as u64,
+            images: (self.truths.len() / self.labels.max(1)) as u64,
             map_macro: mean(per_label.iter().filter_map(|c| c.average_precision)),
             map_micro: average_precision(all).unwrap_or(0.0),
             // Wrong are the missed and the wrongly given.
@@ -79,22 +99,16 @@ impl LabelCounter {
     }
 
     fn counts(&self, label: usize) -> LabelCounts {
-        let column = |values: &[f32]| values.iter().skip(label).step_by(self.labels).copied().collect::<Vec<f32>>();
-        let truths = self.truths.iter().skip(label).step_by(self.labels).copied();
-        let pairs: Vec<(f32, bool)> = column(&self.logits).into_iter().zip(truths).collect();
-        let count = |is: fn(&(f32, bool)) -> bool| pairs.iter().filter(|pair| is(pair)).count() as u64;
+        let pairs = self.pairs(label);
+        let given = |logit: f32| f64::from(logit) > self.above[label];
+        let count = |is: &dyn Fn(&(f32, bool)) -> bool| pairs.iter().filter(|pair| is(pair)).count() as u64;
         LabelCounts {
-            support: count(|&(_, truth)| truth),
-            predicted: count(|&(logit, _)| is_positive(logit)),
-            correct: count(|&(logit, truth)| truth && is_positive(logit)),
+            support: count(&|&(_, truth)| truth),
+            predicted: count(&|&(logit, _)| given(logit)),
+            correct: count(&|&(logit, truth)| truth && given(logit)),
             average_precision: average_precision(pairs),
         }
     }
-}
-
-/// Whether an image is given a label: a probability above 0.5, which is a logit above 0, without the sigmoid's rounding.
-pub fn is_positive(logit: f32) -> bool {
-    logit > 0.0
 }
 
 /// The sum over falling thresholds of precision times the recall gained; equal logits share a threshold. `None` without a
@@ -132,9 +146,9 @@ mod tests {
     #[test]
     fn measures_by_hand() {
         // Three images, two labels. Label 0: logits 2, -1, 1 for true, true, false. Label 1: -1, 3, -2 for false, true, false.
-        let mut counter = LabelCounter::new(2);
-        counter.add(&[2.0, -1.0], &[true, false]);
-        counter.add(&[-1.0, 3.0, 1.0, -2.0], &[true, true, false, false]);
+        let mut counter = LabelCounter::new(2, None);
+        counter.add(&[2.0, -1.0], &[1.0, 0.0]);
+        counter.add(&[-1.0, 3.0, 1.0, -2.0], &[1.0, 1.0, 0.0, 0.0]);
         let metrics = counter.metrics();
         let first = &metrics.per_label[0];
         assert_eq!((first.support, first.predicted, first.correct), (2, 2, 1));
@@ -151,12 +165,32 @@ mod tests {
 
     #[test]
     fn labels_without_images() {
-        let mut counter = LabelCounter::new(2);
-        counter.add(&[-1.0, -1.0], &[false, false]);
+        let mut counter = LabelCounter::new(2, None);
+        counter.add(&[-1.0, -1.0], &[0.0, 0.0]);
         let metrics = counter.metrics();
         assert_eq!((metrics.map_macro, metrics.map_micro, metrics.f1_macro, metrics.f1_micro), (0.0, 0.0, 0.0, 0.0));
         assert_eq!(metrics.binary_accuracy, 1.0);
-        assert_eq!(LabelCounter::new(2).metrics().images, 0);
-        assert!(!is_positive(0.0) && is_positive(f32::MIN_POSITIVE));
+        assert_eq!(LabelCounter::new(2, None).metrics().images, 0);
+    }
+
+    #[test]
+    fn unknown_pairs_count_for_nothing() {
+        let mut counter = LabelCounter::new(2, None);
+        counter.add(&[2.0, 9.0, -1.0, -1.0], &[1.0, -1.0, 1.0, 0.0]);
+        let metrics = counter.metrics();
+        assert_eq!((metrics.images, metrics.binary_accuracy), (2, 2.0 / 3.0));
+        assert_eq!((metrics.per_label[1].predicted, metrics.per_label[1].average_precision), (0, None));
+    }
+
+    #[test]
+    fn thresholds_decide_who_is_given_a_label() {
+        let mut counter = LabelCounter::new(1, None);
+        counter.add(&[-3.0, -2.0, -1.0], &[0.0, 1.0, 1.0]);
+        assert_eq!(counter.metrics().f1_micro, 0.0);
+        let thresholds = counter.best_thresholds();
+        assert!((thresholds::logit(thresholds[0]) + 2.5).abs() < 1e-9, "{thresholds:?}");
+        let mut tuned = LabelCounter::new(1, Some(&thresholds));
+        tuned.add(&[-3.0, -2.0, -1.0], &[0.0, 1.0, 1.0]);
+        assert_eq!(tuned.metrics().f1_micro, 1.0);
     }
 }

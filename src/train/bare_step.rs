@@ -18,6 +18,8 @@ use crate::cuda::Cuda;
 use crate::data::Batch;
 use crate::gpu::{DType, Device};
 use crate::io::{BackboneSpec, load};
+use crate::task::criterion::Criterion;
+use crate::task::labels::Labels;
 use crate::vit::VitConfig;
 
 /// Batches that take turns: a step never sees the images of the one before.
@@ -45,15 +47,15 @@ impl<B: Backend> BareStep<B> {
     /// Whatever building a model and uploading it can meet.
     pub fn new(backend: B, config: &TrainConfig, size: &str, classes: usize) -> Result<Self> {
         let backbone = load(&BackboneSpec::Random { size: size.to_owned() }, &mut |_| {})?;
-        let labels: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
-        let model = Model::for_training(backend, config, backbone, &labels, Task::Multiclass, &mut |_| {})?;
+        let names: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
+        let labels = Labels::new(Task::Multiclass, &names);
+        let model = Model::for_training(backend, config, backbone, labels, &mut |_| {})?;
         let hyper = Hyper { grad_clip: config.grad_clip, ..Hyper::new(config.weight_decay) };
         let optimizer = Optimizer::new(&model.params, hyper)?;
         let grads = Grads::with_blocks(&model.params)?;
         let count = config.batch_size;
         let options = StepOptions {
-            task: Task::Multiclass,
-            label_smoothing: config.label_smoothing,
+            criterion: Criterion::Classes { smoothing: config.label_smoothing, weights: None },
             micro_batch: config.micro_batch,
             recompute: config.recompute.unwrap_or_default(),
         };
@@ -63,8 +65,8 @@ impl<B: Backend> BareStep<B> {
             model,
             optimizer,
             grads,
+            passes: Passes::new(options.clone(), count),
             options,
-            passes: Passes::new(options, count),
             batches,
             taken: 0,
             pending: None,
@@ -189,7 +191,7 @@ impl BareStep<Cpu> {
 
 /// What a step's plan is for: one batch, no validation, squares that are there already.
 fn load_of(config: &TrainConfig, classes: usize) -> Load {
-    Load { classes, task: Task::Multiclass, images: (config.batch_size, 0), crops: false }
+    Load { classes, criterion: Criterion::CROSS_ENTROPY, images: (config.batch_size, 0), crops: false }
 }
 
 fn noise(rng: &mut ChaCha8Rng, config: &TrainConfig, classes: usize) -> Batch {

@@ -7,10 +7,10 @@ use super::evaluate::evaluate;
 use super::loaded::load;
 use super::place::Place;
 use super::report::{EvalReport, Planned};
-use super::run_dir::RunDir;
+use super::run_dir::{RunDir, write_labels};
 use super::step::StepOptions;
 use super::ui::Ui;
-use super::{init_adapter, inputs};
+use super::{init_adapter, inputs, loss};
 use crate::autograd::Backend;
 use crate::config::{
     Augment, Device, EvalConfig, Format, MergeConfig, ModelSource, Precision, Recompute, Resize, TrainConfig,
@@ -41,15 +41,16 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let source = ModelSource::Run(config.model.clone());
     let loaded = load(backend, &source, None, None, ui)?;
     let labels = &loaded.model.labels;
+    let run = RunDir::open(&config.model, "--model")?.read_config()?;
     let format = match config.format {
         Some(format) => format,
-        None => match RunDir::open(&config.model, "--model")?.read_config()?.format {
+        None => match run.format {
             // What is evaluated need not lie as what was trained on did.
             Format::Folder | Format::Csv => Format::Auto,
             own => own,
         },
     };
-    let set = data::open_for_eval(&config.data, format, labels, loaded.task)?;
+    let set = data::open_for_eval(&config.data, format, labels)?;
     let cache = Arc::new(ImageCache::default());
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
     inputs::verify(&mut splits, false, &cache, ui)?;
@@ -65,12 +66,15 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     };
     let loader = Loader::new(Arc::new(splits.train), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
-    let options =
-        StepOptions { task: loaded.task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING };
-    let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), options, &bar)?;
+    // Without the weights that training may have used: what is evaluated may lack a class.
+    let plain = TrainConfig { class_weights: None, ..run };
+    let criterion = loss::criterion(&plain, labels, &vec![1; labels.len()])?.plain();
+    let options = StepOptions { criterion, micro_batch: None, recompute: Recompute::NOTHING };
+    let thresholds = labels.thresholds.as_deref();
+    let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), &options, thresholds, &bar)?;
     bar.finish();
     if let Some(out) = &config.out {
-        eval_files::write(out, labels, &evaluation.measures)?;
+        eval_files::write(out, &labels.names, &evaluation.measures)?;
         ui.note(&format!("by class: {}", out.join("classes.csv").display()));
     }
     let mut more = evaluation.more();
@@ -88,7 +92,11 @@ pub fn merge(config: &MergeConfig, ui: &Ui) -> Result<()> {
     if let Some(parent) = config.out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
     }
-    atomic::replace_dir(&config.out, |dir| loaded.model.save_whole(dir))?;
+    atomic::replace_dir(&config.out, |dir| {
+        loaded.model.save_whole(dir)?;
+        // A tree and thresholds have no place in transformers' config.json.
+        if loaded.model.labels.is_plain() { Ok(()) } else { write_labels(dir, &loaded.model.labels) }
+    })?;
     let resize = if loaded.resize == Resize::Crop { "crop" } else { "squash" };
     ui.note(&format!(
         "trained on images of {} px, resized by {resize}: use it with --input-size {} --resize {resize}",

@@ -196,6 +196,10 @@ impl<B: Backend> Run<'_, B> {
         // The result first: a kill between the two writes repeats the epoch and writes the same result again.
         if best {
             self.model.save_result(self.dir.path())?;
+            if self.config.tune_thresholds {
+                self.model.labels.thresholds = validation.as_ref().and_then(|v| v.best_thresholds.clone());
+                self.dir.write_labels(&self.model.labels)?;
+            }
         }
         progress.history.push(EpochRecord {
             epoch,
@@ -221,9 +225,9 @@ impl<B: Backend> Run<'_, B> {
         // The bar of that pass ends without a line, as the other does: the epoch's is still there.
         set.prepare(&self.model, self.options.micro_batch, |images| ui.bar(images, "validation features"))?;
         let bar = ui.bar(set.per_epoch() as u64, "validation");
-        // Losses are compared without the smoothing that training may use.
-        let options = StepOptions { label_smoothing: 0.0, ..self.options };
-        let evaluation = evaluate(&self.model, set.epoch(0, 0), options, &bar)?;
+        // Losses are compared without the smoothing and the weights that training may use.
+        let options = StepOptions { criterion: self.options.criterion.plain(), ..self.options.clone() };
+        let evaluation = evaluate(&self.model, set.epoch(0, 0), &options, None, &bar)?;
         if !evaluation.loss.is_finite() {
             return Err(self.diverged(&format!("the validation loss became {} in epoch {epoch}", evaluation.loss)));
         }

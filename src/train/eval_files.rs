@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::evaluate::Measures;
 use crate::io::atomic;
-use crate::task::metrics::ClassMetrics;
+use crate::task::metrics::{ClassCounts, ClassMetrics};
 use crate::{Error, Result};
 
 /// Side of the picture in pixels, about; a cell is at least [`LEAST_CELL`].
@@ -25,7 +25,8 @@ const BLUE: [f64; 3] = [0.0, 114.0, 178.0];
 pub fn write(dir: &Path, labels: &[String], measures: &Measures) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
     let (table, confusion) = match measures {
-        Measures::Classes(metrics) => (of_classes(labels, metrics), Some(metrics)),
+        Measures::Classes(metrics) => (of_classes(labels, &metrics.per_class), Some(metrics)),
+        Measures::Tree(metrics) => (of_classes(labels, &metrics.per_label), None),
         Measures::Labels(metrics) => {
             let rows = labels.iter().zip(&metrics.per_label).map(|(label, counts)| {
                 let precision = counts.average_precision.map_or(String::new(), |value| value.to_string());
@@ -45,8 +46,8 @@ pub fn write(dir: &Path, labels: &[String], measures: &Measures) -> Result<()> {
     Ok(())
 }
 
-fn of_classes(labels: &[String], metrics: &ClassMetrics) -> String {
-    let rows = labels.iter().zip(&metrics.per_class).map(|(label, counts)| {
+fn of_classes(labels: &[String], per_class: &[ClassCounts]) -> String {
+    let rows = labels.iter().zip(per_class).map(|(label, counts)| {
         let [recall, precision, f1] = shares(counts.support, counts.predicted, counts.correct);
         let (support, predicted, correct) = (counts.support, counts.predicted, counts.correct);
         format!("{},{support},{predicted},{correct},{precision},{recall},{f1}\n", cell(label))
@@ -143,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_table_of_labels() {
-        let mut counter = LabelCounter::new(2);
-        counter.add(&[1.0, -1.0, 2.0, -1.0], &[true, false, false, false]);
+        let mut counter = LabelCounter::new(2, None);
+        counter.add(&[1.0, -1.0, 2.0, -1.0], &[1.0, 0.0, 0.0, 0.0]);
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &["a".to_owned(), "b".into()], &Measures::Labels(counter.metrics())).unwrap();
         assert_eq!(

@@ -10,8 +10,10 @@ use crate::Result;
 use crate::autograd::Backend;
 use crate::config::Task;
 use crate::data::Batch;
+use crate::task::labels::Labels;
 use crate::task::metrics::{ClassCounter, ClassMetrics};
 use crate::task::multilabel_metrics::{LabelCounter, LabelMetrics};
+use crate::task::tree_metrics::{TreeCounter, TreeMetrics};
 
 /// A task's measures.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub enum Measures {
     Classes(ClassMetrics),
     /// Multi-label.
     Labels(LabelMetrics),
+    /// Hierarchical.
+    Tree(TreeMetrics),
 }
 
 /// What a set came to.
@@ -29,15 +33,18 @@ pub struct Evaluation {
     pub loss: f64,
     /// The task's measures.
     pub measures: Measures,
+    /// Multi-label: the thresholds that would have served best here.
+    pub best_thresholds: Option<Vec<f64>>,
 }
 
 impl Evaluation {
-    /// What early stopping and the plateau watch: top-1, or the mean average precision over labels, 0 to 1. (A multi-label set's binary accuracy starts near
-    /// 1 where labels are rare, and says little.)
+    /// What early stopping and the plateau watch, 0 to 1: top-1; multi-label the mean average precision over labels (a set's binary accuracy starts
+    /// near 1 where labels are rare, and says little); hierarchical the share of whole paths that are right.
     pub fn accuracy(&self) -> f64 {
         match &self.measures {
             Measures::Classes(m) => m.top1,
             Measures::Labels(m) => m.map_macro,
+            Measures::Tree(m) => m.path_accuracy,
         }
     }
 
@@ -51,6 +58,10 @@ impl Evaluation {
                 "images": m.images, "map_macro": m.map_macro, "map_micro": m.map_micro, "binary_accuracy": m.binary_accuracy,
                 "f1_macro": m.f1_macro, "f1_micro": m.f1_micro,
             }),
+            Measures::Tree(m) => json!({
+                "images": m.images, "path_accuracy": m.path_accuracy, "level_accuracy": m.level_accuracy,
+                "mean_accuracy": m.mean_accuracy, "consistency": m.consistency, "macro_f1": m.macro_f1,
+            }),
         };
         match value {
             Value::Object(map) => map,
@@ -59,16 +70,33 @@ impl Evaluation {
     }
 }
 
-/// Runs every batch once, such as [`crate::data::Loader::epoch`] gives them.
+/// A task's counter.
+enum Counter {
+    Classes(ClassCounter),
+    Labels(LabelCounter),
+    Tree(TreeCounter),
+}
+
+impl Counter {
+    fn new(labels: &Labels, thresholds: Option<&[f64]>) -> Self {
+        match (labels.task, &labels.tree) {
+            (Task::Hierarchical, Some(tree)) => Self::Tree(TreeCounter::new(tree.clone().into())),
+            (Task::Multiclass, _) => Self::Classes(ClassCounter::new(labels.len())),
+            _ => Self::Labels(LabelCounter::new(labels.len(), thresholds)),
+        }
+    }
+}
+
+/// Runs every batch once, such as [`crate::data::Loader::epoch`] gives them. Multi-label: an image is given the labels above `thresholds`.
 pub fn evaluate<B: Backend>(
     model: &Model<B>,
     batches: impl Iterator<Item = Result<Batch>>,
-    options: StepOptions,
+    options: &StepOptions,
+    thresholds: Option<&[f64]>,
     bar: &Bar,
 ) -> Result<Evaluation> {
-    let classes = model.labels.len();
     let (mut loss, mut images) = (0.0, 0usize);
-    let (mut by_class, mut by_label) = (ClassCounter::new(classes), LabelCounter::new(classes));
+    let mut counter = Counter::new(&model.labels, thresholds);
     for batch in batches {
         interrupt::check()?;
         let batch = batch?;
@@ -76,15 +104,17 @@ pub fn evaluate<B: Backend>(
         let (logits, batch_loss) = evaluate_batch(&model.vit, &model.params, &batch, options)?;
         loss += batch_loss * count as f64;
         images += count;
-        match options.task {
-            Task::Multiclass => by_class.add(&logits, &batch.labels),
-            Task::Multilabel => by_label.add(&logits, &batch.targets.iter().map(|&t| t > 0.5).collect::<Vec<_>>()),
+        match &mut counter {
+            Counter::Classes(counter) => counter.add(&logits, &batch.labels),
+            Counter::Labels(counter) => counter.add(&logits, &batch.targets),
+            Counter::Tree(counter) => counter.add(&logits, &batch.targets),
         }
         bar.inc(1);
     }
-    let measures = match options.task {
-        Task::Multiclass => Measures::Classes(by_class.metrics()),
-        Task::Multilabel => Measures::Labels(by_label.metrics()),
+    let (measures, best_thresholds) = match counter {
+        Counter::Classes(counter) => (Measures::Classes(counter.metrics()), None),
+        Counter::Labels(counter) => (Measures::Labels(counter.metrics()), Some(counter.best_thresholds())),
+        Counter::Tree(counter) => (Measures::Tree(counter.metrics()), None),
     };
-    Ok(Evaluation { loss: loss / images.max(1) as f64, measures })
+    Ok(Evaluation { loss: loss / images.max(1) as f64, measures, best_thresholds })
 }

@@ -208,6 +208,7 @@ mod tests {
     use crate::cpu::Cpu;
     use crate::data::{Dataset, ImageCache, Item, Label, LoaderOptions, Source};
     use crate::io::{BackboneSpec, load};
+    use crate::task::labels::Labels;
 
     const IMAGES: usize = 11;
 
@@ -220,7 +221,7 @@ mod tests {
             Item { source: Source::File(path), label: Label::Class(usize::from(number > 7)) }
         };
         let classes = ["a", "b"].map(str::to_owned).to_vec();
-        let set = Dataset { classes, items: (0..IMAGES).map(item).collect(), task: Task::Multiclass };
+        let set = Dataset { classes, items: (0..IMAGES).map(item).collect(), tree: None, task: Task::Multiclass };
         let options = LoaderOptions {
             batch_size: 4,
             input_size: 28,
@@ -240,9 +241,9 @@ mod tests {
         let config =
             TrainConfig { strategy: Strategy::Freeze, adapter: None, input_size: 28, ..TrainConfig::default() };
         let backbone = load(&BackboneSpec::Embedded, &mut |_| {}).unwrap();
-        let labels = ["a", "b"].map(str::to_owned);
+        let labels = Labels::new(Task::Multiclass, &["a", "b"].map(str::to_owned));
         let cpu = Cpu::new(Some(1)).unwrap();
-        let model = Model::for_training(cpu, &config, backbone, &labels, Task::Multiclass, &mut |_| {}).unwrap();
+        let model = Model::for_training(cpu, &config, backbone, labels, &mut |_| {}).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let bar = |images| Ui { quiet: true, is_terminal: false }.bar(images, "features");
         let (kept, plain) = (Batches::new(loader(dir.path()), true), Batches::new(loader(dir.path()), false));

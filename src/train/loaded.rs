@@ -4,20 +4,19 @@ use std::path::Path;
 
 use super::inputs;
 use super::model::Model;
-use super::run_dir::RunDir;
+use super::run_dir::{LABELS, RunDir, read_labels};
 use super::ui::Ui;
 use crate::adapter;
 use crate::autograd::Backend;
-use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize, Task};
+use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize};
 use crate::io::{BackboneSpec, atomic};
+use crate::task::labels::Labels;
 use crate::{Error, Result};
 
 /// A classifier and how its images are prepared.
 pub struct Loaded<B: Backend> {
     /// The model.
     pub model: Model<B>,
-    /// What its outputs mean.
-    pub task: Task,
     /// How an image becomes a square.
     pub resize: Resize,
 }
@@ -36,15 +35,26 @@ pub fn load<B: Backend>(
     match source {
         ModelSource::Run(path) => from_run(backend, path, input_size, resize, ui),
         ModelSource::Backbone { backbone, adapter } => {
+            let labels = labels_beside(backbone, adapter.as_deref())?;
             let backbone = inputs::load_backbone(Some(backbone), ui)?;
             let adapter = adapter.as_deref().map(adapter::read).transpose()?;
             // A model whose positions are for a small image was made for small images.
             let small = backbone.config.image_size < DEFAULT_INPUT_SIZE;
             let input_size = input_size.unwrap_or(if small { backbone.config.image_size } else { DEFAULT_INPUT_SIZE });
-            let model = Model::for_inference(backend, backbone, adapter, None, None, input_size)?;
-            Ok(Loaded { task: model.task, model, resize: resize.unwrap_or(Resize::Squash) })
+            let model = Model::for_inference(backend, backbone, adapter, labels, input_size)?;
+            Ok(Loaded { model, resize: resize.unwrap_or(Resize::Squash) })
         }
     }
+}
+
+/// The `labels.json` of the run that an adapter lies in, or of a merged folder.
+fn labels_beside(backbone: &str, adapter: Option<&Path>) -> Result<Option<Labels>> {
+    let path = match (adapter, BackboneSpec::parse(backbone)?) {
+        (Some(adapter), _) => adapter.join("..").join(LABELS),
+        (None, BackboneSpec::Folder(folder)) => folder.join(LABELS),
+        _ => return Ok(None),
+    };
+    if path.is_file() { read_labels(&path).map(Some) } else { Ok(None) }
 }
 
 fn from_run<B: Backend>(
@@ -76,6 +86,6 @@ fn from_run<B: Backend>(
         (crate::io::load(&BackboneSpec::Folder(path.to_owned()), &mut |note| ui.note(note))?, None)
     };
     let input_size = input_size.unwrap_or(config.input_size);
-    let model = Model::for_inference(backend, backbone, adapter, Some(labels.labels), Some(labels.task), input_size)?;
-    Ok(Loaded { model, task: labels.task, resize: resize.unwrap_or(config.resize) })
+    let model = Model::for_inference(backend, backbone, adapter, Some(labels), input_size)?;
+    Ok(Loaded { model, resize: resize.unwrap_or(config.resize) })
 }

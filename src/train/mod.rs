@@ -14,6 +14,7 @@ mod inputs;
 pub mod interrupt;
 pub mod loaded;
 pub mod log;
+mod loss;
 pub mod model;
 pub mod optimizer;
 pub mod passes;
@@ -29,6 +30,7 @@ pub mod step;
 pub mod ui;
 
 pub use commands::{eval, merge, plan};
+pub use loss::{check_loss, criterion};
 pub use predict::predict;
 pub use report::{EvalReport, MemoryPlan, Planned, PredictedLabel, Prediction, Summary};
 pub use run::run;

@@ -10,6 +10,7 @@ use crate::autograd::{Backend, Params};
 use crate::config::{AdapterInit, Pool, Strategy, Task, TrainConfig};
 use crate::io::atomic;
 use crate::io::state::{Backbone, Classifier, HostTensor, StateDict};
+use crate::task::labels::Labels;
 use crate::vit::build::{BuildOptions, build};
 use crate::vit::{Vit, VitConfig, export};
 use crate::{Error, Result};
@@ -20,10 +21,8 @@ pub struct Model<B: Backend> {
     pub vit: Vit,
     /// Its values.
     pub params: Params<B>,
-    /// Class names by index.
-    pub labels: Vec<String>,
-    /// What the outputs mean.
-    pub task: Task,
+    /// What the outputs stand for.
+    pub labels: Labels,
     /// The adapters' configuration and starting values.
     adapter: Option<AdapterFile>,
     /// Adapters that took a part out of the backbone (PiSSA): written as plain adapters on the untouched one.
@@ -40,8 +39,7 @@ impl<B: Backend> Model<B> {
         backend: B,
         config: &TrainConfig,
         mut backbone: Backbone,
-        labels: &[String],
-        task: Task,
+        labels: Labels,
         note: &mut dyn FnMut(String),
     ) -> Result<Self> {
         let mut adapter = match (&config.init_adapter, &config.adapter) {
@@ -82,17 +80,15 @@ impl<B: Backend> Model<B> {
         let vit = build(&mut params, &backbone.config, backbone.state, &head, &options)?;
         let rewrote_base =
             config.init_adapter.is_none() && config.adapter.as_ref().is_some_and(|a| a.init == AdapterInit::Pissa);
-        let labels = labels.to_vec();
-        Ok(Self { vit, params, labels, task, adapter, rewrote_base, original, base_name: backbone.source })
+        Ok(Self { vit, params, labels, adapter, rewrote_base, original, base_name: backbone.source })
     }
 
-    /// A model that is only run.
+    /// A model that is only run. `labels`: what is known of its outputs besides what the backbone says.
     pub fn for_inference(
         backend: B,
         backbone: Backbone,
         mut adapter: Option<AdapterFile>,
-        labels: Option<Vec<String>>,
-        task: Option<Task>,
+        labels: Option<Labels>,
         input_size: usize,
     ) -> Result<Self> {
         if let Some(file) = &adapter {
@@ -108,9 +104,11 @@ impl<B: Backend> Model<B> {
         let width = head.weight.shape.get(1).copied().unwrap_or(0);
         // A head that was trained on CLS alone is stored with zeros for the mean: its width tells how it is to be run.
         let pool = if width == backbone.config.hidden { Pool::Cls } else { Pool::ClsMean };
-        let task = task.or(backbone.task).unwrap_or(Task::Multiclass);
         let classes = head.bias.data.len();
-        let labels = labels.or(backbone.labels).unwrap_or_else(|| (0..classes).map(|i| format!("LABEL_{i}")).collect());
+        let labels = labels.unwrap_or_else(|| {
+            let names = backbone.labels.unwrap_or_else(|| (0..classes).map(|i| format!("LABEL_{i}")).collect());
+            Labels::new(backbone.task.unwrap_or(Task::Multiclass), &names)
+        });
         if labels.len() != classes {
             return Err(Error::input(format!(
                 "the classifier has {classes} classes, {} names are given",
@@ -128,7 +126,7 @@ impl<B: Backend> Model<B> {
         let mut params = Params::new(backend);
         let original = backbone.state.clone();
         let vit = build(&mut params, &backbone.config, backbone.state, &head, &options)?;
-        Ok(Self { vit, params, labels, task, adapter, rewrote_base: false, original, base_name: backbone.source })
+        Ok(Self { vit, params, labels, adapter, rewrote_base: false, original, base_name: backbone.source })
     }
 
     /// Numbers that training changes.
@@ -158,8 +156,8 @@ impl<B: Backend> Model<B> {
     pub fn save_whole(&self, dir: &Path) -> Result<()> {
         let state = export::backbone(&self.vit, &self.params, &self.original)?;
         let head = export::classifier(&self.vit, &self.params)?;
-        crate::io::save_transformers(dir, &self.vit.config, &state, Some(&head), Some(&self.labels))?;
-        crate::io::save_task(dir, self.task)
+        crate::io::save_transformers(dir, &self.vit.config, &state, Some(&head), Some(&self.labels.names))?;
+        crate::io::save_task(dir, self.labels.task)
     }
 }
 

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 
 use super::features;
-use super::step::{StepOptions, classes_of, loss_of, pixels, stage_labels, staged};
+use super::step::{StepOptions, classes_of, pixels, stage_labels, staged};
 use crate::Result;
 use crate::autograd::{Array, Backend, Derived, Grads, Images, LaterNumber, LinearAdapters, Params, SumTo, Tape};
 use crate::data::Batch;
@@ -19,6 +19,8 @@ use crate::vit::{Mode, Vit};
 pub struct Passes<B: Backend> {
     options: StepOptions,
     loss: Option<Array<B>>,
+    /// What the loss reads besides logits and labels.
+    constants: Option<B::Buffer>,
     staged: Staged<B>,
     /// The adapters as products read them.
     prepared: Option<B::Prepared>,
@@ -59,7 +61,7 @@ impl<B: Backend> Passes<B> {
         let staged = Staged { squares: None, labels: None };
         let usual = (options.micro(count), count);
         let recorded = [State::New, State::New];
-        Self { options, loss: None, staged, prepared: None, usual, recorded, steps: 0, replayed: 0 }
+        Self { options, loss: None, constants: None, staged, prepared: None, usual, recorded, steps: 0, replayed: 0 }
     }
 
     /// Walks a batch; its gradients are added to `grads`, its mean loss is [`Passes::loss`]. Every micro-batch's loss is divided by the whole
@@ -82,15 +84,14 @@ impl<B: Backend> Passes<B> {
         if self.loss.is_none() {
             // Before the first pass: what stays is not to lie among what goes.
             self.loss = Some(Array::upload(params.backend(), &[0.0], &[1])?);
+            self.constants = self.options.criterion.constants(params.backend())?;
         }
         {
             let (ready, _until) =
                 Ready::new(params.backend(), &vit.all_adapters(params, &derived), &mut self.prepared)?;
             for first in (0..count).step_by(micro) {
                 let images = first..(first + micro).min(count);
-                let options = self.options;
-                let pass = Pass { vit, params, derived: &derived, ready, options, batch, images, dropout_seed };
-                self.pass(&pass, grads)?;
+                self.pass(&Pass { vit, params, derived: &derived, ready, batch, images, dropout_seed }, grads)?;
             }
         }
         let _range = profile::range("backward");
@@ -116,7 +117,7 @@ impl<B: Backend> Passes<B> {
 
     /// Bytes of staged images and labels, and of adapters as products read them, which stay between steps.
     pub(super) fn staying_bytes(&self, backend: &B) -> (usize, usize) {
-        let staged = [&self.staged.squares, &self.staged.labels];
+        let staged = [&self.staged.squares, &self.staged.labels, &self.constants];
         (
             staged.into_iter().flatten().map(|block| backend.bytes(block)).sum(),
             self.prepared.as_ref().map_or(0, |prepared| backend.prepared_bytes(prepared)),
@@ -128,15 +129,15 @@ impl<B: Backend> Passes<B> {
         let first = pass.images.start == 0;
         let to = self.loss.take().map(|block| SumTo { block, add: !first });
         if !backend.records() || pass.batch.features.is_some() {
-            self.loss = Some(pass.run(None, to, grads)?);
+            self.loss = Some(pass.run(&self.options, None, self.constants.as_ref(), to, grads)?);
             return Ok(());
         }
         let size = (pass.images.len(), pass.batch.indices.len());
         if size.0 != self.usual.0 {
-            self.loss = Some(pass.run(None, to, grads)?);
+            self.loss = Some(pass.run(&self.options, None, self.constants.as_ref(), to, grads)?);
             return Ok(());
         }
-        pass.stage(&mut self.staged)?;
+        pass.stage(&self.options, &mut self.staged)?;
         let state = &mut self.recorded[usize::from(!first)];
         let again = size == self.usual && !pass.vit.drops_out();
         let ran = match state {
@@ -145,13 +146,13 @@ impl<B: Backend> Passes<B> {
             State::Recorded(_) => Some(true),
         };
         if !again || ran != Some(true) {
-            self.loss = Some(pass.run(Some(&self.staged), to, grads)?);
+            self.loss = Some(pass.run(&self.options, Some(&self.staged), self.constants.as_ref(), to, grads)?);
             if again && ran.is_none() {
                 *state = State::Ran(self.steps);
             }
             return Ok(());
         }
-        let places = pass.places(&self.staged, to.as_ref(), grads);
+        let places = pass.places(&self.staged, self.constants.as_ref(), to.as_ref(), grads);
         if let State::Recorded(recorded) = state
             && recorded.places == places
             && backend.replay(&recorded.recording)?
@@ -165,7 +166,8 @@ impl<B: Backend> Passes<B> {
         *state = State::Ran(self.steps);
         let (mut to, mut loss) = (to, None);
         let recording = backend.record(&mut || {
-            loss = Some(pass.run(Some(&self.staged), to.take(), grads)?);
+            let staged = Some(&self.staged);
+            loss = Some(pass.run(&self.options, staged, self.constants.as_ref(), to.take(), grads)?);
             Ok(())
         })?;
         self.loss = loss;
@@ -203,7 +205,6 @@ struct Pass<'a, B: Backend> {
     derived: &'a Derived<B>,
     /// Where lies what was prepared.
     ready: u64,
-    options: StepOptions,
     batch: &'a Batch,
     images: Range<usize>,
     dropout_seed: u64,
@@ -211,34 +212,41 @@ struct Pass<'a, B: Backend> {
 
 impl<B: Backend> Pass<'_, B> {
     /// Brings images and labels to the device.
-    fn stage(&self, to: &mut Staged<B>) -> Result<()> {
+    fn stage(&self, options: &StepOptions, to: &mut Staged<B>) -> Result<()> {
         let backend = self.params.backend();
         backend.stage_images(&pixels(self.batch, &self.images), self.vit.input_size, &mut to.squares)?;
         let classes = self.params.get(self.vit.head.bias).value.elements();
-        stage_labels(backend, self.batch, &self.images, self.options.task, classes, &mut to.labels)
+        stage_labels(backend, self.batch, &self.images, options, classes, &mut to.labels)
     }
 
     /// Forward and backward, from what is staged or from the batch; the loss so far goes on from `to`.
-    fn run(&self, from: Option<&Staged<B>>, to: Option<SumTo<Array<B>>>, grads: &mut Grads<B>) -> Result<Array<B>> {
+    fn run(
+        &self,
+        options: &StepOptions,
+        from: Option<&Staged<B>>,
+        constants: Option<&B::Buffer>,
+        to: Option<SumTo<Array<B>>>,
+        grads: &mut Grads<B>,
+    ) -> Result<Array<B>> {
         let (images, count) = (self.images.len(), self.batch.indices.len());
         let mode = Mode {
             dropout_seed: Some(self.dropout_seed),
             first_image: self.images.start,
             images,
-            recompute: self.options.recompute,
+            recompute: options.recompute,
         };
         let tape = Tape::new(self.params).over_images(images).with_derived(self.derived);
         let so_far = {
             let _range = profile::range("forward");
             if let Some(Staged { squares: Some(squares), labels: Some(labels) }) = from {
                 let logits = self.vit.logits(&tape, Images::Staged(squares), images, mode)?;
-                loss_of(&tape, &logits, labels, count, self.options, to)?
+                options.criterion.loss(&tape, &logits, labels, constants, count, to)?
             } else {
                 let logits = features::logits(self.vit, &tape, self.batch, &self.images, mode)?;
                 let (mut labels, classes) = (None, classes_of(&logits));
                 let backend = self.params.backend();
-                stage_labels(backend, self.batch, &self.images, self.options.task, classes, &mut labels)?;
-                loss_of(&tape, &logits, &staged(labels)?, count, self.options, to)?
+                stage_labels(backend, self.batch, &self.images, options, classes, &mut labels)?;
+                options.criterion.loss(&tape, &logits, &staged(labels)?, constants, count, to)?
             }
         };
         let _range = profile::range("backward");
@@ -247,7 +255,13 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// One number of where all lies that this pass reads and writes, and of which gradients hold something.
-    fn places(&self, staged: &Staged<B>, loss: Option<&SumTo<Array<B>>>, grads: &Grads<B>) -> u64 {
+    fn places(
+        &self,
+        staged: &Staged<B>,
+        constants: Option<&B::Buffer>,
+        loss: Option<&SumTo<Array<B>>>,
+        grads: &Grads<B>,
+    ) -> u64 {
         let backend = self.params.backend();
         let mut hasher = DefaultHasher::new();
         let mut tell = |place| hasher.write_u64(place);
@@ -255,7 +269,7 @@ impl<B: Backend> Pass<'_, B> {
         self.params.iter().for_each(|(_, param)| tell(backend.place(param.value.buffer())));
         self.derived.places(backend, &mut tell);
         grads.places(&mut tell);
-        let blocks = [staged.squares.as_ref(), staged.labels.as_ref(), loss.map(|to| to.block.buffer())];
+        let blocks = [staged.squares.as_ref(), staged.labels.as_ref(), constants, loss.map(|to| to.block.buffer())];
         blocks.into_iter().for_each(|block| tell(block.map_or(0, |block| backend.place(block))));
         hasher.finish()
     }

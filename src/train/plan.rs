@@ -11,20 +11,22 @@ use super::report::MemoryPlan;
 use super::step::{StepOptions, evaluate_batch, pixels};
 use crate::Result;
 use crate::autograd::{Backend, Grads, Tape};
-use crate::config::{AdapterInit, Task, TrainConfig};
+use crate::config::{AdapterInit, Recompute, Task, TrainConfig};
 use crate::data::transform::CropBox;
 use crate::data::{Batch, RgbImage, Sources};
 use crate::io::state::{Backbone, HostTensor};
+use crate::task::criterion::Criterion;
+use crate::task::labels::Labels;
 use crate::vit::names::expected_tensors;
 use crate::vit::{Mode, VitConfig};
 
 /// What a plan is for besides the settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Load {
     /// Classes of the head.
     pub classes: usize,
-    /// What labels are.
-    pub task: Task,
+    /// What is minimised.
+    pub criterion: Criterion,
     /// Images to train on and to validate on: no batch is larger than these.
     pub images: (usize, usize),
     /// Whether the device makes the squares itself, where it can.
@@ -59,7 +61,7 @@ impl<B: Backend> Planning<B> {
             // The same shapes without a decomposition of every weight.
             adapter.init = AdapterInit::Default;
         }
-        let model = empty_model(&backend, &config, vit, load)?;
+        let model = empty_model(&backend, &config, vit, load.classes)?;
         let held = backend.live_bytes();
         let trained = (model.trainable() * size_of::<f32>()) as u64;
         let optimizer = Optimizer::new(&model.params, Hyper::new(config.weight_decay))?;
@@ -76,20 +78,19 @@ impl<B: Backend> Planning<B> {
         let Self { backend, load, .. } = self;
         let (train, val) = load.images;
         let options = StepOptions {
-            task: load.task,
-            label_smoothing: 0.0,
+            criterion: load.criterion.clone(),
             micro_batch: config.micro_batch,
             recompute: config.recompute.unwrap_or_default(),
         };
         let images = config.batch_size.min(train);
-        let batch = |images| empty_batch(load.crops && backend.crops(), config, *load, images);
+        let batch = |images| empty_batch(load.crops && backend.crops(), config, load, images);
         let (model, optimizer) = &mut *self.model.borrow_mut();
         let part = batch(config.micro_batch.unwrap_or(images).min(images));
-        let saved = saved_by_purpose(model, &part, options)?;
+        let saved = saved_by_purpose(model, &part, options.recompute)?;
 
         backend.forget_peak();
         let mut grads = Grads::with_blocks(&model.params)?;
-        let mut passes = Passes::new(options, images);
+        let mut passes = Passes::new(options.clone(), images);
         // Two epochs as a run has them, in short: on a device with an arena, blocks of other batches lie elsewhere.
         let sizes = [images, if train > images { images } else { 0 }, train % images];
         let most = config.batch_size.min(val);
@@ -101,7 +102,7 @@ impl<B: Backend> Planning<B> {
                 optimizer.step(&mut model.params, &mut grads, 0.0)?;
             }
             for images in val_sizes.into_iter().filter(|&images| images > 0) {
-                evaluate_batch(&model.vit, &model.params, &batch(images), options)?;
+                evaluate_batch(&model.vit, &model.params, &batch(images), &options)?;
             }
         }
 
@@ -120,22 +121,22 @@ impl<B: Backend> Planning<B> {
 }
 
 /// A model of zeros. They are not touched until someone writes to them: even giant costs no memory here.
-fn empty_model<B: Backend>(backend: &B, config: &TrainConfig, vit: &VitConfig, load: Load) -> Result<Model<B>> {
+fn empty_model<B: Backend>(backend: &B, config: &TrainConfig, vit: &VitConfig, classes: usize) -> Result<Model<B>> {
     let state =
         expected_tensors(vit).into_iter().map(|(name, shape)| (name, HostTensor::filled(&shape, 0.0))).collect();
     let backbone =
         Backbone { config: vit.clone(), state, classifier: None, labels: None, task: None, source: String::new() };
-    let labels: Vec<String> = (0..load.classes).map(|i| i.to_string()).collect();
-    Model::for_training(backend.clone(), config, backbone, &labels, load.task, &mut |_| {})
+    let names: Vec<String> = (0..classes).map(|i| i.to_string()).collect();
+    Model::for_training(backend.clone(), config, backbone, Labels::new(Task::Multiclass, &names), &mut |_| {})
 }
 
 fn saved_by_purpose<B: Backend>(
     model: &Model<B>,
     batch: &Batch,
-    options: StepOptions,
+    recompute: Recompute,
 ) -> Result<BTreeMap<&'static str, usize>> {
     let tape = Tape::new(&model.params);
-    let mode = Mode { dropout_seed: Some(0), recompute: options.recompute, ..Mode::default() };
+    let mode = Mode { dropout_seed: Some(0), recompute, ..Mode::default() };
     // Alive until here: what is counted is what the tape keeps, not what passes through.
     let _logits = model.vit.logits(&tape, pixels(batch, &(0..batch.indices.len())), batch.indices.len(), mode)?;
     let mut by_op = BTreeMap::new();
@@ -146,8 +147,8 @@ fn saved_by_purpose<B: Backend>(
 }
 
 /// Images and labels of nothing. Where the device crops, its images pass through memory of a fixed size, whatever theirs is.
-fn empty_batch(crops: bool, config: &TrainConfig, load: Load, images: usize) -> Batch {
-    let multilabel = load.task == Task::Multilabel;
+fn empty_batch(crops: bool, config: &TrainConfig, load: &Load, images: usize) -> Batch {
+    let classes = load.criterion.takes_classes();
     let sources = crops.then(|| {
         let pixel = Arc::new(RgbImage { width: 1, height: 1, pixels: vec![0; 3] });
         Sources {
@@ -162,8 +163,8 @@ fn empty_batch(crops: bool, config: &TrainConfig, load: Load, images: usize) -> 
         sources,
         features: None,
         size: images,
-        labels: if multilabel { vec![] } else { vec![0; images] },
-        targets: if multilabel { vec![0.0; images * load.classes] } else { vec![] },
+        labels: if classes { vec![0; images] } else { vec![] },
+        targets: if classes { vec![] } else { vec![0.0; images * load.classes] },
         indices: (0..images).collect(),
     }
 }
@@ -172,7 +173,7 @@ fn empty_batch(crops: bool, config: &TrainConfig, load: Load, images: usize) -> 
 mod tests {
     use super::*;
     use crate::autograd::Counting;
-    use crate::config::{Precision, Recompute, Strategy};
+    use crate::config::{Precision, Strategy};
     use crate::cuda::Cuda;
     use crate::gpu::{Arch, Device};
 
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_plan_leaves_nothing_behind() {
         let vit = VitConfig::named("micro").unwrap();
-        let load = Load { classes: 5, task: Task::Multiclass, images: (70, 20), crops: true };
+        let load = || Load { classes: 5, criterion: Criterion::CROSS_ENTROPY, images: (70, 20), crops: true };
         let walks = [
             (64, None, Recompute::NOTHING),
             (64, Some(16), Recompute::BLOCKS),
@@ -203,12 +204,12 @@ mod tests {
             };
             let gpu = || Cuda::new(&Device::dry(Arch::Sm90a), Precision::Bf16);
             let (on_cpu, on_gpu) = (
-                Planning::new(Counting::new(), &of(walks[0]), &vit, load).unwrap(),
-                Planning::new(gpu(), &of(walks[0]), &vit, load).unwrap(),
+                Planning::new(Counting::new(), &of(walks[0]), &vit, load()).unwrap(),
+                Planning::new(gpu(), &of(walks[0]), &vit, load()).unwrap(),
             );
             for config in walks.into_iter().chain(walks).map(of) {
-                assert_eq!(on_cpu.plan(&config).unwrap(), plan(Counting::new(), &config, &vit, load).unwrap());
-                assert_eq!(on_gpu.plan(&config).unwrap(), plan(gpu(), &config, &vit, load).unwrap());
+                assert_eq!(on_cpu.plan(&config).unwrap(), plan(Counting::new(), &config, &vit, load()).unwrap());
+                assert_eq!(on_gpu.plan(&config).unwrap(), plan(gpu(), &config, &vit, load()).unwrap());
             }
         }
     }

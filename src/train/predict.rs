@@ -14,8 +14,8 @@ use crate::config::{PredictConfig, Task};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{Source, decode, has_image_extension, transform};
+use crate::task::labels::Labels;
 use crate::task::metrics::argmax;
-use crate::task::multilabel_metrics::is_positive;
 use crate::vit::Mode;
 use crate::{Error, Result};
 
@@ -50,35 +50,38 @@ fn predict_on<B: Backend>(
         interrupt::check()?;
         let (logits, classes) = (run(&loaded, batch)?, loaded.model.labels.len());
         for (path, logits) in batch.iter().zip(logits.chunks_exact(classes)) {
-            each(answer(path, logits, &loaded.model.labels, loaded.task))?;
+            each(answer(path, logits, &loaded.model.labels))?;
         }
         bar.inc(batch.len() as u64);
     }
     Ok(())
 }
 
-fn answer(path: &Path, logits: &[f32], labels: &[String], task: Task) -> Prediction {
-    let label = match task {
-        Task::Multiclass => PredictedLabel::One(labels[argmax(logits)].clone()),
-        Task::Multilabel => {
-            let found = labels.iter().zip(logits).filter(|(_, logit)| is_positive(**logit));
-            PredictedLabel::Many(found.map(|(label, _)| label.clone()).collect())
-        }
+fn answer(path: &Path, logits: &[f32], labels: &Labels) -> Prediction {
+    let names = |found: Vec<usize>| found.into_iter().map(|label| labels.names[label].clone()).collect();
+    let label = match (labels.task, &labels.tree) {
+        (Task::Hierarchical, Some(tree)) => PredictedLabel::Path(names(tree.predict(logits))),
+        (Task::Multiclass, _) => PredictedLabel::One(labels.names[argmax(logits)].clone()),
+        _ => PredictedLabel::Many(names(labels.given(logits))),
     };
-    Prediction { path: path.to_owned(), logits: logits.to_vec(), probs: probabilities(logits, task), label }
+    Prediction { path: path.to_owned(), logits: logits.to_vec(), probs: probabilities(logits, labels), label }
 }
 
-/// Softmax or sigmoids, in f64.
-fn probabilities(logits: &[f32], task: Task) -> Vec<f32> {
-    let wide = || logits.iter().map(|&x| f64::from(x));
-    match task {
-        Task::Multilabel => wide().map(|x| (1.0 / (1.0 + (-x).exp())) as f32).collect(),
-        Task::Multiclass => {
-            let most = wide().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = wide().map(|x| (x - most).exp()).sum();
-            wide().map(|x| ((x - most).exp() / sum) as f32).collect()
-        }
+/// Softmax of each head and sigmoids of the rest, in f64.
+fn probabilities(logits: &[f32], labels: &Labels) -> Vec<f32> {
+    let begins = match (labels.task, &labels.tree) {
+        (Task::Hierarchical, Some(tree)) => tree.begins(),
+        (Task::Multiclass, _) => vec![0, logits.len()],
+        _ => vec![0],
+    };
+    let mut probs: Vec<f32> = logits.iter().map(|&x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect();
+    for head in begins.windows(2).map(|ends| ends[0]..ends[1]) {
+        let wide = || logits[head.clone()].iter().map(|&x| f64::from(x));
+        let most = wide().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = wide().map(|x| (x - most).exp()).sum();
+        probs[head.clone()].iter_mut().zip(wide()).for_each(|(p, x)| *p = ((x - most).exp() / sum) as f32);
     }
+    probs
 }
 
 /// Logits \[images, classes\].

@@ -42,7 +42,7 @@ pub struct EvalReport {
     pub images: u64,
     /// Mean loss.
     pub loss: f64,
-    /// What training watches: top-1, or for multi-label the mean over labels of average precision. 0 to 1.
+    /// What training watches: top-1, for multi-label the mean over labels of average precision, hierarchical the share of right paths. 0 to 1.
     pub accuracy: f64,
     /// The task's other measures, by name.
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub struct Prediction {
     pub path: PathBuf,
     /// The head's outputs.
     pub logits: Vec<f32>,
-    /// Softmax over the classes, or a sigmoid a label.
+    /// Softmax over the classes (hierarchical: of each head), or a sigmoid a label.
     pub probs: Vec<f32>,
     /// The answer.
     pub label: PredictedLabel,
@@ -70,6 +70,8 @@ pub enum PredictedLabel {
     One(String),
     /// Multi-label; perhaps none.
     Many(Vec<String>),
+    /// Hierarchical: from the root on, each label before those under it.
+    Path(Vec<String>),
 }
 
 /// Memory of a run by purpose.

@@ -10,6 +10,7 @@ use super::checkpoint::{self, Progress};
 use super::early_stopping::EarlyStopping;
 use super::features::{self, Batches};
 use super::log::{EndLine, Line, RunLine, RunLog};
+use super::loss;
 use super::model::{Model, head_width};
 use super::optimizer::{Hyper, Optimizer};
 use super::passes::Passes;
@@ -17,13 +18,13 @@ use super::place::Place;
 use super::plan::{Load, Planning};
 use super::planner::{self, Room};
 use super::report::{MemoryPlan, Summary};
-use super::run_dir::{Labels, RunDir};
+use super::run_dir::RunDir;
 use super::schedule::Schedule;
 use super::step::StepOptions;
 use super::ui::Ui;
 use super::{init_adapter, inputs, interrupt};
 use crate::autograd::{Backend, Counting, Grads};
-use crate::config::{Augment, ScheduleKind, Task, TrainConfig};
+use crate::config::{Augment, ScheduleKind, TrainConfig};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{Dataset, ImageCache, Loader, LoaderOptions, Splits};
@@ -93,7 +94,9 @@ pub(super) fn settle(
     ui: &Ui,
 ) -> Result<MemoryPlan> {
     let images = inputs::counts(splits);
-    let load = Load { classes: splits.train.classes.len(), task: splits.train.task, images, crops: true };
+    let labels = splits.train.labels();
+    let criterion = loss::criterion(config, &labels, &splits.train.class_counts())?;
+    let load = Load { classes: labels.len(), criterion, images, crops: true };
     let free = match place {
         Place::Cpu => None,
         Place::Cuda(device, _) => device.driver_memory()?.map(|(free, _)| free),
@@ -129,10 +132,10 @@ struct Prepared<'a> {
 impl Prepared<'_> {
     fn train<B: Backend>(self, backend: B) -> Result<Summary> {
         let Self { config, dir, splits, cache, backbone, plan, save_every, device, ui, start } = self;
-        let (task, labels) = (splits.train.task, splits.train.classes.clone());
+        let labels = splits.train.labels();
+        let criterion = loss::criterion(&config, &labels, &splits.train.class_counts())?;
         let mut notes = Vec::new();
-        let model =
-            Model::for_training(backend.clone(), &config, backbone, &labels, task, &mut |note| notes.push(note))?;
+        let model = Model::for_training(backend.clone(), &config, backbone, labels, &mut |note| notes.push(note))?;
         notes.iter().for_each(|note| ui.note(note));
         ui.note(&format!(
             "{}: trains {} of {} values; planned memory {:.0} MiB",
@@ -162,9 +165,9 @@ impl Prepared<'_> {
                 "--schedule plateau: there is no validation data to watch: give --val-fraction or --val-data",
             ));
         }
-        if task == Task::Multilabel && config.label_smoothing > 0.0 {
+        if val.is_none() && config.tune_thresholds {
             return Err(Error::input(
-                "--label-smoothing: the data is multi-label, smoothing is for one class an image",
+                "--tune-thresholds: there are no validation images: give --val-fraction or --val-data",
             ));
         }
         let width = head_width(&model.vit.config, config.pool);
@@ -182,12 +185,8 @@ impl Prepared<'_> {
         let lock = dir.lock()?;
         dir.recover()?;
 
-        let options = StepOptions {
-            task,
-            label_smoothing: config.label_smoothing,
-            micro_batch: config.micro_batch,
-            recompute: config.recompute.unwrap_or_default(),
-        };
+        let options =
+            StepOptions { criterion, micro_batch: config.micro_batch, recompute: config.recompute.unwrap_or_default() };
         let hyper = Hyper {
             decay_matrices_only: config.decay_matrices_only,
             grad_clip: config.grad_clip,
@@ -195,7 +194,7 @@ impl Prepared<'_> {
         };
         let optimizer = Optimizer::new(&model.params, hyper)?;
         let grads = Grads::with_blocks(&model.params)?;
-        let passes = Passes::new(options, config.batch_size.min(train.images()));
+        let passes = Passes::new(options.clone(), config.batch_size.min(train.images()));
         Run {
             config,
             dir,
@@ -257,7 +256,7 @@ impl<B: Backend> Run<'_, B> {
             let log = RunLog::resume(&self.dir, progress.log_lines)?;
             (progress, log)
         } else {
-            self.dir.write_labels(&Labels { task: self.options.task, labels: self.model.labels.clone() })?;
+            self.dir.write_labels(&self.model.labels)?;
             let mut log = RunLog::start(&self.dir)?;
             log.write(&Line::Run(self.run_line()?))?;
             (self.fresh_progress(), log)

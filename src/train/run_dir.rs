@@ -3,25 +3,15 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::{Task, TrainConfig};
+use crate::config::TrainConfig;
 use crate::io::atomic;
+use crate::task::labels::Labels;
 use crate::{Error, Result};
 
 /// A run's folder. It is a run as soon as it holds `config.toml`, which is written first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
-}
-
-/// `labels.json`: what the head's outputs stand for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Labels {
-    /// How the outputs are read.
-    pub task: Task,
-    /// Names in index order.
-    pub labels: Vec<String>,
 }
 
 impl RunDir {
@@ -162,8 +152,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] naming the file.
     pub fn write_labels(&self, labels: &Labels) -> Result<()> {
-        let text = serde_json::to_string_pretty(labels).map_err(|e| Error::Internal(format!("labels: {e}")))?;
-        atomic::write_file(&self.path.join("labels.json"), format!("{text}\n").as_bytes())
+        write_labels(&self.path, labels)
     }
 
     /// Reads `labels.json`.
@@ -171,15 +160,37 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::Input`] naming the file where it is no such object.
     pub fn read_labels(&self) -> Result<Labels> {
-        let path = self.path.join("labels.json");
-        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: {e}", path.display())))
+        read_labels(&self.path.join(LABELS))
     }
+}
+
+/// What the outputs of a model stand for, beside it.
+pub const LABELS: &str = "labels.json";
+
+/// Writes `labels.json` into a folder.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn write_labels(dir: &Path, labels: &Labels) -> Result<()> {
+    let text = serde_json::to_string_pretty(labels).map_err(|e| Error::Internal(format!("labels: {e}")))?;
+    atomic::write_file(&dir.join(LABELS), format!("{text}\n").as_bytes())
+}
+
+/// Reads such a file.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read, [`Error::Input`] naming it where it is no such object.
+pub fn read_labels(path: &Path) -> Result<Labels> {
+    let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let bad = |what: String| Error::input(format!("{}: {what}", path.display()));
+    let labels: Labels = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    labels.fault().map_or(Ok(labels), |fault| Err(bad(fault)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Task;
 
     #[test]
     fn a_run_is_created_once_and_read_back() {
@@ -189,7 +200,7 @@ mod tests {
         let run = RunDir::create(&config).unwrap();
         assert_eq!(run.read_config().unwrap(), config);
         assert_eq!(RunDir::open(&out, "--out").unwrap(), run);
-        let labels = Labels { task: Task::Multilabel, labels: vec!["ä b".into(), "c".into()] };
+        let labels = Labels::new(Task::Multilabel, &["ä b".into(), "c".into()]);
         run.write_labels(&labels).unwrap();
         assert_eq!(run.read_labels().unwrap(), labels);
         let error = RunDir::create(&config).unwrap_err().to_string();

@@ -4,19 +4,18 @@ use std::ops::Range;
 
 use super::features;
 use super::passes::Passes;
-use crate::autograd::{Array, Backend, Crop, Grads, Images, Params, SumTo, Tape, Tensor, check_labels};
-use crate::config::{Recompute, Task};
+use crate::autograd::{Backend, Crop, Grads, Images, Params, Tape, Tensor};
+use crate::config::Recompute;
 use crate::data::Batch;
+use crate::task::criterion::{Criterion, Truths};
 use crate::vit::{Mode, Vit};
 use crate::{Error, Result};
 
 /// How a step is computed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepOptions {
-    /// What labels are.
-    pub task: Task,
-    /// Label smoothing of the cross-entropy.
-    pub label_smoothing: f64,
+    /// What is minimised.
+    pub criterion: Criterion,
     /// Images that go through the model at once.
     pub micro_batch: Option<usize>,
     /// What is computed again in the backward pass.
@@ -35,11 +34,11 @@ pub fn forward_backward<B: Backend>(
     vit: &Vit,
     params: &Params<B>,
     batch: &Batch,
-    options: StepOptions,
+    options: &StepOptions,
     dropout_seed: u64,
     grads: &mut Grads<B>,
 ) -> Result<f64> {
-    let mut passes = Passes::new(options, batch.indices.len());
+    let mut passes = Passes::new(options.clone(), batch.indices.len());
     passes.run(vit, params, batch, dropout_seed, grads)?;
     passes.loss(params)?()
 }
@@ -49,19 +48,20 @@ pub fn evaluate_batch<B: Backend>(
     vit: &Vit,
     params: &Params<B>,
     batch: &Batch,
-    options: StepOptions,
+    options: &StepOptions,
 ) -> Result<(Vec<f32>, f64)> {
     let count = batch.indices.len();
     let micro = options.micro(count);
     let (mut all, mut loss) = (Vec::new(), 0.0);
     let derived = vit.derive(&Tape::inference(params))?;
+    let constants = options.criterion.constants(params.backend())?;
     for first in (0..count).step_by(micro) {
         let images = first..(first + micro).min(count);
         let tape = Tape::inference(params).over_images(images.len()).with_derived(&derived);
         let logits = features::logits(vit, &tape, batch, &images, Mode::default())?;
         let mut labels = None;
-        stage_labels(params.backend(), batch, &images, options.task, classes_of(&logits), &mut labels)?;
-        let part = loss_of(&tape, &logits, &staged(labels)?, count, options, None)?;
+        stage_labels(params.backend(), batch, &images, options, classes_of(&logits), &mut labels)?;
+        let part = options.criterion.loss(&tape, &logits, &staged(labels)?, constants.as_ref(), count, None)?;
         loss += f64::from(part.array().download(params.backend())?[0]);
         all.extend(logits.array().download(params.backend())?);
     }
@@ -87,29 +87,22 @@ pub(super) fn pixels<'a, B: Backend>(batch: &'a Batch, images: &Range<usize>) ->
     Images::Squares(&batch.images[images.start * bytes..images.end * bytes])
 }
 
-/// The labels of a part of a batch on the device, as [`loss_of`] reads them.
+/// The labels of a part of a batch on the device, as the loss reads them.
 pub(super) fn stage_labels<B: Backend>(
     backend: &B,
     batch: &Batch,
     images: &Range<usize>,
-    task: Task,
+    options: &StepOptions,
     classes: usize,
     to: &mut Option<B::Buffer>,
 ) -> Result<()> {
-    match task {
-        Task::Multiclass => {
-            let labels = &batch.labels[images.clone()];
-            check_labels(labels, classes)?;
-            backend.stage_labels(labels, to)
-        }
-        Task::Multilabel => {
-            let own = batch.targets.len() / batch.indices.len().max(1);
-            if own != classes {
-                return Err(Error::shape("multi-label targets", classes, own));
-            }
-            backend.stage(&batch.targets[images.start * classes..images.end * classes], to)
-        }
-    }
+    let truths = if options.criterion.takes_classes() {
+        Truths::Classes(batch.labels.get(images.clone()).unwrap_or_default())
+    } else {
+        let own = batch.targets.len() / batch.indices.len().max(1);
+        Truths::Rows(&batch.targets[images.start * own..images.end * own])
+    };
+    options.criterion.stage(backend, truths, images.len(), classes, to)
 }
 
 /// What was staged, where it had to be.
@@ -120,21 +113,4 @@ pub(super) fn staged<T>(block: Option<T>) -> Result<T> {
 /// Classes, of logits.
 pub(super) fn classes_of<B: Backend>(logits: &Tensor<B>) -> usize {
     logits.shape().last().copied().unwrap_or(0)
-}
-
-/// The loss of a part of a batch of `count` images: its share of the whole batch's mean, added to what `to` says.
-pub(super) fn loss_of<B: Backend>(
-    tape: &Tape<'_, B>,
-    logits: &Tensor<B>,
-    labels: &B::Buffer,
-    count: usize,
-    options: StepOptions,
-    to: Option<SumTo<Array<B>>>,
-) -> Result<Tensor<B>> {
-    match options.task {
-        Task::Multiclass => tape.cross_entropy_of_staged(logits, labels, options.label_smoothing, count as f64, to),
-        Task::Multilabel => {
-            tape.binary_cross_entropy_of_staged(logits, labels, (count * classes_of(logits)) as f64, to)
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! Everything but linears and attention.
 
 use peftk::Result;
-use peftk::autograd::{AdamW, AdapterDims, Backend, NormBackward, Sums, TokenDims, dropout_keeps};
+use peftk::autograd::{
+    AdamW, AdapterDims, Asymmetric, Backend, NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
+};
 use peftk::cpu::Cpu;
 use peftk::reference::Reference;
 
@@ -87,9 +89,22 @@ case!(Loss { classes: usize, labels: Vec<usize>, smoothing: f64, logits: Vec<f32
     let logits = up(&c.logits)?;
     let (mut labels, targets) = (None, up(&c.targets)?);
     b.stage_labels(&c.labels, &mut labels)?;
-    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &labels.unwrap(), c.smoothing, 3.5, Sums::fresh())?;
+    let (loss, dlogits) = b.cross_entropy(c.classes, &logits, &labels.unwrap(), None, c.smoothing, 3.5, Sums::fresh())?;
     let (binary, dbinary) = b.binary_cross_entropy(&logits, &targets, 2.5, Sums::fresh())?;
-    Ok(numbered([loss, dlogits, binary, dbinary]))
+    let (weighted, dweighted) = {
+        let (mut labels, weights) = (None, up(&(0..c.classes).map(|i| 0.5 + i as f32).collect::<Vec<_>>())?);
+        b.stage_labels(&c.labels, &mut labels)?;
+        b.cross_entropy(c.classes, &logits, &labels.unwrap(), Some(&weights), c.smoothing, 3.5, Sums::fresh())?
+    };
+    // Half of the classes as heads of two and three, the others by themselves.
+    let half = c.classes / 2;
+    let begins: Vec<usize> = [0, 2, 5].into_iter().map(|begin| begin.min(half)).collect();
+    let mut staged = None;
+    b.stage_labels(&begins, &mut staged)?;
+    let single = Asymmetric { gamma_positive: 0.5, gamma_negative: 2.0, clip: 0.05, positive_weight: 0.8 };
+    let tree = TreeLoss { cols: c.classes, heads: 2, smoothing: c.smoothing, single };
+    let (of_tree, dtree) = b.tree_loss(tree, &logits, &targets, &staged.unwrap(), 2.5, Sums::fresh())?;
+    Ok(numbered([loss, dlogits, binary, dbinary, weighted, dweighted, of_tree, dtree]))
 });
 
 case!(Optimise { value: Vec<f32>, grads: Vec<Vec<f32>> }, |c, b, up| {

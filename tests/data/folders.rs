@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use peftk::config::{Format, Task};
 use peftk::data::{Dataset, OpenOptions, open, open_for_eval};
+use peftk::task::labels::Labels;
 
 use crate::{fill, folder, message, options};
 
@@ -91,7 +92,10 @@ fn a_path_that_is_no_folder_is_told() {
     let check = |name: &str, expected: &str| {
         let path = dir.path().join(name);
         assert_eq!(message(open(&path, &options()), dir.path()), expected);
-        assert_eq!(message(open_for_eval(&path, Format::Auto, &[], Task::Multiclass), dir.path()), expected);
+        assert_eq!(
+            message(open_for_eval(&path, Format::Auto, &Labels::new(Task::Multiclass, &[])), dir.path()),
+            expected
+        );
     };
     let mend = "give a folder of class folders, or one with labels.csv";
     check("missing", &format!("--data DIR/missing: there is no such folder; {mend}"));
@@ -182,19 +186,22 @@ fn validation_data_of_its_own_goes_first() {
 fn evaluation_takes_test_then_val_then_the_folder() {
     let classes = ["a".to_owned(), "b".to_owned()];
     let count = |files: &[&str]| {
-        open_for_eval(folder(files).path(), Format::Auto, &classes, Task::Multiclass).expect("images").items.len()
+        open_for_eval(folder(files).path(), Format::Auto, &Labels::new(Task::Multiclass, &classes))
+            .expect("images")
+            .items
+            .len()
     };
     assert_eq!(count(&["train/a/1.png", "val/a/1.png", "test/a/1.png", "test/b/1.png"]), 2);
     assert_eq!(count(&["train/a/1.png", "train/a/2.png", "val/a/1.png"]), 1);
     assert_eq!(count(&["b/1.png", "b/2.png", "b/3.png"]), 3);
     let dir = folder(&["train/a/1.png"]);
     assert_eq!(
-        message(open_for_eval(dir.path(), Format::Auto, &classes, Task::Multiclass), dir.path()),
+        message(open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multiclass, &classes)), dir.path()),
         "--data DIR: only a train folder there; give DIR/train to use its images"
     );
     let dir = folder(&["c/1.png"]);
     assert_eq!(
-        message(open_for_eval(dir.path(), Format::Auto, &classes, Task::Multiclass), dir.path()),
+        message(open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multiclass, &classes)), dir.path()),
         "--data DIR: class \"c\" is not one of the 2 trained classes; remove or rename it"
     );
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use peftk::config::{Format, Task};
 use peftk::data::{Dataset, Label, OpenOptions, Splits, open, open_for_eval};
+use peftk::task::labels::Labels;
 use tempfile::TempDir;
 
 use crate::{fill, folder, message, options};
@@ -90,7 +91,8 @@ fn aircraft_has_names_with_slashes_and_spaces() {
 
         // Evaluation takes the test part, with training's numbers.
         let classes = ["F/A-18", "A300B4", "Model B200"].map(str::to_owned);
-        let test = open_for_eval(dir.path(), Format::Auto, &classes, Task::Multiclass).expect("test part");
+        let test =
+            open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multiclass, &classes)).expect("test part");
         assert_eq!(test.items[0].label, Label::Class(0));
     }
 }
@@ -401,7 +403,11 @@ fn a_table_may_name_classes() {
     let classes = ["cat", "dog"].map(str::to_owned);
     assert_eq!(
         message(
-            open_for_eval(folder(&["cat/1.png", "dog/2.png"]).path(), Format::Csv, &classes, Task::Multiclass),
+            open_for_eval(
+                folder(&["cat/1.png", "dog/2.png"]).path(),
+                Format::Csv,
+                &Labels::new(Task::Multiclass, &classes)
+            ),
             dir.path()
         )
         .split(" in ")

@@ -1,5 +1,6 @@
 use peftk::config::{Format, Task};
 use peftk::data::{Label, OpenOptions, open, open_for_eval};
+use peftk::task::labels::Labels;
 use tempfile::TempDir;
 
 use crate::{folder, message, options};
@@ -54,8 +55,10 @@ fn malformed_files_name_the_line_and_the_mend() {
         "filename,x\na.png,1\n\nd.png,1\n",
         "DIR/labels.csv, line 4: no file DIR/d.png; correct the name or remove the row",
     );
-    check("filename,x\na.png,2\n", "DIR/labels.csv, line 2: column \"x\" must be 0 or 1, found \"2\"");
-    check("filename,x\na.png,\n", "DIR/labels.csv, line 2: column \"x\" must be 0 or 1, found \"\"");
+    check(
+        "filename,x\na.png,2\n",
+        "DIR/labels.csv, line 2: column \"x\" must be 0 or 1, or empty where it is unknown, found \"2\"",
+    );
     check("filename,x\na.png,1,0\n", "DIR/labels.csv, line 2: expected 2 cells as in the header, found 3");
     check("filename,x\n,1\n", "DIR/labels.csv, line 2: no file name in the first column");
     check(
@@ -80,11 +83,11 @@ fn held_back_images_leave_every_label_one_to_train_on() {
 fn evaluation_follows_the_trained_order_of_labels() {
     let dir = labelled("filename,y,x\na.png,1,0\n");
     let classes = ["x".to_owned(), "y".to_owned()];
-    let set = open_for_eval(dir.path(), Format::Auto, &classes, Task::Multilabel).expect("same labels");
+    let set = open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multilabel, &classes)).expect("same labels");
     assert_eq!(set.items[0].label, Label::Multi(vec![0.0, 1.0]));
     let three = ["x".to_owned(), "y".to_owned(), "z".to_owned()];
     assert_eq!(
-        message(open_for_eval(dir.path(), Format::Auto, &three, Task::Multilabel), dir.path()),
+        message(open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multilabel, &three)), dir.path()),
         "--data DIR/labels.csv: no column for label \"z\"; add it"
     );
 }

@@ -2,9 +2,10 @@
 
 use peftk::adapter::{self, AdapterFile};
 use peftk::autograd::{Backend, Params, Tape};
-use peftk::config::{Pool, Recompute, Task};
+use peftk::config::{Pool, Recompute};
 use peftk::data::{self, Batch, Source};
 use peftk::io::{Backbone, BackboneSpec};
+use peftk::task::criterion::Criterion;
 use peftk::train::step::StepOptions;
 use peftk::vit::build::{BuildOptions, build};
 use peftk::vit::{Mode, Vit};
@@ -56,8 +57,8 @@ impl Case {
     }
 
     pub(crate) fn options(&self) -> StepOptions {
-        let task = if self.batch.labels.is_empty() { Task::Multilabel } else { Task::Multiclass };
-        StepOptions { task, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING }
+        let criterion = if self.batch.labels.is_empty() { Criterion::Binary } else { Criterion::CROSS_ENTROPY };
+        StepOptions { criterion, micro_batch: None, recompute: Recompute::NOTHING }
     }
 
     pub(crate) fn model<B: Backend>(&self, backend: B) -> (Vit, Params<B>) {

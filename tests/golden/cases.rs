@@ -25,7 +25,7 @@ fn check(name: &str, options: impl Fn(StepOptions) -> StepOptions) {
     assert!(logits < 1e-5, "{name}: logits {logits:.2e}");
 
     let mut grads = Grads::new(&params);
-    let loss = forward_backward(&vit, &params, &case.batch, options, 0, &mut grads).unwrap();
+    let loss = forward_backward(&vit, &params, &case.batch, &options, 0, &mut grads).unwrap();
     let expected = tensor(&file, "loss").0[0];
     assert!((loss - expected).abs() / expected.abs().max(0.2) < 1e-5, "{name}: loss {loss} for {expected}");
     check_grads(name, &file, &params, &grads);
@@ -34,7 +34,7 @@ fn check(name: &str, options: impl Fn(StepOptions) -> StepOptions) {
     let mut optimizer = Optimizer::new(&params, Hyper::new(hyper["weight_decay"].as_f64().unwrap())).unwrap();
     for (step, &expected) in tensor(&file, "losses").0.iter().enumerate() {
         let mut grads = Grads::new(&params);
-        let loss = forward_backward(&vit, &params, &case.batch, options, 0, &mut grads).unwrap();
+        let loss = forward_backward(&vit, &params, &case.batch, &options, 0, &mut grads).unwrap();
         let wrong = (loss - expected).abs() / expected.abs().max(0.2);
         assert!(wrong < 1e-4, "{name}: loss {loss} for {expected} at step {step}");
         optimizer.step(&mut params, &mut grads, hyper["lr"].as_f64().unwrap()).unwrap();

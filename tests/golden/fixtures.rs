@@ -173,8 +173,8 @@ fn losses_and_their_gradients() {
     let (labels, targets) = (backend.upload(&labels).unwrap(), backend.upload(&hot).unwrap());
     for name in ["ce", "ce_smooth", "bce"] {
         let (loss, grad) = match name {
-            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, 0.0, rows, Sums::fresh()).unwrap(),
-            "ce_smooth" => backend.cross_entropy(shape[1], &buffer, &labels, 0.1, rows, Sums::fresh()).unwrap(),
+            "ce" => backend.cross_entropy(shape[1], &buffer, &labels, None, 0.0, rows, Sums::fresh()).unwrap(),
+            "ce_smooth" => backend.cross_entropy(shape[1], &buffer, &labels, None, 0.1, rows, Sums::fresh()).unwrap(),
             _ => backend.binary_cross_entropy(&buffer, &targets, hot.len() as f64, Sums::fresh()).unwrap(),
         };
         let wrong = error(&backend.download(&loss).unwrap(), &tensor(&file, &format!("{name}.loss")).0, 0.0);

@@ -62,7 +62,7 @@ fn run(name: &str, case: &Case, device: &Device, precision: Precision, options: 
     assert!(logits < bounds.logits, "{what}: logits {logits:.2e}");
 
     let mut grads = Grads::new(&params);
-    let loss = forward_backward(&vit, &params, &case.batch, options, 0, &mut grads).unwrap();
+    let loss = forward_backward(&vit, &params, &case.batch, &options, 0, &mut grads).unwrap();
     let expected = tensor(&file, "loss").0[0];
     let wrong = (loss - expected).abs() / expected.abs().max(0.2);
     assert!(wrong < bounds.losses, "{what}: loss {loss} for {expected}");
@@ -73,7 +73,7 @@ fn run(name: &str, case: &Case, device: &Device, precision: Precision, options: 
     let mut worst_loss = 0.0_f64;
     for (step, &expected) in tensor(&file, "losses").0.iter().enumerate() {
         let mut grads = Grads::new(&params);
-        let loss = forward_backward(&vit, &params, &case.batch, options, 0, &mut grads).unwrap();
+        let loss = forward_backward(&vit, &params, &case.batch, &options, 0, &mut grads).unwrap();
         let wrong = (loss - expected).abs() / expected.abs().max(0.2);
         assert!(wrong < bounds.losses, "{what}: loss {loss} for {expected} at step {step}");
         worst_loss = worst_loss.max(wrong);

@@ -9,6 +9,8 @@ use peftk::data::transform::CropBox;
 use peftk::data::{Batch, RgbImage, Sources};
 use peftk::gpu::{Arch, Device};
 use peftk::io::BackboneSpec;
+use peftk::task::criterion::Criterion;
+use peftk::task::labels::Labels;
 use peftk::train::model::Model;
 use peftk::train::optimizer::{Hyper, Optimizer};
 use peftk::train::plan::{Load, plan};
@@ -43,7 +45,7 @@ fn cases() -> impl Iterator<Item = TrainConfig> {
 
 fn planned(config: &TrainConfig, arch: Arch) -> u64 {
     let vit = peftk::io::load(&BackboneSpec::Embedded, &mut |_| {}).unwrap().config;
-    let load = Load { classes: CLASSES, task: Task::Multiclass, images: IMAGES, crops: true };
+    let load = Load { classes: CLASSES, criterion: Criterion::CROSS_ENTROPY, images: IMAGES, crops: true };
     plan(Cuda::new(&Device::dry(arch), Precision::Bf16), config, &vit, load).unwrap().total()
 }
 
@@ -54,7 +56,7 @@ fn plans_without_a_gpu() {
         let config = TrainConfig { input_size: 224, batch_size: 32, ..config };
         let config = TrainConfig { micro_batch: config.micro_batch.map(|micro| 4 * micro), ..config };
         let vit = VitConfig::named("small").unwrap();
-        let load = Load { classes: 100, task: Task::Multiclass, images: (70, 30), crops: true };
+        let load = Load { classes: 100, criterion: Criterion::CROSS_ENTROPY, images: (70, 30), crops: true };
         let dry = Cuda::new(&Device::dry(Arch::Sm80), Precision::Bf16);
         totals.push(plan(dry, &config, &vit, load).unwrap().total());
     }
@@ -73,14 +75,13 @@ fn the_plan_holds() {
         let device = Device::open(0).unwrap();
         device.reserve(planned).unwrap();
         let backbone = peftk::io::load(&BackboneSpec::Embedded, &mut |_| {}).unwrap();
-        let labels: Vec<String> = (0..CLASSES).map(|i| i.to_string()).collect();
+        let names: Vec<String> = (0..CLASSES).map(|i| i.to_string()).collect();
+        let labels = Labels::new(Task::Multiclass, &names);
         let backend = Cuda::new(&device, Precision::Bf16);
-        let mut model =
-            Model::for_training(backend.clone(), &config, backbone, &labels, Task::Multiclass, &mut |_| {}).unwrap();
+        let mut model = Model::for_training(backend.clone(), &config, backbone, labels, &mut |_| {}).unwrap();
         let mut optimizer = Optimizer::new(&model.params, Hyper::new(0.05)).unwrap();
         let options = StepOptions {
-            task: Task::Multiclass,
-            label_smoothing: 0.0,
+            criterion: Criterion::CROSS_ENTROPY,
             micro_batch: config.micro_batch,
             recompute: config.recompute.unwrap_or_default(),
         };
@@ -88,12 +89,12 @@ fn the_plan_holds() {
         for images in [8, 8, 5, 8, 8, 5] {
             let batch = random_batch(images);
             grads.restart();
-            let loss = forward_backward(&model.vit, &model.params, &batch, options, 0, &mut grads).unwrap();
+            let loss = forward_backward(&model.vit, &model.params, &batch, &options, 0, &mut grads).unwrap();
             assert!(loss.is_finite());
             optimizer.step(&mut model.params, &mut grads, 1e-3).unwrap();
         }
         for images in [8, 1] {
-            evaluate_batch(&model.vit, &model.params, &random_batch(images), options).unwrap();
+            evaluate_batch(&model.vit, &model.params, &random_batch(images), &options).unwrap();
         }
         let peak = backend.peak_bytes();
         let off = peak.abs_diff(planned) as f64 / planned as f64;

@@ -8,6 +8,7 @@ use peftk::cuda::Cuda;
 use peftk::data::Batch;
 use peftk::gpu::{DType, Device};
 use peftk::io::{Backbone, BackboneSpec, Classifier, HostTensor};
+use peftk::task::criterion::Criterion;
 use peftk::train::step::{StepOptions, forward_backward};
 use peftk::vit::Mode;
 use peftk::vit::build::{BuildOptions, build};
@@ -67,10 +68,9 @@ fn run(backbone: &Backbone, device: &Device, precision: Precision, residual: DTy
         let features = vit.features(&tape, &batch.images, IMAGES, Mode::default()).unwrap();
         features.array().download(params.backend()).unwrap()
     };
-    let options =
-        StepOptions { task: Task::Multiclass, label_smoothing: 0.0, micro_batch: None, recompute: Recompute::NOTHING };
+    let options = StepOptions { criterion: Criterion::CROSS_ENTROPY, micro_batch: None, recompute: Recompute::NOTHING };
     let mut grads = Grads::new(&params);
-    forward_backward(&vit, &params, &batch, options, 0, &mut grads).unwrap();
+    forward_backward(&vit, &params, &batch, &options, 0, &mut grads).unwrap();
     let grads = params
         .trainable()
         .filter(|(_, param)| param.name.contains("lora"))

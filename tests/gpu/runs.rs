@@ -8,6 +8,7 @@ use peftk::cuda::Cuda;
 use peftk::data::Batch;
 use peftk::gpu::DType;
 use peftk::io::{BackboneSpec, Classifier, HostTensor};
+use peftk::task::criterion::Criterion;
 use peftk::train::optimizer::{Hyper, Optimizer};
 use peftk::train::step::{StepOptions, evaluate_batch, forward_backward};
 use peftk::vit::build::{BuildOptions, build};
@@ -30,8 +31,11 @@ pub const TESTS: &[Test] = &[
 
 const SIDE: usize = 56;
 const CLASSES: usize = 5;
-const OPTIONS: StepOptions =
-    StepOptions { task: Task::Multiclass, label_smoothing: 0.1, micro_batch: None, recompute: Recompute::NOTHING };
+const OPTIONS: StepOptions = StepOptions {
+    criterion: Criterion::Classes { smoothing: 0.1, weights: None },
+    micro_batch: None,
+    recompute: Recompute::NOTHING,
+};
 
 fn batch(images: usize, seed: u64, side: usize) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

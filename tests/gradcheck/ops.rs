@@ -1,6 +1,6 @@
 //! One test an operation.
 
-use peftk::autograd::{AdapterDims, AdapterInput, AttentionDims, Tape, Tensor, TokenDims};
+use peftk::autograd::{AdapterDims, AdapterInput, Asymmetric, AttentionDims, Tape, Tensor, TokenDims};
 
 use crate::{Case, F64};
 
@@ -200,6 +200,19 @@ fn losses() {
     let mut case = Case::new();
     let x = case.input(&[2, 3]);
     case.check("binary_cross_entropy", |t| {
-        t.binary_cross_entropy(&t.param(x), &[1.0, 0.0, 1.0, 1.0, 0.0, 0.0], 6.0, None)
+        t.binary_cross_entropy(&t.param(x), &[1.0, 0.0, 1.0, -1.0, 0.0, 0.0], 6.0, None)
     });
+    // Heads of 3 and 2 labels and two labels by themselves; the third image has no label in a head, the second none in the last.
+    let targets = [
+        [0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0],
+    ]
+    .concat();
+    for gamma_positive in [0.0, 1.5] {
+        let single = Asymmetric { gamma_positive, gamma_negative: 1.0, clip: 0.05, positive_weight: 0.8 };
+        let mut case = Case::new();
+        let x = case.input(&[3, 7]);
+        case.check("tree_loss", |t| t.tree_loss(&t.param(x), &targets, &[0, 3, 5], 0.1, single, 3.0, None));
+    }
 }

@@ -109,6 +109,7 @@ pub const EXPECTED: &[Expected] = &[
     entry::<PeftkCrossEntropyParams>("loss", "cross_entropy_f32", 32),
     entry::<PeftkSigmoidLossParams>("loss", "binary_cross_entropy_f32", 32),
     entry::<PeftkSigmoidLossParams>("loss", "asymmetric_loss_f32", 32),
+    entry::<PeftkTreeLossParams>("loss", "tree_loss_f32", 32),
     entry::<PeftkLossSumParams>("loss", "loss_sum_f32", 24),
     entry::<PeftkMagnitudeParams>("magnitude_rescale", "magnitude_rescale_forward_f32", 16),
     entry::<PeftkMagnitudeParams>("magnitude_rescale", "magnitude_rescale_backward_f32", 24),

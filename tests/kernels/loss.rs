@@ -1,9 +1,9 @@
 //! kernels/loss.cu against the plain loops in f64.
 
 use peftk::autograd::Backend;
-use peftk::autograd::{Asymmetric, Sums};
+use peftk::autograd::{Asymmetric, Sums, TreeLoss};
 use peftk::gpu::{Buf, DType, Device};
-use peftk::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy};
+use peftk::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy, tree_loss};
 use peftk::reference::{self, Reference};
 use rand::{Rng, RngExt};
 
@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "sanitize_loss", needs: Needs::Gpu, run: sanitize },
     Test { name: "loss::cross_entropy", needs: Needs::Gpu, run: cross_entropies },
     Test { name: "loss::sigmoids", needs: Needs::Gpu, run: sigmoids },
+    Test { name: "loss::trees", needs: Needs::Gpu, run: trees },
     Test { name: "loss::extreme_logits_stay_finite", needs: Needs::Gpu, run: extremes },
     Test { name: "loss::columns_of_wider_rows", needs: Needs::Gpu, run: columns },
     Test { name: "loss::nan_shows", needs: Needs::Gpu, run: nan_shows },
@@ -85,21 +86,43 @@ fn check_cross_entropy(rows: usize, classes: usize, bound: f32, random: &mut imp
     let labels: Vec<usize> = (0..rows).map(|_| random.random_range(0..classes)).collect();
     let on_device: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
     let wide = labels.iter().map(|&label| label as f64).collect();
-    for smoothing in [0.0, 0.1] {
+    for (smoothing, weighted) in [(0.0, false), (0.1, false), (0.1, true)] {
+        let weights = weighted.then(|| (0..classes).map(|class| 0.25 + (class % 7) as f64).collect::<Vec<f64>>());
         let denominator = 1.0 + rows as f64;
-        let (loss, truth) =
-            reference.cross_entropy(classes, &logits.wide(), &wide, smoothing, denominator, Sums::fresh()).unwrap();
+        let (loss, truth) = reference
+            .cross_entropy(classes, &logits.wide(), &wide, weights.as_ref(), smoothing, denominator, Sums::fresh())
+            .unwrap();
         on_every_arch(|device| {
-            let what = format!("cross_entropy {} {rows}x{classes} s {smoothing} up to {bound}", device.arch());
+            let what = format!(
+                "cross_entropy {} {rows}x{classes} s {smoothing} weighted {weighted} up to {bound}",
+                device.arch()
+            );
             let labels = Buf::from_slice(device, &on_device, DType::I32).unwrap();
+            let by_class = weights.as_ref().map(|weights| {
+                let narrow: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+                Buf::from_f32(device, &narrow, DType::F32).unwrap()
+            });
             let dims = LogitDims::whole(rows, classes);
             let (ours, dlogits) = run(device, &what, &logits, &|device, logits, loss, dlogits, accumulate| {
-                cross_entropy(device, dims, logits, &labels, smoothing, denominator, loss, dlogits, accumulate)
-                    .unwrap();
+                let weights = by_class.as_ref();
+                cross_entropy(
+                    device,
+                    dims,
+                    logits,
+                    &labels,
+                    weights,
+                    smoothing,
+                    denominator,
+                    loss,
+                    dlogits,
+                    accumulate,
+                )
+                .unwrap();
             });
-            let allowed = 4e-6 * (f64::from(bound) + (classes as f64).ln()) + 1e-6;
+            let most = if weighted { 6.25 } else { 1.0 };
+            let allowed = most * (4e-6 * (f64::from(bound) + (classes as f64).ln()) + 1e-6);
             assert!((ours - loss[0]).abs() <= allowed, "{what}: loss {ours}, truth {}", loss[0]);
-            compare(&what, &dlogits, &truth, |_| 4e-6 / denominator);
+            compare(&what, &dlogits, &truth, |_| most * 4e-6 / denominator);
         });
     }
 }
@@ -113,7 +136,7 @@ fn cross_entropies() {
     }
 }
 
-/// Binary cross-entropy against soft targets; the asymmetric loss against 1, 0 and -1 (ignored).
+/// Binary cross-entropy against soft targets and -1 (ignored); the asymmetric loss against 1, 0 and -1.
 fn check_sigmoids(rows: usize, cols: usize, bound: f32, sets: &[Asymmetric], random: &mut impl Rng) {
     let reference = Reference::<f64>::new();
     let logits = Numbers::draw(random, DType::F32, rows * cols, bound);
@@ -122,7 +145,7 @@ fn check_sigmoids(rows: usize, cols: usize, bound: f32, sets: &[Asymmetric], ran
     let entries = (rows * cols) as f64;
 
     let mut soft = Numbers::draw(random, DType::F32, rows * cols, 0.5);
-    soft.values.iter_mut().for_each(|x| *x += 0.5);
+    soft.values.iter_mut().for_each(|x| *x = if random.random_bool(0.2) { -1.0 } else { *x + 0.5 });
     let (loss, truth) =
         reference.binary_cross_entropy(&logits.wide(), &soft.wide(), denominator, Sums::fresh()).unwrap();
     on_every_arch(|device| {
@@ -155,6 +178,75 @@ fn check_sigmoids(rows: usize, cols: usize, bound: f32, sets: &[Asymmetric], ran
     }
 }
 
+/// Heads of any sizes, some in which a row has no label, and labels by themselves behind them; against the plain loops.
+fn check_tree(rows: usize, sizes: &[usize], single: usize, bound: f32, random: &mut impl Rng) {
+    let reference = Reference::<f64>::new();
+    let begins: Vec<usize> = std::iter::once(0)
+        .chain(sizes.iter().scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        }))
+        .collect();
+    let heads_end = begins[sizes.len()];
+    let cols = heads_end + single;
+    let logits = Numbers::draw(random, DType::F32, rows * cols, bound);
+    let mut targets = vec![0.0_f32; rows * cols];
+    for row in targets.chunks_exact_mut(cols) {
+        for head in begins.windows(2).filter(|head| head[1] > head[0]) {
+            if random.random_bool(0.6) {
+                row[random.random_range(head[0]..head[1])] = 1.0;
+            }
+        }
+        row[heads_end..].iter_mut().for_each(|x| *x = [1.0, 0.0, -1.0][random.random_range(0..3)]);
+    }
+    let wide: Vec<f64> = targets.iter().map(|&target| f64::from(target)).collect();
+    let places: Vec<f64> = begins.iter().map(|&begin| begin as f64).collect();
+    let on_device: Vec<i32> = begins.iter().map(|&begin| begin as i32).collect();
+    for (smoothing, constants) in [(0.0, SETS[0]), (0.1, SETS[2])] {
+        let exact = Asymmetric { clip: f64::from(constants.clip as f32), ..constants };
+        let denominator = 1.0 + rows as f64;
+        let tree = TreeLoss { cols, heads: sizes.len(), smoothing, single: exact };
+        let (loss, truth) =
+            reference.tree_loss(tree, &logits.wide(), &wide, &places, denominator, Sums::fresh()).unwrap();
+        on_every_arch(|device| {
+            let what = format!("tree_loss {} {rows} rows, {sizes:?} + {single} up to {bound}", device.arch());
+            let what = what.chars().take(200).collect::<String>();
+            let targets = Buf::from_f32(device, &targets, DType::F32).unwrap();
+            let begins = Buf::from_slice(device, &on_device, DType::I32).unwrap();
+            let (ours, dlogits) = run(device, &what, &logits, &|device, logits, loss, dlogits, accumulate| {
+                tree_loss(device, tree, rows, logits, &targets, &begins, denominator, loss, dlogits, accumulate)
+                    .unwrap();
+            });
+            let allowed = 4e-6 * (2.0 + single as f64) * (f64::from(bound) + (cols as f64).ln() + 1.0);
+            assert!((ours - loss[0]).abs() <= allowed, "{what}: loss {ours}, truth {}", loss[0]);
+            compare(&what, &dlogits, &truth, |_| 1e-5 / denominator);
+        });
+    }
+}
+
+fn trees() {
+    let mut random = fresh();
+    let many: Vec<usize> = (2..45).collect();
+    let cases: [(usize, &[usize], usize); 11] = [
+        (64, &[3, 12], 5),
+        (1, &[2], 0),
+        (3, &[], 7),
+        (5, &[31, 32, 33, 64, 65], 1),
+        (9, &[2, 2, 2, 2, 2, 2, 2, 2, 2], 3),
+        (2, &[1000], 300),
+        (7, &[2, 257], 0),
+        (300, &[4, 4], 2),
+        (4, &many, 11),
+        (1, &[129], 1),
+        (2, &[41, 70, 100], 513),
+    ];
+    for (rows, sizes, single) in cases {
+        for bound in [3.0, 60.0] {
+            check_tree(rows, sizes, single, bound, &mut random);
+        }
+    }
+}
+
 fn sigmoids() {
     let mut random = fresh();
     for (rows, cols) in SHAPES {
@@ -170,6 +262,7 @@ fn sanitize() {
         check_cross_entropy(rows, cols, 4.0, &mut random);
         check_sigmoids(rows, cols, 4.0, &SETS[..2], &mut random);
     }
+    check_tree(3, &[2, 35, 7], 5, 4.0, &mut random);
 }
 
 fn extremes() {
@@ -200,7 +293,8 @@ fn extremes() {
                 let labels = Buf::from_slice(device, &[label as i32], DType::I32).unwrap();
                 let (loss, slopes) = run(device, &what, &logits, &|device, logits, loss, dlogits, accumulate| {
                     let dims = LogitDims::whole(1, n);
-                    cross_entropy(device, dims, logits, &labels, smoothing, 1.0, loss, dlogits, accumulate).unwrap();
+                    cross_entropy(device, dims, logits, &labels, None, smoothing, 1.0, loss, dlogits, accumulate)
+                        .unwrap();
                 });
                 assert!(loss.is_finite() && slopes.iter().all(|x| x.is_finite()), "{what}: {loss} {slopes:?}");
             }
@@ -226,8 +320,9 @@ fn columns() {
             truth.extend([0.0].repeat(cols));
             continue;
         }
-        let (row_loss, slopes) =
-            reference.cross_entropy(cols, &row.to_vec(), &vec![f64::from(label)], 0.1, 7.0, Sums::fresh()).unwrap();
+        let (row_loss, slopes) = reference
+            .cross_entropy(cols, &row.to_vec(), &vec![f64::from(label)], None, 0.1, 7.0, Sums::fresh())
+            .unwrap();
         loss += row_loss[0];
         truth.extend(slopes);
     }
@@ -236,7 +331,7 @@ fn columns() {
         let labels = Buf::from_slice(device, &labels, DType::I32).unwrap();
         let (ours, dlogits) = run(device, &what, &logits, &|device, logits, loss, dlogits, accumulate| {
             let dims = LogitDims { rows, cols, first, ld };
-            cross_entropy(device, dims, logits, &labels, 0.1, 7.0, loss, dlogits, accumulate).unwrap();
+            cross_entropy(device, dims, logits, &labels, None, 0.1, 7.0, loss, dlogits, accumulate).unwrap();
         });
         assert!((ours - loss).abs() < 1e-5, "{what}: {ours}, truth {loss}");
         let (inside, outside): (Vec<_>, Vec<_>) =
@@ -261,10 +356,15 @@ fn nan_shows() {
             assert!(dlogits.to_f32().unwrap()[1].is_nan(), "{what}: {:?}", dlogits.to_f32());
         };
         check("cross_entropy", &|loss, slopes| {
-            cross_entropy(device, dims, &logits, &labels, 0.0, 1.0, loss, slopes, false).unwrap();
+            cross_entropy(device, dims, &logits, &labels, None, 0.0, 1.0, loss, slopes, false).unwrap();
         });
         check("binary_cross_entropy", &|loss, slopes| {
             binary_cross_entropy(device, dims, &logits, &targets, 1.0, loss, slopes, false).unwrap();
+        });
+        check("tree_loss", &|loss, slopes| {
+            let begins = Buf::from_slice(device, &[0_i32, 2], DType::I32).unwrap();
+            let tree = TreeLoss { cols: 2, heads: 1, smoothing: 0.0, single: SETS[0] };
+            tree_loss(device, tree, 2, &logits, &targets, &begins, 1.0, loss, slopes, false).unwrap();
         });
         check("asymmetric_loss", &|loss, slopes| {
             asymmetric_loss(device, dims, SETS[0], &logits, &targets, 1.0, loss, slopes, false).unwrap();
@@ -280,17 +380,28 @@ fn wrong_shapes() {
         let (mut loss, mut slopes) = (buf(1), buf(12));
         let whole = LogitDims::whole;
         for dims in [whole(0, 4), whole(3, 0), whole(4, 4), LogitDims { rows: 3, cols: 4, first: 1, ld: 4 }] {
-            cross_entropy(device, dims, &logits, &labels, 0.0, 1.0, &mut loss, &mut slopes, false)
+            cross_entropy(device, dims, &logits, &labels, None, 0.0, 1.0, &mut loss, &mut slopes, false)
                 .expect_err("it does not fit");
             binary_cross_entropy(device, dims, &logits, &targets, 1.0, &mut loss, &mut slopes, false)
                 .expect_err("it does not fit");
         }
         let dims = whole(3, 4);
-        cross_entropy(device, dims, &logits, &targets, 0.0, 1.0, &mut loss, &mut slopes, false)
+        cross_entropy(device, dims, &logits, &targets, None, 0.0, 1.0, &mut loss, &mut slopes, false)
             .expect_err("labels are integers");
+        let few = buf(3);
+        cross_entropy(device, dims, &logits, &labels, Some(&few), 0.0, 1.0, &mut loss, &mut slopes, false)
+            .expect_err("too few weights");
+        let tree = TreeLoss { cols: 4, heads: 2, smoothing: 0.0, single: SETS[0] };
+        let mut refused = |rows, begins: &Buf, targets: &Buf, why| {
+            tree_loss(device, tree, rows, &logits, targets, begins, 1.0, &mut loss, &mut slopes, false).expect_err(why);
+        };
+        refused(3, &labels, &buf(11), "too few targets");
+        refused(4, &labels, &targets, "too few logits");
+        refused(3, &targets, &targets, "heads are integers");
+        refused(3, &Buf::zeros(device, DType::I32, 2).unwrap(), &targets, "too few heads");
         asymmetric_loss(device, dims, SETS[0], &logits, &buf(11), 1.0, &mut loss, &mut slopes, false)
             .expect_err("too few targets");
-        cross_entropy(device, dims, &logits, &labels, 0.0, 1.0, &mut loss, &mut buf(11), false)
+        cross_entropy(device, dims, &logits, &labels, None, 0.0, 1.0, &mut loss, &mut buf(11), false)
             .expect_err("too few gradients");
     });
 }

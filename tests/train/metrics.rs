@@ -2,6 +2,8 @@
 
 use peftk::task::metrics::ClassCounter;
 use peftk::task::multilabel_metrics::LabelCounter;
+use peftk::task::tree::Tree;
+use peftk::task::tree_metrics::TreeCounter;
 use serde_json::Value;
 
 fn cases(kind: &str) -> Vec<Value> {
@@ -41,11 +43,11 @@ fn multiclass_measures_are_scikit_learns() {
 
 #[test]
 fn multilabel_measures_are_scikit_learns() {
-    for case in cases("multilabel") {
+    for case in cases("multilabel").into_iter().chain(cases("masked")) {
         let labels = case["labels"].as_u64().unwrap() as usize;
         let logits: Vec<f32> = numbers(&case, "logits").into_iter().map(|x| x as f32).collect();
-        let truths: Vec<bool> = numbers(&case, "truths").into_iter().map(|x| x > 0.5).collect();
-        let mut counter = LabelCounter::new(labels);
+        let truths: Vec<f32> = numbers(&case, "truths").into_iter().map(|x| x as f32).collect();
+        let mut counter = LabelCounter::new(labels, None);
         for (logits, truths) in logits.chunks(7 * labels).zip(truths.chunks(7 * labels)) {
             counter.add(logits, truths);
         }
@@ -55,5 +57,62 @@ fn multilabel_measures_are_scikit_learns() {
         check(&case, "binary_accuracy", found.binary_accuracy);
         check(&case, "f1_macro", found.f1_macro);
         check(&case, "f1_micro", found.f1_micro);
+    }
+}
+
+/// Each label's F1 at the threshold that was found for it is the best of all that scikit-learn tries.
+#[test]
+fn tuned_thresholds_have_the_best_f1() {
+    for case in cases("masked") {
+        let labels = case["labels"].as_u64().unwrap() as usize;
+        let logits: Vec<f32> = numbers(&case, "logits").into_iter().map(|x| x as f32).collect();
+        let truths: Vec<f32> = numbers(&case, "truths").into_iter().map(|x| x as f32).collect();
+        let counter = |thresholds: Option<&[f64]>| {
+            let mut counter = LabelCounter::new(labels, thresholds);
+            counter.add(&logits, &truths);
+            counter
+        };
+        let tuned = counter(Some(&counter(None).best_thresholds())).metrics();
+        for (counts, best) in tuned.per_label.iter().zip(numbers(&case, "best_f1")) {
+            let f1 = (2 * counts.correct) as f64 / (counts.support + counts.predicted) as f64;
+            assert!((f1 - best).abs() < 1e-9, "{f1}, scikit-learn has {best}");
+        }
+    }
+}
+
+#[test]
+fn measures_by_a_tree_are_scikit_learns() {
+    for case in cases("tree") {
+        let parents: Vec<Option<usize>> = serde_json::from_value(case["parents"].clone()).unwrap();
+        let sizes: Vec<usize> = serde_json::from_value(case["heads"].clone()).unwrap();
+        let names: Vec<String> = (0..parents.len()).map(|label| format!("label {label}")).collect();
+        let mut end = 0;
+        let groups: Vec<Vec<usize>> = sizes
+            .iter()
+            .map(|size| {
+                end += size;
+                (end - size..end).collect()
+            })
+            .collect();
+        let (tree, order) = Tree::new(&names, &parents, &groups).unwrap();
+        assert!(order.is_sorted(), "the fixture's labels are in the tree's order");
+        let logits: Vec<f32> = numbers(&case, "logits").into_iter().map(|x| x as f32).collect();
+        let rows: Vec<f32> = numbers(&case, "rows").into_iter().map(|x| x as f32).collect();
+        for (logits, path) in logits.chunks(names.len()).zip(case["paths"].as_array().unwrap()) {
+            let mut found = tree.predict(logits);
+            found.sort();
+            assert_eq!(serde_json::to_value(&found).unwrap(), *path);
+        }
+        let mut counter = TreeCounter::new(tree.into());
+        for (logits, rows) in logits.chunks(7 * names.len()).zip(rows.chunks(7 * names.len())) {
+            counter.add(logits, rows);
+        }
+        let found = counter.metrics();
+        check(&case, "path_accuracy", found.path_accuracy);
+        check(&case, "mean_accuracy", found.mean_accuracy);
+        check(&case, "consistency", found.consistency);
+        for (found, expected) in found.level_accuracy.iter().zip(numbers(&case, "level_accuracy")) {
+            assert!((found - expected).abs() < 1e-9, "{found}, scikit-learn has {expected}");
+        }
     }
 }

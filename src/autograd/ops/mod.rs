@@ -10,7 +10,7 @@ mod pointwise;
 mod tokens;
 
 pub use linear::{Activated, AdapterInput, LinearInput};
-pub(crate) use loss::check_labels;
+pub(crate) use loss::{check_begins, check_labels};
 
 use super::{Array, Backend};
 use crate::{Error, Result};

@@ -1,4 +1,5 @@
-//! Datumaro's JSON: `annotations/<subset>.json`, images under `images/<subset>`. Labels with one each are classes, with any number labels.
+//! Datumaro's JSON: `annotations/<subset>.json`, images under `images/<subset>`. Labels with one each are classes, with any number labels, with
+//! parents a tree.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +7,7 @@ use serde::Deserialize;
 
 use super::{Listed, Part, index_of, json};
 use crate::config::Task;
+use crate::data::nested::Growing;
 use crate::data::open::Given;
 use crate::data::{Label, decode};
 use crate::{Error, Result};
@@ -24,11 +26,23 @@ struct Categories {
 #[derive(Deserialize)]
 struct Labels {
     labels: Vec<Name>,
+    #[serde(default)]
+    label_groups: Vec<Group>,
 }
 
 #[derive(Deserialize)]
 struct Name {
     name: String,
+    /// Empty: none.
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+/// Labels that exclude each other.
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -65,7 +79,7 @@ pub(super) fn lies_in(dir: &Path) -> bool {
     file(dir, Part::Train).is_some() && dir.join("images").is_dir()
 }
 
-pub(super) fn read(dir: &Path) -> Result<Given> {
+pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Given> {
     let mut parts = Vec::new();
     for part in Part::ALL {
         if let Some(path) = file(dir, part) {
@@ -82,7 +96,25 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         entry.annotations.iter().filter(|a| a.kind == "label").filter_map(|a| a.label_id).collect()
     };
     let single = parts.iter().all(|(_, file, _)| file.items.iter().all(|entry| of(entry).len() == 1));
-    let task = if single { Task::Multiclass } else { Task::Multilabel };
+    let has_parents = first
+        .categories
+        .label
+        .labels
+        .iter()
+        .any(|label| label.parent.as_deref().is_some_and(|parent| !parent.is_empty()));
+    let tree = match task {
+        Some(Task::Hierarchical) => true,
+        Some(_) => false,
+        None => has_parents,
+    };
+    let tree = if tree { Some(grown(&first.categories.label, &path.display().to_string())?) } else { None };
+    let task = match (&tree, single, task) {
+        (Some(_), ..) => Task::Hierarchical,
+        (None, true, None | Some(Task::Multiclass)) => Task::Multiclass,
+        _ => Task::Multilabel,
+    };
+    // Only a class set has classes.
+    let single = task == Task::Multiclass;
     let mut listed = Listed::new(classes.clone(), task);
     for (part, file, path) in &parts {
         let shown = path.display();
@@ -108,8 +140,34 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
             listed.add(*part, image(dir, &folder, entry), label, &place)?;
         }
     }
+    if let Some(tree) = tree {
+        return listed
+            .given_in_tree(tree, |unused| format!("{}: Datumaro{}", dir.display(), super::coco::without(unused)));
+    }
     let (listed, unused) = listed.without_unused();
     Ok(listed.given(format!("{}: Datumaro{}", dir.display(), super::coco::without(unused))))
+}
+
+/// How the labels lie under each other, and which exclude each other: those of a group, or if there are no groups those with one parent.
+fn grown(labels: &Labels, place: &str) -> Result<Growing> {
+    let names: Vec<String> = labels.labels.iter().map(|label| label.name.clone()).collect();
+    let index = index_of(&names, place)?;
+    let find = |name: &str, of: &str| {
+        index.get(name).copied().ok_or_else(|| {
+            Error::input(format!("{place}: {name:?}, {of}, is not one of its labels; add it or correct the name"))
+        })
+    };
+    let mut parents = Vec::with_capacity(names.len());
+    for label in &labels.labels {
+        let parent = label.parent.as_deref().filter(|parent| !parent.is_empty());
+        parents.push(parent.map(|parent| find(parent, &format!("the parent of {:?}", label.name))).transpose()?);
+    }
+    let mut groups = Vec::with_capacity(labels.label_groups.len());
+    for group in &labels.label_groups {
+        groups.push(group.labels.iter().map(|name| find(name, "in a group")).collect::<Result<Vec<_>>>()?);
+    }
+    let groups = (!groups.is_empty()).then_some(groups);
+    Ok(Growing { names, parents, groups })
 }
 
 /// Where an item's image lies: its path, or its id with an image's ending.

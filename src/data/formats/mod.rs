@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::folder::Ignored;
+use super::nested::{self, Growing};
 use super::open::Given;
 use super::{Dataset, Item, Label, Source, split};
 use crate::config::{Format, Task};
@@ -44,9 +45,10 @@ pub(super) fn detect(dir: &Path) -> Option<Format> {
 ///
 /// # Errors
 /// One line that names the file, the line in it and the mend: a file that is not there, a label out of range, an image that is listed twice.
-pub(super) fn read(dir: &Path, format: Format) -> Option<Result<Given>> {
+pub(super) fn read(dir: &Path, format: Format, task: Option<Task>) -> Option<Result<Given>> {
     let read = match format {
         Format::Auto | Format::Folder | Format::Csv => return None,
+        Format::Aircraft if task == Some(Task::Hierarchical) => aircraft::hierarchy,
         Format::Aircraft => aircraft::variants,
         Format::AircraftFamily => aircraft::families,
         Format::AircraftManufacturer => aircraft::manufacturers,
@@ -55,7 +57,7 @@ pub(super) fn read(dir: &Path, format: Format) -> Option<Result<Given>> {
         Format::Cub200 => cub::read,
         Format::Ham10000 => ham10000::read,
         Format::Kitti => kitti::read,
-        Format::Datumaro => datumaro::read,
+        Format::Datumaro => return Some(datumaro::read(dir, task)),
         Format::Coco => coco::read,
         Format::Idx => idx::read,
         Format::Resisc45 => resisc45::read,
@@ -186,7 +188,7 @@ impl Listed {
         let (classes, task) = (&self.classes, self.task);
         let mut of = |part| {
             let items = self.parts.remove(&part)?;
-            let mut dataset = Dataset { classes: classes.clone(), items, task };
+            let mut dataset = Dataset { classes: classes.clone(), items, task, tree: None };
             // By class, then by file, as everywhere.
             dataset.items.sort_by_cached_key(|item| {
                 let class = item.label.classes().first().copied().filter(|_| task == Task::Multiclass);
@@ -198,8 +200,47 @@ impl Listed {
             Some(dataset)
         };
         let [train, val, test] = Part::ALL.map(&mut of);
-        let train = train.unwrap_or_else(|| Dataset { classes: self.classes.clone(), items: Vec::new(), task });
+        let train =
+            train.unwrap_or_else(|| Dataset { classes: self.classes.clone(), items: Vec::new(), task, tree: None });
         Given { train, val, test, ignored: Ignored::default(), described }
+    }
+
+    /// The parts, their labels in a tree of which `labels` says how they lie under each other; items are rows in its order. With how many labels no
+    /// image has, which are left out.
+    pub(super) fn given_in_tree(mut self, labels: Growing, described: impl Fn(usize) -> String) -> Result<Given> {
+        let mut used = vec![false; labels.names.len()];
+        let above = |label: usize| std::iter::successors(Some(label), |&label| labels.parents[label]);
+        // Who refuses circles comes later.
+        let most = labels.names.len();
+        let items = || self.parts.values().flatten();
+        items().flat_map(|item| item.label.classes()).for_each(|label| {
+            above(label).take(most).for_each(|label| used[label] = true);
+        });
+        let unused = used.iter().filter(|used| !**used).count();
+        let mut place = vec![None; most];
+        (0..most).filter(|&label| used[label]).enumerate().for_each(|(new, old)| place[old] = Some(new));
+        let moved = |label: &usize| place[*label];
+        let kept = Growing {
+            names: labels.names.iter().zip(&used).filter(|(_, used)| **used).map(|(name, _)| name.clone()).collect(),
+            parents: (0..most)
+                .filter(|&old| used[old])
+                .map(|old| labels.parents[old].as_ref().and_then(moved))
+                .collect(),
+            groups: labels
+                .groups
+                .map(|groups| groups.iter().map(|group| group.iter().filter_map(moved).collect()).collect()),
+        };
+        let described = described(unused);
+        let (classes, tree, order) = kept.tree(&described)?;
+        for item in self.parts.values_mut().flatten() {
+            let placed = |label: usize| place[label].map(|label: usize| order[label]);
+            *item = nested::in_tree(item.clone(), &tree, &classes, placed)?;
+        }
+        self.classes = classes;
+        let mut given = self.given(described);
+        let sets = std::iter::once(&mut given.train).chain(&mut given.val).chain(&mut given.test);
+        sets.for_each(|set| set.tree = Some(tree.clone()));
+        Ok(given)
     }
 
     /// Where the authors give no split: 60 % of each class for training, 20 for validation and 20 for testing, the same ones always. Images of
@@ -207,7 +248,7 @@ impl Listed {
     pub(super) fn split_60_20_20(self, group: impl Fn(&Item) -> String, described: String) -> Given {
         let mut given = self.given(described);
         let parts = split::three_ways(std::mem::take(&mut given.train.items), group);
-        let of = |items| Dataset { classes: given.train.classes.clone(), items, task: given.train.task };
+        let of = |items| Dataset { classes: given.train.classes.clone(), items, task: given.train.task, tree: None };
         let [train, val, test] = parts.map(of);
         Given { train, val: Some(val), test: Some(test), ..given }
     }

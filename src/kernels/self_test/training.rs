@@ -4,10 +4,10 @@ use rand::RngExt;
 
 use super::{Bench, named, rounded, sums};
 use crate::Result;
-use crate::autograd::{AdamW, Asymmetric, Backend, Sums};
+use crate::autograd::{AdamW, Asymmetric, Backend, Sums, TreeLoss};
 use crate::gpu::{Buf, DType};
 use crate::kernels::adamw::{AdamWTable, GRAD_NORM_LEN, Trained, adamw_multi, grad_norm, hyper, sum_squares};
-use crate::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy};
+use crate::kernels::loss::{LogitDims, asymmetric_loss, binary_cross_entropy, cross_entropy, tree_loss};
 use crate::reference::{self, Reference};
 
 const F32: DType = DType::F32;
@@ -27,13 +27,14 @@ fn losses(bench: &mut Bench<'_>) {
         let logits = bench.draw(F32, rows * classes, 4.0)?;
         let labels: Vec<usize> = (0..rows).map(|_| bench.random.random_range(0..classes)).collect();
         let wide = labels.iter().map(|&label| label as f64).collect();
-        let (loss, dlogits) = reference.cross_entropy(classes, &logits.wide, &wide, 0.1, denominator, Sums::fresh())?;
+        let (loss, dlogits) =
+            reference.cross_entropy(classes, &logits.wide, &wide, None, 0.1, denominator, Sums::fresh())?;
         let labels: Vec<i32> = labels.into_iter().map(|label| label as i32).collect();
         let labels = Buf::from_slice(device, &labels, DType::I32)?;
         let rooms = [bench.room(F32, 1)?, bench.room(F32, rows * classes)?];
         bench.measure(rooms, [loss, dlogits], |[loss, dlogits]| {
             let dims = LogitDims::whole(rows, classes);
-            cross_entropy(device, dims, &logits.buf, &labels, 0.1, denominator, loss, dlogits, false)
+            cross_entropy(device, dims, &logits.buf, &labels, None, 0.1, denominator, loss, dlogits, false)
         })
     });
     let targets = |bench: &mut Bench<'_>| -> Vec<f32> {
@@ -58,6 +59,29 @@ fn losses(bench: &mut Bench<'_>) {
         let rooms = [bench.room(F32, 1)?, bench.room(F32, rows * cols)?];
         bench.measure(rooms, [vec![loss], dlogits], |[loss, dlogits]| {
             asymmetric_loss(device, dims, constants, &logits.buf, &targets, denominator, loss, dlogits, false)
+        })
+    });
+    bench.check("loss", named("tree_loss", F32), sums(F32), |bench| {
+        // Two heads of 3 and 12 labels and 5 labels by themselves.
+        let begins = [0, 3, 15];
+        let single = Asymmetric { gamma_positive: 0.0, gamma_negative: 1.0, clip: 0.05, positive_weight: 0.8 };
+        let tree = TreeLoss { cols, heads: 2, smoothing: 0.1, single };
+        let logits = bench.draw(F32, rows * cols, 4.0)?;
+        let mut targets = vec![0.0_f32; rows * cols];
+        for row in targets.chunks_exact_mut(cols) {
+            row[bench.random.random_range(0..3)] = 1.0;
+            if bench.random.random_bool(0.5) {
+                row[bench.random.random_range(3..15)] = 1.0;
+            }
+            row[15..].iter_mut().for_each(|x| *x = [0.0, 1.0, -1.0][bench.random.random_range(0..3)]);
+        }
+        let wide = targets.iter().map(|&target| f64::from(target)).collect();
+        let places = begins.map(f64::from).to_vec();
+        let (loss, dlogits) = reference.tree_loss(tree, &logits.wide, &wide, &places, denominator, Sums::fresh())?;
+        let (targets, begins) = (Buf::from_f32(device, &targets, F32)?, Buf::from_slice(device, &begins, DType::I32)?);
+        let rooms = [bench.room(F32, 1)?, bench.room(F32, rows * cols)?];
+        bench.measure(rooms, [loss, dlogits], |[loss, dlogits]| {
+            tree_loss(device, tree, rows, &logits.buf, &targets, &begins, denominator, loss, dlogits, false)
         })
     });
 }
