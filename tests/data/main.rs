@@ -10,6 +10,7 @@ mod labels;
 mod loader;
 mod survey;
 mod transforms;
+mod trees;
 mod verify;
 
 use std::path::{Path, PathBuf};

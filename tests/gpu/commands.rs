@@ -11,6 +11,7 @@ use crate::harness::{Needs, Test};
 pub const TESTS: &[Test] = &[
     Test { name: "commands::a_run_is_planned_evaluated_and_used", needs: Needs::Gpu, run: from_train_to_predict },
     Test { name: "commands::a_killed_run_ends_with_the_same_bits", needs: Needs::Gpu, run: killed_and_resumed },
+    Test { name: "commands::every_task_with_every_strategy", needs: Needs::Gpu, run: tasks },
     Test { name: "commands::what_a_gpu_cannot_do_is_one_line", needs: Needs::Gpu, run: refusals },
 ];
 
@@ -98,6 +99,104 @@ fn killed_and_resumed() {
         lines(run).into_iter().filter(|line| line["kind"] == "step").map(|line| line["loss"].clone()).collect()
     };
     assert_eq!(losses(&whole), losses(&cut));
+}
+
+/// The golden images in folders within folders, in a table of labels of which some are unknown, and by class.
+fn laid_out(dir: &Path, task: &str) {
+    let images = crate::measure::data().join("multilabel/data");
+    std::fs::create_dir_all(dir).unwrap();
+    let mut table = "filename,odd,two,three\n".to_owned();
+    for number in 0..6 {
+        let folder = match task {
+            "hierarchical" => ["even/zero", "odd/one", "even/two"][number % 3],
+            "multiclass" => ["even", "odd"][number % 2],
+            _ => "",
+        };
+        let file = format!("{number}.png");
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+        std::fs::copy(images.join(&file), dir.join(folder).join(&file)).unwrap();
+        let three = if number == 5 { "".to_owned() } else { u8::from(number % 3 == 0).to_string() };
+        table.push_str(&format!("{file},{},{},{three}\n", number % 2, u8::from(number % 3 == 2)));
+    }
+    if task == "multilabel" {
+        std::fs::write(dir.join("labels.csv"), table).unwrap();
+    }
+}
+
+/// Planned, trained, recorded and replayed, killed and resumed, evaluated on both devices, used, merged.
+fn tasks() {
+    for (task, more) in [
+        ("multiclass", "--class-weights balanced --label-smoothing 0.1"),
+        ("multilabel", "--loss asymmetric --tune-thresholds"),
+        ("multilabel", ""),
+        ("hierarchical", "--label-smoothing 0.1"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (data, out, cut, merged) = (dir.join("data"), dir.join("run"), dir.join("cut"), dir.join("merged"));
+        laid_out(&data, task);
+        let data = data.display();
+        for strategy in ["full", "freeze", "lora", "dora"] {
+            let what = format!("{task} {strategy} {more}");
+            let flags =
+                format!("--data {data} --val-data {data} --device cuda --input-size 56 --batch-size 4 --epochs 20");
+            let flags = format!("{flags} --strategy {strategy} {more}");
+            run(&format!("train {flags} --out {}", out.display()));
+            let lines = lines(&out);
+            let end = lines.last().unwrap();
+            let (planned, peak) =
+                (end["planned_device_bytes"].as_u64().unwrap(), end["peak_device_bytes"].as_u64().unwrap());
+            assert!(planned.abs_diff(peak) * 100 <= planned, "{what}: planned {planned}, peak {peak}");
+            let losses: Vec<f64> =
+                lines.iter().filter(|line| line["kind"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect();
+            let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+            assert!(mean(&losses[losses.len() - 8..]) < mean(&losses[..8]), "{what}: nothing was learnt: {losses:?}");
+
+            let mut child = command(&format!("train {flags} --out {}", cut.display()))
+                .env("PEFTK_SAVE_EVERY_S", "0")
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let begun = std::time::Instant::now();
+            while !cut.join("last").exists() && begun.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            run(&format!("train --out {} --resume", cut.display()));
+            let result = if matches!(strategy, "lora" | "dora") {
+                "adapter/adapter_model.safetensors"
+            } else {
+                "model.safetensors"
+            };
+            for file in [result, "labels.json"] {
+                let [a, b] = [&out, &cut].map(|run| std::fs::read(run.join(file)).unwrap());
+                assert!(a == b, "{what}: {file} differs between a run in one piece and one that was killed");
+            }
+
+            let eval = |device: &str| -> Value {
+                let line = format!("eval --model {} --data {data} --device {device} --json", out.display());
+                serde_json::from_slice(&run(&line).stdout).unwrap()
+            };
+            let [gpu, cpu] = ["cuda", "cpu"].map(eval);
+            let [of_gpu, of_cpu] = [&gpu, &cpu].map(|report| report["loss"].as_f64().unwrap());
+            assert!((of_gpu - of_cpu).abs() < 0.05 * of_cpu.max(0.2), "{what}: {gpu} on the GPU, {cpu} on the CPU");
+            run(&format!("merge --model {} --out {}", out.display(), merged.display()));
+            let labels = |model: String| -> Vec<Value> {
+                let output = run(&format!("predict {model} --device cuda --precision f32 --json {data}"));
+                let text = String::from_utf8(output.stdout).unwrap();
+                text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect()
+            };
+            let own = labels(format!("--model {}", out.display()));
+            assert_eq!(own.len(), 6, "{what}");
+            assert!(own.iter().all(|label| label.is_string() == (task == "multiclass")), "{what}: {own:?}");
+            assert_eq!(own, labels(format!("--backbone {} --input-size 56", merged.display())), "{what}: merged");
+            for folder in [&out, &cut, &merged] {
+                std::fs::remove_dir_all(folder).unwrap();
+            }
+        }
+    }
 }
 
 fn refusals() {

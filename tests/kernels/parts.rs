@@ -181,7 +181,7 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
             let labels = Buf::from_slice(device, &labels, DType::I32).unwrap();
             let mut dlogits = poisoned(device, DType::F32, part.len() * 3);
             let dims = LogitDims::whole(part.len(), 3);
-            cross_entropy(device, dims, &logits, &labels, 0.1, 7.0, &mut out[0], &mut dlogits, add).unwrap();
+            cross_entropy(device, dims, &logits, &labels, None, 0.1, 7.0, &mut out[0], &mut dlogits, add).unwrap();
         });
     });
 }

@@ -17,6 +17,8 @@ mod neighbours;
 #[cfg(unix)]
 mod resume;
 mod same_bits;
+#[cfg(unix)]
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
