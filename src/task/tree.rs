@@ -42,7 +42,7 @@ impl Tree {
         }
         let mut heads: Vec<&Vec<usize>> = groups.iter().filter(|group| group.len() > 1).collect();
         // Parents first, so that labels come as a reader expects them.
-        heads.sort_by_key(|head| head.iter().map(|&label| depth(parents, label)).min());
+        heads.sort_by_key(|head| head.iter().map(|&label| (depth(parents, label), parents[label])).min());
         for head in &heads {
             let above = |label: usize| std::iter::successors(parents[label], |&label| parents[label]);
             let within = |&&label: &&usize| above(label).find(|label| head.contains(label));

@@ -3,7 +3,7 @@
 
 use peftk::adapter;
 use peftk::autograd::{Grads, Params, Tape};
-use peftk::config::{AdapterSettings, Pool, Precision, Recompute, Task};
+use peftk::config::{AdapterSettings, Pool, Precision, Recompute};
 use peftk::cuda::Cuda;
 use peftk::data::Batch;
 use peftk::gpu::{DType, Device};

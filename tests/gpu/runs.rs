@@ -2,7 +2,7 @@
 
 use peftk::adapter::{self, AdapterFile};
 use peftk::autograd::{Backend, Grads, Params, Tape};
-use peftk::config::{AdapterSettings, Pool, Precision, Recompute, Strategy, Task};
+use peftk::config::{AdapterSettings, Pool, Precision, Recompute, Strategy};
 use peftk::cpu::Cpu;
 use peftk::cuda::Cuda;
 use peftk::data::Batch;
@@ -105,7 +105,7 @@ pub fn train<B: Backend>(vit: &Vit, params: &mut Params<B>, steps: usize, lr: f6
     (0..steps)
         .map(|step| {
             let mut grads = Grads::new(params);
-            let loss = forward_backward(vit, params, &batch, OPTIONS, step as u64, &mut grads).unwrap();
+            let loss = forward_backward(vit, params, &batch, &OPTIONS, step as u64, &mut grads).unwrap();
             optimizer.step(params, &mut grads, lr).unwrap();
             loss
         })
@@ -147,7 +147,7 @@ fn small_steps() {
             let change = |backend: Cuda, steps: usize| -> Vec<f32> {
                 let (vit, mut params) = setup.model(backend);
                 let images = batch(16, 5, setup.side());
-                let logits = |params: &Params<Cuda>| evaluate_batch(&vit, params, &images, OPTIONS).unwrap().0;
+                let logits = |params: &Params<Cuda>| evaluate_batch(&vit, params, &images, &OPTIONS).unwrap().0;
                 let before = logits(&params);
                 train(&vit, &mut params, steps, 1e-4, None);
                 logits(&params).iter().zip(before).map(|(after, before)| after - before).collect()
@@ -189,7 +189,7 @@ fn agrees_with_the_cpu() {
             let batch = batch(images, 17, SIDE);
             let grads_of = |vit: &Vit, params: &Params<Cpu>| -> (f64, Vec<Vec<f32>>) {
                 let mut grads = Grads::new(params);
-                let loss = forward_backward(vit, params, &batch, OPTIONS, 9, &mut grads).unwrap();
+                let loss = forward_backward(vit, params, &batch, &OPTIONS, 9, &mut grads).unwrap();
                 let list = params.trainable().map(|(id, _)| grads.get(id).unwrap().download(params.backend()).unwrap());
                 (loss, list.collect())
             };
@@ -199,7 +199,7 @@ fn agrees_with_the_cpu() {
                 for precision in [Precision::F32, Precision::Bf16] {
                     let (vit, params) = setup.model(Cuda::new(device, precision));
                     let mut grads = Grads::new(&params);
-                    let found = forward_backward(&vit, &params, &batch, OPTIONS, 9, &mut grads).unwrap();
+                    let found = forward_backward(&vit, &params, &batch, &OPTIONS, 9, &mut grads).unwrap();
                     let what = format!(
                         "{:?} rank {} dropout {} norm_grad {} images {images} {} {precision:?}",
                         setup.strategy,
