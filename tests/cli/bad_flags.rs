@@ -44,7 +44,7 @@ fn wrong_flags_end_with_one_line() {
         ("train --rank-pattern q", "--rank-pattern"),
         ("train --rank-pattern (=1", "--rank-pattern"),
         ("train --layers 0,x", "--layers"),
-        ("train --task hierarchical", "--task"),
+        ("train --task tree", "--task"),
         ("train --format mnist", "--format"),
         ("train --format coco", "--format: it says how --data is laid out, and none is given; add --data DIR"),
         ("train --decay biases", "--decay"),
