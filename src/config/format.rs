@@ -38,3 +38,38 @@ pub enum Format {
     /// MNIST's IDX files.
     Idx,
 }
+
+impl Format {
+    /// The word that stands for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Folder => "folder",
+            Self::Csv => "csv",
+            Self::Aircraft => "aircraft",
+            Self::AircraftFamily => "aircraft-family",
+            Self::AircraftManufacturer => "aircraft-manufacturer",
+            Self::Food101 => "food101",
+            Self::StanfordCars => "stanford-cars",
+            Self::Cub200 => "cub200",
+            Self::Ham10000 => "ham10000",
+            Self::Resisc45 => "resisc45",
+            Self::Kitti => "kitti",
+            Self::Coco => "coco",
+            Self::Datumaro => "datumaro",
+            Self::Idx => "idx",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_files() {
+        for format in [Format::Auto, Format::AircraftManufacturer, Format::Food101, Format::Cub200, Format::Idx] {
+            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+        }
+    }
+}

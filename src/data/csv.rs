@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::folder::{Found, LABELS, list};
+use super::problems::Problems;
 use super::{Dataset, Item, Label, Source};
 use crate::config::Task;
 use crate::{Error, Result};
@@ -40,17 +41,26 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Found> {
     }
     let task = if names_classes { Some(Task::Multiclass) } else { task };
     let mut items = Vec::new();
-    let mut lines: HashMap<PathBuf, usize> = HashMap::new();
+    let mut lines: HashMap<PathBuf, (usize, usize)> = HashMap::new();
+    let mut problems = Problems::default();
     for (line, row) in &rows {
         let of = if names_classes { item_of_class } else { item };
-        let item = of(dir, row, &classes, task).map_err(|e| Error::input(format!("{shown}, line {line}: {e}")))?;
+        let item = of(dir, row, &classes, task).map_err(|e| Error::input(format!("{shown}, line {line}: {e}")));
+        let Some(item) = problems.keep(item)? else { continue };
         // As a path, so that ./a.png is a.png.
-        if let Some(first) = lines.insert(dir.join(&row[0]), *line) {
-            let file = &row[0];
-            return Err(Error::input(format!("{shown}, line {line}: {file:?} is on line {first} already; keep one")));
+        let first = lines.entry(dir.join(&row[0])).or_insert((*line, items.len()));
+        if first.0 != *line {
+            let (file, before): (_, &(&String, Item)) = (&row[0], &items[first.1]);
+            let with = if before.1.label == item.label { "" } else { " with another label" };
+            let first = first.0;
+            let twice =
+                Error::input(format!("{shown}, line {line}: {file:?} is on line {first} already{with}; keep one"));
+            problems.keep::<()>(Err(twice))?;
+            continue;
         }
         items.push((&row[0], item));
     }
+    problems.finish()?;
     if items.is_empty() {
         return Err(Error::input(format!("{shown}: no images; expected a line `FILENAME,0,1,...` for each")));
     }

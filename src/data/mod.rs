@@ -24,6 +24,7 @@ mod jpeg;
 mod loader;
 mod nested;
 mod open;
+mod problems;
 mod sampler;
 mod sources;
 mod split;

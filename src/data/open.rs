@@ -100,7 +100,7 @@ pub fn open_for_eval(dir: &Path, format: Format, known: &Labels) -> Result<Datas
 /// A data set in its authors' layout; none: a folder of images, or a table of them.
 fn of_own_layout(dir: &Path, format: Format, task: Option<Task>) -> Result<Option<Given>> {
     let format = match format {
-        Format::Auto if dir.is_dir() => formats::detect(dir).unwrap_or(Format::Folder),
+        Format::Auto if dir.is_dir() => formats::detect(dir)?.unwrap_or(Format::Folder),
         format => format,
     };
     formats::read(dir, format, task).transpose()

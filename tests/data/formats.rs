@@ -119,6 +119,27 @@ fn a_wrong_line_is_named() {
     );
 }
 
+/// All that is wrong with a list is said at once, and of two formats in one folder neither is guessed.
+#[test]
+fn wrong_entries_are_listed_and_mixed_formats_refused() {
+    let dir = aircraft("data/");
+    let list = "0034309 A300B4\n1 F/A-18\n2 F/A-18\n1025794 MiG\n0034309 F/A-18\n3 F/A-18\n4 F/A-18\n";
+    write(dir.path(), &[("data/images_variant_train.txt", list)]);
+    let text = message(open(dir.path(), &options()), dir.path());
+    assert!(text.starts_with("6 entries are wrong: DIR/data/images_variant_train.txt, line 2: no file"), "{text}");
+    assert!(text.contains("line 4: class \"MiG\" is not in variants.txt"), "{text}");
+    assert!(
+        text.contains("line 5: DIR/data/images/0034309.jpg is listed at") && text.ends_with("; and 1 more"),
+        "{text}"
+    );
+
+    write(dir.path(), &[("annotations/train.json", "{}"), ("images/readme.txt", "")]);
+    assert_eq!(
+        message(open(dir.path(), &options()), dir.path()),
+        "DIR: files of aircraft and of datumaro lie there; say which with --format"
+    );
+}
+
 #[test]
 fn food_101() {
     let dir = laid_out(
@@ -473,7 +494,8 @@ fn idx_files_plain_and_gzipped() {
     write("classes.txt", b"bag\nboot\n");
     assert_eq!(
         message(open(dir.path(), &options()), dir.path()),
-        "DIR/train-labels-idx1-ubyte, label 2: label 2, counted from 0, but there are 2 classes; correct one of them"
+        "2 entries are wrong: DIR/train-labels-idx1-ubyte, label 2: label 2, counted from 0, but there are 2 classes; correct one of them; \
+         DIR/t10k-labels-idx1-ubyte, label 0: label 2, counted from 0, but there are 2 classes; correct one of them"
     );
     std::fs::remove_file(dir.path().join("classes.txt")).expect("removed");
     for (bytes, expected) in [

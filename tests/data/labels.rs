@@ -70,6 +70,30 @@ fn malformed_files_name_the_line_and_the_mend() {
 }
 
 #[test]
+fn all_wrong_lines_are_listed() {
+    let dir = labelled("filename,x\na.png,1\ne.png,1\nb.png,2\na.png,0\nc.png\n");
+    let text = message(open(dir.path(), &options()), dir.path());
+    assert!(text.starts_with("4 entries are wrong: DIR/labels.csv, line 3: no file DIR/e.png"), "{text}");
+    for part in [
+        "line 4: column \"x\"",
+        "line 5: \"a.png\" is on line 2 already with another label",
+        "line 6: expected 2 cells",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// What is unknown is no label and no lack of one.
+#[test]
+fn an_empty_cell_is_unknown() {
+    let dir = labelled("filename,x,y\na.png,1,\nb.png,?,1\nc.png,-1,0\n");
+    let train = open(dir.path(), &options()).expect("well formed").train;
+    let rows: Vec<_> = train.items.iter().map(|item| item.label.clone()).collect();
+    assert_eq!(rows, [[1.0, -1.0], [-1.0, 1.0], [-1.0, 0.0]].map(|row| Label::Multi(row.to_vec())));
+    assert_eq!(train.class_counts(), [1, 1]);
+}
+
+#[test]
 fn held_back_images_leave_every_label_one_to_train_on() {
     let dir = labelled("filename,x,y\na.png,1,0\nb.png,1,1\nc.png,1,0\n");
     for seed in 0..20 {

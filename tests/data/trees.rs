@@ -162,7 +162,7 @@ fn what_is_wrong_with_a_tree_is_said() {
         &plain,
         "DIR/a.png: it is labelled \"cat\" and \"dog\", which exclude each other; keep one",
     );
-    check(&format!("{ONE_EACH}a.png,cat\n"), &plain, "\"a.png\" is on line 2 already; keep one");
+    check(&format!("{ONE_EACH}a.png,cat\n"), &plain, "\"a.png\" is on line 2 already with another label; keep one");
 }
 
 #[cfg(unix)]

@@ -89,7 +89,8 @@ pub(super) fn hierarchy(dir: &Path) -> Result<Given> {
             }
             let mut row = vec![0.0; labels.names.len()];
             found.iter().for_each(|&label| row[label] = 1.0);
-            listed.add(part, root.join(format!("images/{id}.jpg")), Label::Multi(row), &place)?;
+            listed
+                .entry(|listed| listed.add(part, root.join(format!("images/{id}.jpg")), Label::Multi(row), &place))?;
         }
     }
     listed.given_in_tree(labels, |_| format!("{}: FGVC-Aircraft as a tree, official split", dir.display()))
@@ -104,12 +105,14 @@ fn read(dir: &Path, level: &Level) -> Result<Given> {
     for part in Part::ALL {
         let list = root.join(format!("images_{}_{}.txt", level.name, part.name()));
         for line in lines(&list)? {
-            let (id, class) = line.two()?;
-            let class = *index
-                .get(class)
-                .ok_or_else(|| Error::input(format!("{}: class {class:?} is not in {}", line.place, level.classes)))?;
-            listed.add(part, root.join(format!("images/{id}.jpg")), Label::Class(class), &line.place)?;
+            listed.entry(|listed| {
+                let (id, class) = line.two()?;
+                let class = *index.get(class).ok_or_else(|| {
+                    Error::input(format!("{}: class {class:?} is not in {}", line.place, level.classes))
+                })?;
+                listed.add(part, root.join(format!("images/{id}.jpg")), Label::Class(class), &line.place)
+            })?;
         }
     }
-    Ok(listed.given(format!("{}: FGVC-Aircraft by {}, official split", dir.display(), level.name)))
+    listed.given(format!("{}: FGVC-Aircraft by {}, official split", dir.display(), level.name))
 }

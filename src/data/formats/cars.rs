@@ -52,13 +52,15 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         };
         for (index, (class, name)) in column("class")?.into_iter().zip(column("fname")?).enumerate() {
             let place = format!("{shown}, annotation {}", index + 1);
-            let number = class.number().filter(|&n| n >= 1.0 && n <= classes.len() as f64 && n.fract() == 0.0);
-            let class = number.ok_or_else(|| {
-                Error::input(format!("{place}: expected a class from 1 to {}, found {class:?}", classes.len()))
+            listed.entry(|listed| {
+                let number = class.number().filter(|&n| n >= 1.0 && n <= classes.len() as f64 && n.fract() == 0.0);
+                let class = number.ok_or_else(|| {
+                    Error::input(format!("{place}: expected a class from 1 to {}, found {class:?}", classes.len()))
+                })?;
+                let name = name.text().ok_or_else(|| Error::input(format!("{place}: fname is no text")))?;
+                listed.add(part, root.join(folder).join(name), Label::Class(class as usize - 1), &place)
             })?;
-            let name = name.text().ok_or_else(|| Error::input(format!("{place}: fname is no text")))?;
-            listed.add(part, root.join(folder).join(name), Label::Class(class as usize - 1), &place)?;
         }
     }
-    Ok(listed.given(format!("{}: Stanford Cars, official split", dir.display())))
+    listed.given(format!("{}: Stanford Cars, official split", dir.display()))
 }

@@ -132,10 +132,11 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
             let path = folders.iter().map(|folder| folder.join(&image.file_name)).find(|path| path.is_file());
             let path = path.unwrap_or_else(|| folders.first().unwrap_or(&dir.to_owned()).join(&image.file_name));
             let row = rows.remove(&image.id).unwrap_or_default();
-            listed.add(part, path, Label::Multi(row), &format!("{shown}, image {}", image.id))?;
+            let place = format!("{shown}, image {}", image.id);
+            listed.entry(|listed| listed.add(part, path, Label::Multi(row), &place))?;
         }
     }
     let (_, listed) = listed.ok_or_else(|| Error::Internal("no part of a COCO set".into()))?;
     let (listed, unused) = listed.without_unused();
-    Ok(listed.given(format!("{}: COCO{}", dir.display(), without(unused))))
+    listed.given(format!("{}: COCO{}", dir.display(), without(unused)))
 }

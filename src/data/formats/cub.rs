@@ -48,20 +48,22 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     let (labels_of, split_of) = (by_id(&root.join(labels))?, by_id(&root.join(split))?);
     let mut listed = Listed::new(classes.clone(), Task::Multiclass);
     for line in lines(&root.join("images.txt"))? {
-        let (id, file) = line.two()?;
-        let lacks = |what: &str| Error::input(format!("{}: image {id} is not in {what}; add it", line.place));
-        let labelled = labels_of.get(id).ok_or_else(|| lacks(labels))?;
-        let class = labelled.counted_from_1(labelled.two()?.1, classes.len())?;
-        let in_part = split_of.get(id).ok_or_else(|| lacks(split))?;
-        let part = match in_part.two()?.1 {
-            "1" => Part::Train,
-            "0" => Part::Test,
-            other => {
-                let place = &in_part.place;
-                return Err(Error::input(format!("{place}: expected 1 (train) or 0 (test), found {other:?}")));
-            }
-        };
-        listed.add(part, root.join("images").join(file), Label::Class(class), &line.place)?;
+        listed.entry(|listed| {
+            let (id, file) = line.two()?;
+            let lacks = |what: &str| Error::input(format!("{}: image {id} is not in {what}; add it", line.place));
+            let labelled = labels_of.get(id).ok_or_else(|| lacks(labels))?;
+            let class = labelled.counted_from_1(labelled.two()?.1, classes.len())?;
+            let in_part = split_of.get(id).ok_or_else(|| lacks(split))?;
+            let part = match in_part.two()?.1 {
+                "1" => Part::Train,
+                "0" => Part::Test,
+                other => {
+                    let place = &in_part.place;
+                    return Err(Error::input(format!("{place}: expected 1 (train) or 0 (test), found {other:?}")));
+                }
+            };
+            listed.add(part, root.join("images").join(file), Label::Class(class), &line.place)
+        })?;
     }
-    Ok(listed.given(format!("{}: CUB-200-2011, official split", dir.display())))
+    listed.given(format!("{}: CUB-200-2011, official split", dir.display()))
 }

@@ -124,20 +124,22 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Given> {
         let subset = path.file_stem().unwrap_or_default();
         let folder = dir.join("images").join(subset);
         for entry in &file.items {
-            let place = format!("{shown}, item {:?}", entry.id);
-            let labels = of(entry);
-            if let Some(wrong) = labels.iter().find(|&&label| label >= classes.len()) {
-                return Err(Error::input(format!("{place}: label_id {wrong} of {} labels", classes.len())));
-            }
-            let label = match labels[..] {
-                [class] if single => Label::Class(class),
-                _ => {
-                    let mut row = vec![0.0; classes.len()];
-                    labels.iter().for_each(|&label| row[label] = 1.0);
-                    Label::Multi(row)
+            listed.entry(|listed| {
+                let place = format!("{shown}, item {:?}", entry.id);
+                let labels = of(entry);
+                if let Some(wrong) = labels.iter().find(|&&label| label >= classes.len()) {
+                    return Err(Error::input(format!("{place}: label_id {wrong} of {} labels", classes.len())));
                 }
-            };
-            listed.add(*part, image(dir, &folder, entry), label, &place)?;
+                let label = match labels[..] {
+                    [class] if single => Label::Class(class),
+                    _ => {
+                        let mut row = vec![0.0; classes.len()];
+                        labels.iter().for_each(|&label| row[label] = 1.0);
+                        Label::Multi(row)
+                    }
+                };
+                listed.add(*part, image(dir, &folder, entry), label, &place)
+            })?;
         }
     }
     if let Some(tree) = tree {
@@ -145,7 +147,7 @@ pub(super) fn read(dir: &Path, task: Option<Task>) -> Result<Given> {
             .given_in_tree(tree, |unused| format!("{}: Datumaro{}", dir.display(), super::coco::without(unused)));
     }
     let (listed, unused) = listed.without_unused();
-    Ok(listed.given(format!("{}: Datumaro{}", dir.display(), super::coco::without(unused))))
+    listed.given(format!("{}: Datumaro{}", dir.display(), super::coco::without(unused)))
 }
 
 /// How the labels lie under each other, and which exclude each other: those of a group, or if there are no groups those with one parent.

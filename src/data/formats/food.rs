@@ -26,15 +26,17 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     let mut listed = Listed::new(classes.clone(), Task::Multiclass);
     for part in [Part::Train, Part::Test] {
         for line in lines(&root.join(format!("meta/{}.txt", part.name())))? {
-            let entry = line.text.trim();
-            let class = entry.split_once('/').and_then(|(class, _)| index.get(class)).ok_or_else(|| {
-                Error::input(format!(
-                    "{}: expected CLASS/ID with a class of meta/classes.txt, found {entry:?}",
-                    line.place
-                ))
+            listed.entry(|listed| {
+                let entry = line.text.trim();
+                let class = entry.split_once('/').and_then(|(class, _)| index.get(class)).ok_or_else(|| {
+                    Error::input(format!(
+                        "{}: expected CLASS/ID with a class of meta/classes.txt, found {entry:?}",
+                        line.place
+                    ))
+                })?;
+                listed.add(part, root.join(format!("images/{entry}.jpg")), Label::Class(*class), &line.place)
             })?;
-            listed.add(part, root.join(format!("images/{entry}.jpg")), Label::Class(*class), &line.place)?;
         }
     }
-    Ok(listed.given(format!("{}: Food-101, official split", dir.display())))
+    listed.given(format!("{}: Food-101, official split", dir.display()))
 }

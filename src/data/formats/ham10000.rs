@@ -65,9 +65,10 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         let path = folders.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
         let path = path.unwrap_or_else(|| folders[0].join(&file));
         let class = classes.binary_search(&diagnosis).unwrap_or_default();
-        listed.add(Part::Train, path.clone(), Label::Class(class), &format!("{shown}, line {line}"))?;
+        let place = format!("{shown}, line {line}");
+        listed.entry(|listed| listed.add(Part::Train, path.clone(), Label::Class(class), &place))?;
         lesions.insert(path.display().to_string(), lesion);
     }
     let described = format!("{}: HAM10000, split 60/20/20 by lesion", dir.display());
-    Ok(listed.split_60_20_20(|item: &Item| lesions.get(&item.source.name()).cloned().unwrap_or_default(), described))
+    listed.split_60_20_20(|item: &Item| lesions.get(&item.source.name()).cloned().unwrap_or_default(), described)
 }

@@ -66,10 +66,10 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         for (index, label) in values.into_iter().enumerate() {
             let source = Source::Grey { images: images.clone(), index };
             let place = format!("{}, label {index}", labels.display());
-            listed.add_source(part, source, Label::Class(label.into()), &place)?;
+            listed.entry(|listed| listed.add_source(part, source, Label::Class(label.into()), &place))?;
         }
     }
-    Ok(listed.given(format!("{}: IDX files", dir.display())))
+    listed.given(format!("{}: IDX files", dir.display()))
 }
 
 /// The bytes behind the header, and the sizes in it.

@@ -26,29 +26,35 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     let root = root(dir);
     let mut listed = Listed::new(CLASSES.map(str::to_owned).to_vec(), Task::Multiclass);
     for image in list(&root.join("image_2"))?.images {
-        let name = image.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let labels = root.join(format!("label_2/{name}.txt"));
-        let mut nearest = f64::INFINITY;
-        for line in lines(&labels)? {
-            let columns: Vec<&str> = line.text.split_whitespace().collect();
-            // DontCare regions have no place, other kinds are no vehicles.
-            if !matches!(columns.first(), Some(&("Car" | "Van" | "Truck"))) {
-                continue;
+        listed.entry(|listed| {
+            let name = image.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let labels = root.join(format!("label_2/{name}.txt"));
+            let mut nearest = f64::INFINITY;
+            for line in lines(&labels)? {
+                let columns: Vec<&str> = line.text.split_whitespace().collect();
+                // DontCare regions have no place, other kinds are no vehicles.
+                if !matches!(columns.first(), Some(&("Car" | "Van" | "Truck"))) {
+                    continue;
+                }
+                let z =
+                    columns.get(13).and_then(|z| z.parse::<f64>().ok()).filter(|z| z.is_finite()).ok_or_else(|| {
+                        Error::input(format!(
+                            "{}: expected 15 columns with z in the 14th; correct the line",
+                            line.place
+                        ))
+                    })?;
+                nearest = nearest.min(z);
             }
-            let z = columns.get(13).and_then(|z| z.parse::<f64>().ok()).filter(|z| z.is_finite()).ok_or_else(|| {
-                Error::input(format!("{}: expected 15 columns with z in the 14th; correct the line", line.place))
-            })?;
-            nearest = nearest.min(z);
-        }
-        let class = match nearest {
-            z if z <= 8.0 => 0,
-            z if z <= 20.0 => 1,
-            z if z.is_finite() => 2,
-            _ => 3,
-        };
-        let place = labels.display().to_string();
-        listed.add(Part::Train, image, Label::Class(class), &place)?;
+            let class = match nearest {
+                z if z <= 8.0 => 0,
+                z if z <= 20.0 => 1,
+                z if z.is_finite() => 2,
+                _ => 3,
+            };
+            let place = labels.display().to_string();
+            listed.add(Part::Train, image, Label::Class(class), &place)
+        })?;
     }
     let described = format!("{}: KITTI, distance of the nearest vehicle, split 60/20/20", dir.display());
-    Ok(listed.split_60_20_20(|item: &Item| item.source.name(), described))
+    listed.split_60_20_20(|item: &Item| item.source.name(), described)
 }

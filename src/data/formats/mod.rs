@@ -19,12 +19,16 @@ use std::path::{Path, PathBuf};
 use super::folder::Ignored;
 use super::nested::{self, Growing};
 use super::open::Given;
+use super::problems::Problems;
 use super::{Dataset, Item, Label, Source, split};
 use crate::config::{Format, Task};
 use crate::{Error, Result};
 
 /// The format that lies in a folder, by the files that only it has; none: a folder of images, or a table of them.
-pub(super) fn detect(dir: &Path) -> Option<Format> {
+///
+/// # Errors
+/// Files of several formats.
+pub(super) fn detect(dir: &Path) -> Result<Option<Format>> {
     type LiesIn = fn(&Path) -> bool;
     let looks: [(Format, LiesIn); 10] = [
         (Format::Aircraft, aircraft::lies_in),
@@ -38,7 +42,17 @@ pub(super) fn detect(dir: &Path) -> Option<Format> {
         (Format::Idx, idx::lies_in),
         (Format::Resisc45, resisc45::lies_in),
     ];
-    looks.into_iter().find(|(_, lies_in)| lies_in(dir)).map(|(format, _)| format)
+    let found: Vec<Format> = looks.into_iter().filter(|(_, lies_in)| lies_in(dir)).map(|(format, _)| format).collect();
+    match found[..] {
+        [] => Ok(None),
+        [format] => Ok(Some(format)),
+        [first, second, ..] => Err(Error::input(format!(
+            "{}: files of {} and of {} lie there; say which with --format",
+            dir.display(),
+            first.name(),
+            second.name()
+        ))),
+    }
 }
 
 /// Reads a data set of its own layout. `None` for what `folder` and `csv` read.
@@ -93,12 +107,29 @@ pub(super) struct Listed {
     /// Where an image was listed first.
     seen: HashMap<PathBuf, String>,
     folders: HashMap<PathBuf, HashSet<std::ffi::OsString>>,
+    problems: Problems,
 }
 
 impl Listed {
     /// No images yet.
     pub(super) fn new(classes: Vec<String>, task: Task) -> Self {
-        Self { classes, task, parts: HashMap::new(), seen: HashMap::new(), folders: HashMap::new() }
+        Self {
+            classes,
+            task,
+            parts: HashMap::new(),
+            seen: HashMap::new(),
+            folders: HashMap::new(),
+            problems: Problems::default(),
+        }
+    }
+
+    /// One entry of a list. What is wrong with it is said once all entries were looked at.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn entry(&mut self, one: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let result = one(self);
+        self.problems.keep(result).map(drop)
     }
 
     /// One image; `place` is what lists it: a file and a line.
@@ -184,7 +215,11 @@ impl Listed {
     }
 
     /// The parts; `described` is where from and how laid out.
-    pub(super) fn given(mut self, described: String) -> Given {
+    ///
+    /// # Errors
+    /// What was wrong with the entries.
+    pub(super) fn given(mut self, described: String) -> Result<Given> {
+        self.problems.finish()?;
         let (classes, task) = (&self.classes, self.task);
         let mut of = |part| {
             let items = self.parts.remove(&part)?;
@@ -202,12 +237,16 @@ impl Listed {
         let [train, val, test] = Part::ALL.map(&mut of);
         let train =
             train.unwrap_or_else(|| Dataset { classes: self.classes.clone(), items: Vec::new(), task, tree: None });
-        Given { train, val, test, ignored: Ignored::default(), described }
+        Ok(Given { train, val, test, ignored: Ignored::default(), described })
     }
 
     /// The parts, their labels in a tree of which `labels` says how they lie under each other; items are rows in its order. With how many labels no
     /// image has, which are left out.
+    ///
+    /// # Errors
+    /// What was wrong with the entries; what is no tree; an image with labels that exclude each other.
     pub(super) fn given_in_tree(mut self, labels: Growing, described: impl Fn(usize) -> String) -> Result<Given> {
+        self.problems.finish()?;
         let mut used = vec![false; labels.names.len()];
         let above = |label: usize| std::iter::successors(Some(label), |&label| labels.parents[label]);
         // Who refuses circles comes later.
@@ -237,7 +276,7 @@ impl Listed {
             *item = nested::in_tree(item.clone(), &tree, &classes, placed)?;
         }
         self.classes = classes;
-        let mut given = self.given(described);
+        let mut given = self.given(described)?;
         let sets = std::iter::once(&mut given.train).chain(&mut given.val).chain(&mut given.test);
         sets.for_each(|set| set.tree = Some(tree.clone()));
         Ok(given)
@@ -245,12 +284,15 @@ impl Listed {
 
     /// Where the authors give no split: 60 % of each class for training, 20 for validation and 20 for testing, the same ones always. Images of
     /// one `group` stay together.
-    pub(super) fn split_60_20_20(self, group: impl Fn(&Item) -> String, described: String) -> Given {
-        let mut given = self.given(described);
+    ///
+    /// # Errors
+    /// What was wrong with the entries.
+    pub(super) fn split_60_20_20(self, group: impl Fn(&Item) -> String, described: String) -> Result<Given> {
+        let mut given = self.given(described)?;
         let parts = split::three_ways(std::mem::take(&mut given.train.items), group);
         let of = |items| Dataset { classes: given.train.classes.clone(), items, task: given.train.task, tree: None };
         let [train, val, test] = parts.map(of);
-        Given { train, val: Some(val), test: Some(test), ..given }
+        Ok(Given { train, val: Some(val), test: Some(test), ..given })
     }
 }
 

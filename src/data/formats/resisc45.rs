@@ -23,7 +23,7 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
         let Source::File(path) = item.source else { continue };
         listed.add(Part::Train, path, item.label, &dir.display().to_string())?;
     }
-    let given =
-        listed.split_60_20_20(|item: &Item| item.source.name(), format!("{}: RESISC45, split 60/20/20", dir.display()));
+    let given = listed
+        .split_60_20_20(|item: &Item| item.source.name(), format!("{}: RESISC45, split 60/20/20", dir.display()))?;
     Ok(Given { ignored: found.ignored, ..given })
 }
