@@ -5,6 +5,7 @@
 mod bad_adapters;
 mod bad_input;
 mod defaults;
+mod docs;
 mod features;
 #[cfg(target_os = "linux")]
 mod full_disk;
