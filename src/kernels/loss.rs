@@ -225,7 +225,8 @@ pub fn tree_loss(
         positive_weight: tree.single.positive_weight as f32,
         rows: dimension(OP, "rows", rows)?,
         cols: dimension(OP, "cols", tree.cols)?,
-        heads: dimension(OP, "heads", tree.heads)?,
+        // Labels by themselves have none.
+        heads: if tree.heads == 0 { 0 } else { dimension(OP, "heads", tree.heads)? },
         padding: 0,
     };
     // SAFETY: tree_loss_f32 takes this struct; the lengths were checked, `partial` has a value a row.

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use peftk::adapter::{self, AdapterConfig, AdapterFile, AdapterModule};
-use peftk::autograd::{AdapterDims, AdapterInput, Array, Backend, Grads, ParamId, Params, Sums, Tape, Tensor};
+use peftk::autograd::{
+    AdapterDims, AdapterInput, Array, Asymmetric, Backend, Grads, ParamId, Params, Sums, Tape, Tensor, TreeLoss,
+};
 use peftk::config::{AdapterInit, AdapterSettings};
 use peftk::io::state::{HostTensor, StateDict};
 use peftk::reference::Reference;
@@ -177,6 +179,27 @@ fn losses_and_their_gradients() {
             "ce_smooth" => backend.cross_entropy(shape[1], &buffer, &labels, None, 0.1, rows, Sums::fresh()).unwrap(),
             _ => backend.binary_cross_entropy(&buffer, &targets, hot.len() as f64, Sums::fresh()).unwrap(),
         };
+        let wrong = error(&backend.download(&loss).unwrap(), &tensor(&file, &format!("{name}.loss")).0, 0.0);
+        assert!(wrong < 1e-6, "{name}: loss {wrong:.2e}");
+        let wrong = error(&backend.download(&grad).unwrap(), &tensor(&file, &format!("{name}.grad")).0, 0.0);
+        assert!(wrong < 1e-6, "{name}: gradient {wrong:.2e}");
+    }
+}
+
+/// Softmax heads and sigmoids, by torch.
+#[test]
+fn the_loss_of_a_tree_and_its_gradient() {
+    let bytes = read("tree_loss.safetensors");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (logits, shape) = tensor(&file, "logits");
+    let narrow = |name: &str| tensor(&file, name).0.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+    let backend = cpu();
+    let [logits, targets, begins] = [logits.iter().map(|&x| x as f32).collect(), narrow("targets"), narrow("begins")]
+        .map(|values: Vec<f32>| backend.upload(&values).unwrap());
+    let single = Asymmetric { gamma_positive: 0.0, gamma_negative: 1.0, clip: 0.05, positive_weight: 0.8 };
+    for (name, smoothing) in [("tree", 0.0), ("tree_smooth", 0.1)] {
+        let loss = TreeLoss { cols: shape[1], heads: 3, smoothing, single };
+        let (loss, grad) = backend.tree_loss(loss, &logits, &targets, &begins, shape[0] as f64, Sums::fresh()).unwrap();
         let wrong = error(&backend.download(&loss).unwrap(), &tensor(&file, &format!("{name}.loss")).0, 0.0);
         assert!(wrong < 1e-6, "{name}: loss {wrong:.2e}");
         let wrong = error(&backend.download(&grad).unwrap(), &tensor(&file, &format!("{name}.grad")).0, 0.0);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peftk::autograd::{Backend, Grads};
+use peftk::autograd::{Asymmetric, Backend, Grads};
 use peftk::config::{Precision, Recompute, Strategy, Task, TrainConfig};
 use peftk::cuda::Cuda;
 use peftk::data::transform::CropBox;
@@ -23,6 +23,7 @@ use crate::harness::{Needs, Test};
 
 pub const TESTS: &[Test] = &[
     Test { name: "memory::a_plan_needs_no_gpu", needs: Needs::Nothing, run: plans_without_a_gpu },
+    Test { name: "memory::every_loss_is_planned", needs: Needs::Nothing, run: every_loss_is_planned },
     Test { name: "memory::the_plan_holds", needs: Needs::Gpu, run: the_plan_holds },
 ];
 
@@ -65,6 +66,27 @@ fn plans_without_a_gpu() {
         let falls = planned[0] > planned[1] && planned[1] > planned[2];
         // A frozen backbone keeps nothing: a smaller micro-batch saves little, and recomputing nothing.
         assert!(falls || (strategy == 1 && planned[0] >= planned[1]), "smaller micro-batches take less: {totals:?}");
+    }
+}
+
+/// A loss with a constant on the device takes that much more, and none fails on a device that computes nothing.
+fn every_loss_is_planned() {
+    let vit = VitConfig::named("micro").unwrap();
+    let single = Asymmetric { gamma_positive: 0.0, gamma_negative: 1.0, clip: 0.05, positive_weight: 0.8 };
+    let weights = Some(vec![1.0; CLASSES].into());
+    for criterion in [
+        Criterion::CROSS_ENTROPY,
+        Criterion::Classes { smoothing: 0.1, weights },
+        Criterion::Binary,
+        Criterion::Labels { begins: [0].into(), smoothing: 0.0, single },
+        Criterion::Labels { begins: [0, 3, 5].into(), smoothing: 0.1, single },
+    ] {
+        for arch in [Arch::Sm80, Arch::Sm90a] {
+            let load = Load { classes: CLASSES, criterion: criterion.clone(), images: IMAGES, crops: true };
+            let dry = Cuda::new(&Device::dry(arch), Precision::Bf16);
+            let config = TrainConfig { input_size: 56, ..config(Strategy::Dora, None) };
+            assert!(plan(dry, &config, &vit, load).unwrap().total() > 0, "{criterion:?}");
+        }
     }
 }
 
