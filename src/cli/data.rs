@@ -79,7 +79,7 @@ fn words(survey: &Survey) -> String {
     }
     if let Some(train) = survey.parts.first() {
         text.push('\n');
-        text.push_str(&classes(&survey.classes, train));
+        text.push_str(&classes(survey, train));
     }
     let twins = survey.twins.iter().map(|twins| {
         let [(a, first), (b, second)] = &twins.images;
@@ -100,18 +100,24 @@ fn words(survey: &Survey) -> String {
 }
 
 /// Training images by class, as bars.
-fn classes(names: &[String], train: &PartSurvey) -> String {
+fn classes(survey: &Survey, train: &PartSurvey) -> String {
     let most = train.counts.iter().copied().max().unwrap_or(0) as u64;
-    let rows: Vec<(&str, String)> = names
-        .iter()
-        .zip(&train.counts)
+    // Of a tree each label before those under it, which are set in.
+    let (order, depth): (Vec<usize>, _) = match &survey.tree {
+        Some(tree) => (tree.walk_all(), Some(|label| tree.depth(label))),
+        None => ((0..survey.classes.len()).collect(), None),
+    };
+    let rows: Vec<(String, String)> = order
+        .into_iter()
         .take(LISTED)
-        .map(|(name, &count)| {
-            let bar = table::bar(count as u64, most, BAR);
-            (name.as_str(), format!("{:>7}  {bar}", table::count(count as u64)).trim_end().to_owned())
+        .map(|label| {
+            let (name, count) = (&survey.classes[label], train.counts[label] as u64);
+            let indent = depth.as_ref().map_or(0, |depth| 2 * depth(label));
+            let bar = format!("{:>7}  {}", table::count(count), table::bar(count, most, BAR));
+            (format!("{:indent$}{name}", ""), bar.trim_end().to_owned())
         })
         .collect();
-    table::aligned(&rows) + &rest(names.len())
+    table::aligned(&rows) + &rest(survey.classes.len())
 }
 
 /// How many are not listed.

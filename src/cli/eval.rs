@@ -69,6 +69,10 @@ fn words(report: &EvalReport) -> String {
     ];
     let plain = report.more.iter().filter_map(|(name, value)| Some((name, value.as_f64()?)));
     rows.extend(plain.map(|(name, value)| (name.replace('_', " "), number(value))));
+    // A number a level.
+    let levels = report.more.get("level_accuracy").and_then(Value::as_array);
+    let levels = levels.into_iter().flatten().filter_map(Value::as_f64).enumerate();
+    rows.extend(levels.map(|(level, value)| (format!("accuracy, level {}", level + 1), number(value))));
     table::aligned(&rows)
 }
 

@@ -299,7 +299,11 @@ fn layout(dir: &Path, set: &Dataset) -> &'static str {
 /// `hierarchical on 3 levels, 5 heads, 2 labels by themselves`.
 fn described_tree(tree: &Tree) -> String {
     let (heads, single) = (tree.heads().count(), tree.single().len());
-    let single = if single > 0 { format!(", {} by themselves", plural(single, "label")) } else { String::new() };
+    let single = match single {
+        0 => String::new(),
+        1 => ", 1 label by itself".to_owned(),
+        more => format!(", {more} labels by themselves"),
+    };
     format!("hierarchical on {}, {}{single}", plural(tree.levels(), "level"), plural(heads, "head"))
 }
 

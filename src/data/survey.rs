@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{BadImage, Item, Source, Splits, decode, decode_bytes, transform};
 use crate::Error;
 use crate::config::{Resize, Task};
+use crate::task::tree::Tree;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +23,9 @@ pub struct Survey {
     pub task: Task,
     /// Class names in index order.
     pub classes: Vec<String>,
+    /// Hierarchical: the tree of the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
     /// Training, validation and testing, as far as they are there.
     pub parts: Vec<PartSurvey>,
     /// Images that cannot be read.
@@ -110,6 +114,7 @@ pub fn survey(splits: &Splits, progress: &dyn Fn(usize, usize)) -> Survey {
         description: splits.description.clone(),
         task: splits.train.task,
         classes: splits.train.classes.clone(),
+        tree: splits.train.tree.clone(),
         parts: parts.iter().zip(sizes).map(of_part).collect(),
         unreadable,
         twins,

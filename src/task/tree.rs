@@ -207,6 +207,13 @@ impl Tree {
         }) && self.single().all(|label| logits[label] <= 0.0 || taken(self.parents[label]))
     }
 
+    /// All labels, each before those under it.
+    pub fn walk_all(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.walk(None, &vec![true; self.labels()], &mut found);
+        found
+    }
+
     /// The children of `parent` that are taken, each before its own.
     fn walk(&self, parent: Option<usize>, taken: &[bool], found: &mut Vec<usize>) {
         for label in (0..self.labels()).filter(|&label| taken[label] && self.parents[label] == parent) {

@@ -67,3 +67,16 @@ fn a_format_that_is_not_there_is_one_line() {
     assert!(refusal(dir.path(), "data set --format mnist").contains("--format"));
     assert!(refusal(dir.path(), "data nowhere").contains("there is no such folder"));
 }
+
+#[test]
+fn a_tree_is_shown_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path(), &["zoo/animal/cat/1.png", "zoo/animal/dog/2.png", "zoo/vehicle/car/3.png"]);
+    let output = peftk(dir.path(), &words("data zoo --quiet"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shown: Vec<&str> = text.lines().filter_map(|line| line.split_once("  █")).map(|line| line.0).collect();
+    let expected = ["animal         2", "  cat          1", "  dog          1", "vehicle        1", "  car          1"];
+    let squeezed = |line: &str| line.trim_end().to_owned();
+    assert_eq!(shown.iter().map(|l| squeezed(l)).collect::<Vec<_>>(), expected, "{text}");
+    assert!(text.contains("hierarchical on 2 levels, 2 heads, 1 label by itself"), "{text}");
+}

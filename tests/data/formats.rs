@@ -28,6 +28,24 @@ fn opened(dir: &TempDir) -> Splits {
     open(dir.path(), &options()).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// `peftk train --data DIR` for an epoch, then eval, which takes the test part.
+#[track_caller]
+fn trains(dir: &TempDir) {
+    let out = tempfile::tempdir().expect("temporary folder");
+    let peftk = |args: &[&str]| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("peftk"));
+        let output =
+            command.current_dir(out.path()).env("CUDA_VISIBLE_DEVICES", "").args(args).output().expect("peftk starts");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    };
+    let data = dir.path().to_str().expect("UTF-8");
+    // The copies are too small for any image to be held back.
+    peftk(&["train", "--data", data, "--epochs", "1", "--val-fraction", "0"]);
+    let report = peftk(&["eval", "--model", "runs/0001", "--data", data, "--json"]);
+    assert!(String::from_utf8_lossy(&report.stdout).contains("\"accuracy\":"), "{report:?}");
+}
+
 /// (file's name, class) of every item.
 fn pairs(set: &Dataset) -> Vec<(String, String)> {
     let file = |name: String| name.rsplit('/').next().unwrap().to_owned();
@@ -78,6 +96,7 @@ fn aircraft_has_names_with_slashes_and_spaces() {
             &[(&format!("{root}images_variant_train.txt"), "0034309 A300B4\n1025794 F/A-18\n1340192 Model B200\n")],
         );
         write(dir.path(), &[(&format!("{root}images_variant_val.txt"), "")]);
+        trains(&dir);
         let splits = opened(&dir);
         assert_eq!(splits.train.classes, ["A300B4", "F/A-18", "Model B200"]);
         expect(
@@ -150,6 +169,7 @@ fn food_101() {
             ("meta/test.txt", "apple_pie/2\nwaffles/4\n"),
         ],
     );
+    trains(&dir);
     let splits = opened(&dir);
     expect(Some(&splits.train), &[("1.jpg", "apple_pie"), ("3.jpg", "waffles")]);
     expect(splits.test.as_ref(), &[("2.jpg", "apple_pie"), ("4.jpg", "waffles")]);
@@ -179,6 +199,7 @@ fn stanford_cars_count_from_1() {
         let to = dir.path().join(format!("{to}{name}.mat"));
         std::fs::copy(fixtures.join(format!("{name}.mat")), to).expect("copied");
     }
+    trains(&dir);
     let splits = opened(&dir);
     let names = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo Convertible 2012"];
     assert_eq!(splits.train.classes, names);
@@ -211,6 +232,7 @@ fn cub_200() {
             ("CUB_200_2011/classes.txt", "1 001.Black_footed_Albatross\n2 002.Laysan_Albatross\n"),
         ],
     );
+    trains(&dir);
     let splits = opened(&dir);
     expect(Some(&splits.train), &[("a.png", "001.Black_footed_Albatross"), ("c.png", "002.Laysan_Albatross")]);
     expect(splits.test.as_ref(), &[("b.png", "001.Black_footed_Albatross")]);
@@ -239,6 +261,7 @@ fn ham10000_keeps_a_lesion_s_images_together() {
         fill(dir.path(), &[&format!("{path}.jpg")]);
     }
     write(dir.path(), &[("HAM10000_metadata", &table)]);
+    trains(&dir);
     let splits = opened(&dir);
     assert_eq!(splits.train.classes, ["mel", "nv"]);
     let (val, test) = (splits.val.as_ref().expect("val"), splits.test.as_ref().expect("test"));
@@ -287,6 +310,7 @@ fn kitti_by_the_nearest_vehicle() {
     }
     let dir = folder(&images.iter().map(String::as_str).collect::<Vec<_>>());
     write(dir.path(), &texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect::<Vec<_>>());
+    trains(&dir);
     let splits = opened(&dir);
     assert_eq!(splits.train.classes, ["up to 8 m", "8 to 20 m", "over 20 m", "no vehicle"]);
     for (set, each) in [(Some(&splits.train), 6), (splits.val.as_ref(), 2), (splits.test.as_ref(), 2)] {
@@ -311,6 +335,7 @@ fn resisc45_is_found_by_its_classes() {
     let images: Vec<String> =
         classes.iter().flat_map(|c| (1..=5).map(move |i| format!("{c}/{c}_{i:03}.png"))).collect();
     let dir = folder(&images.iter().map(String::as_str).collect::<Vec<_>>());
+    trains(&dir);
     let splits = opened(&dir);
     assert!(splits.description.contains("RESISC45"), "{}", splits.description);
     let counts =
@@ -334,6 +359,7 @@ fn coco_labels_are_the_categories_in_an_image() {
         &["train2017/a.png", "train2017/b.png", "train2017/c.png"],
         &[("annotations/instances_train2017.json", COCO)],
     );
+    trains(&dir);
     let splits = opened(&dir);
     assert_eq!(
         (splits.train.task, &splits.train.classes[..]),
@@ -394,6 +420,7 @@ fn datumaro_is_multiclass_where_every_item_has_one_label() {
         &["images/train/a.png", "images/train/b.png", "images/test/c.png"],
         &[("annotations/train.json", &train), ("annotations/test.json", &test)],
     );
+    trains(&dir);
     let splits = opened(&dir);
     assert_eq!(splits.train.task, Task::Multiclass);
     expect(Some(&splits.train), &[("a.png", "cat"), ("b.png", "dog")]);

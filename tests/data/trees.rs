@@ -45,7 +45,7 @@ fn folders_within_folders() {
     assert_eq!(train.class_counts(), [4, 2, 1, 2, 1, 1, 1]);
     assert_eq!(shown(splits.val.as_ref().unwrap(), "7.png"), ["vehicle", "bus"]);
     assert_eq!(shown(splits.test.as_ref().unwrap(), "9.png"), ["animal", "dog", "poodle"]);
-    let expected = "7 classes, hierarchical on 3 levels, 3 heads, 1 label by themselves; train 6 images, val 2";
+    let expected = "7 classes, hierarchical on 3 levels, 3 heads, 1 label by itself; train 6 images, val 2";
     assert!(splits.description.contains(expected), "{}", splits.description);
 
     // Asked for, flat folders are one head.
