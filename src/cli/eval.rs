@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{check_precision, table, words as flag_words};
+use super::{check_precision, check_threshold, table, words as flag_words};
 use crate::config::{Device, EvalConfig, Format, Precision};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, EvalReport, Ui};
@@ -24,6 +24,9 @@ pub struct Args {
     /// Writes classes.csv there, and for a multi-class set confusion.csv and confusion.png
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Multi-label: give a label above this probability [default: the run's tuned thresholds, or 0.5]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    threshold: Option<f64>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -46,6 +49,7 @@ pub fn main(args: Args) -> Result<()> {
         data: args.data,
         format: args.format,
         out: args.out,
+        threshold: args.threshold.map(check_threshold).transpose()?,
         json: args.json,
         device: args.device,
         precision: args.precision,

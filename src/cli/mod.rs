@@ -143,6 +143,16 @@ fn check_precision(device: Device, precision: Option<Precision>) -> Result<()> {
     }
 }
 
+/// A probability that something may be above.
+///
+/// # Errors
+/// [`Error::Input`] naming `--threshold`.
+fn check_threshold(value: f64) -> Result<f64> {
+    let fits = (0.0..1.0).contains(&value);
+    fits.then_some(value)
+        .ok_or_else(|| Error::input(format!("--threshold: expected a number from 0 to below 1, found {value}")))
+}
+
 /// An input size that patches of 14 pixels tile.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{check_input_size, check_precision, words};
+use super::{check_input_size, check_precision, check_threshold, words};
 use crate::config::{Device, ModelSource, Precision, PredictConfig, Resize};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, PredictedLabel, Prediction, Ui};
@@ -24,6 +24,9 @@ pub struct Args {
     /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>)]
     precision: Option<Precision>,
+    /// Multi-label: give a label above this probability [default: the run's tuned thresholds, or 0.5]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    threshold: Option<f64>,
     /// One JSON object an image on stdout
     #[arg(long)]
     json: bool,
@@ -69,6 +72,7 @@ pub fn main(args: Args) -> Result<()> {
         input_size: args.input_size.map(check_input_size).transpose()?,
         model: args.source.source()?,
         resize: args.resize,
+        threshold: args.threshold.map(check_threshold).transpose()?,
         json: args.json,
         device: args.device,
         precision: args.precision,

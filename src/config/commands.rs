@@ -29,6 +29,8 @@ pub struct EvalConfig {
     pub format: Option<Format>,
     /// Where tables by class go, and which classes were taken for which.
     pub out: Option<PathBuf>,
+    /// Multi-label: the probability from which on an image is given a label, for all of them; absent: the run's own, or one half.
+    pub threshold: Option<f64>,
     /// One JSON object instead of a table.
     pub json: bool,
     /// Where it runs.
@@ -46,6 +48,8 @@ pub struct PredictConfig {
     pub input_size: Option<usize>,
     /// Resize to the square; absent: the run's own, or squash.
     pub resize: Option<Resize>,
+    /// Multi-label: the probability from which on an image is given a label, for all of them; absent: the run's own, or one half.
+    pub threshold: Option<f64>,
     /// One JSON object an image instead of a line of words.
     pub json: bool,
     /// Where it runs.

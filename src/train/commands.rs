@@ -39,7 +39,7 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
 
 fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     let source = ModelSource::Run(config.model.clone());
-    let loaded = load(backend, &source, None, None, ui)?;
+    let loaded = load(backend, &source, None, None, ui)?.with_threshold(config.threshold)?;
     let labels = &loaded.model.labels;
     let run = RunDir::open(&config.model, "--model")?.read_config()?;
     let format = match config.format {

@@ -8,7 +8,7 @@ use super::run_dir::{LABELS, RunDir, read_labels};
 use super::ui::Ui;
 use crate::adapter;
 use crate::autograd::Backend;
-use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize};
+use crate::config::{DEFAULT_INPUT_SIZE, ModelSource, Resize, Task};
 use crate::io::{BackboneSpec, atomic};
 use crate::task::labels::Labels;
 use crate::{Error, Result};
@@ -19,6 +19,25 @@ pub struct Loaded<B: Backend> {
     pub model: Model<B>,
     /// How an image becomes a square.
     pub resize: Resize,
+}
+
+impl<B: Backend> Loaded<B> {
+    /// Gives all labels one threshold instead of their own.
+    ///
+    /// # Errors
+    /// A classifier that is not multi-label.
+    pub fn with_threshold(mut self, threshold: Option<f64>) -> Result<Self> {
+        let Some(threshold) = threshold else { return Ok(self) };
+        let labels = &mut self.model.labels;
+        if labels.task != Task::Multilabel {
+            let task = labels.task.name();
+            return Err(Error::input(format!(
+                "--threshold: it is for multi-label classifiers, this one is {task}; leave it out"
+            )));
+        }
+        labels.thresholds = Some(vec![threshold; labels.len()]);
+        Ok(self)
+    }
 }
 
 /// Loads it. `input_size` and `resize` go before the run's own.

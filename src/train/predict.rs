@@ -44,7 +44,8 @@ fn predict_on<B: Backend>(
     ui: &Ui,
     each: &mut dyn FnMut(Prediction) -> Result<()>,
 ) -> Result<()> {
-    let loaded = load(backend, &config.model, config.input_size, config.resize, ui)?;
+    let loaded =
+        load(backend, &config.model, config.input_size, config.resize, ui)?.with_threshold(config.threshold)?;
     let bar = ui.bar(paths.len() as u64, "predict");
     for batch in paths.chunks(BATCH) {
         interrupt::check()?;

@@ -186,6 +186,9 @@ fn thresholds_are_tuned_kept_and_used() {
         }
     }
     assert!(differs, "thresholds {thresholds:?} change nothing: this test shows nothing");
+    // One for all of them goes before.
+    let answer = done(dir, "predict --model run --threshold 0 --json data/val/disc/000.png");
+    assert_eq!(serde_json::from_str::<Value>(&answer).unwrap()["label"], serde_json::json!(["disc", "flat", "even"]));
     // eval's F1 at the thresholds is no lower than the best epoch's at one half.
     let report: Value = serde_json::from_str(&done(dir, "eval --model run --data data --json")).unwrap();
     let best = lines(&dir.join("run"), "val")
@@ -219,6 +222,11 @@ fn settings_of_another_task_are_refused() {
         assert!(error.contains(flag.split(' ').next().unwrap()), "{flag} on {task}: {error}");
         assert!(!dir.join("run").exists(), "{flag} on {task} left a run");
     }
+    done(dir, "train --data multiclass --backbone random:micro --input-size 28 --epochs 1 --out classes");
+    let error = failure(dir, "eval --model classes --data multiclass --threshold 0.4 --quiet", 2);
+    assert!(error.contains("--threshold: it is for multi-label classifiers"), "{error}");
+    let error = failure(dir, "predict --model classes --threshold 1 --quiet multiclass", 2);
+    assert!(error.contains("--threshold: expected a number from 0 to below 1"), "{error}");
     let error = failure(dir, "train --data multiclass --task multilabel --out run --quiet", 2);
     assert!(error.contains("--task multilabel"), "{error}");
 }
