@@ -26,6 +26,7 @@ test: setup
 fmt:
 	cargo fmt
 	cargo fmt --manifest-path tools/bindgen/Cargo.toml
+	cargo fmt --manifest-path tools/fuzz/Cargo.toml
 
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
