@@ -10,6 +10,7 @@ use clap::error::ErrorKind as FlagError;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Device, Precision};
+use crate::error::one_line;
 use crate::train::{interrupt, ui};
 use crate::{Error, Result};
 
@@ -106,11 +107,6 @@ fn fail(error: &Error) -> ExitCode {
     }
     ui::line_to_stderr(&format!("error: {}", one_line(&error.to_string())));
     ExitCode::from(error.exit_code())
-}
-
-/// `text` with its line breaks and indents made single spaces.
-fn one_line(text: &str) -> String {
-    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
