@@ -10,6 +10,10 @@ use super::pickle_value::{Global, Id, Node, Storage, View, global};
 
 type Outcome<T> = Result<T, String>;
 
+/// Most dimensions of a tensor, and bytes of a storage's name, which is a number in torch's files: every reference to one is a copy.
+const MAX_DIMENSIONS: usize = 8;
+const MAX_KEY: usize = 64;
+
 /// The pickle's value: the arena and the root in it.
 pub(super) struct Pickle {
     pub nodes: Vec<Node>,
@@ -248,7 +252,7 @@ impl<'a> Machine<'a> {
         let [tag, kind, key, _device, count] = items[..] else { return Err(bad()) };
         let storage = match (&self.nodes[tag], &self.nodes[kind], &self.nodes[key], &self.nodes[count]) {
             (Node::Text(tag), Node::Global(Global::Storage(element)), Node::Text(key), Node::Int(count))
-                if tag == "storage" =>
+                if tag == "storage" && key.len() <= MAX_KEY =>
             {
                 Storage { element: *element, key: key.clone(), count: usize::try_from(*count).map_err(|_| bad())? }
             }
@@ -282,7 +286,7 @@ impl<'a> Machine<'a> {
         let [storage, offset, shape, stride, ..] = arguments[..] else { return Err(bad()) };
         let Node::Storage(storage) = &self.nodes[storage] else { return Err(bad()) };
         let (shape, stride) = (self.extents(shape)?, self.extents(stride)?);
-        if shape.len() != stride.len() || shape.len() > 8 {
+        if shape.len() != stride.len() {
             return Err(bad());
         }
         Ok(View { storage: storage.clone(), offset: self.extent(offset)?, shape, stride })
@@ -290,6 +294,9 @@ impl<'a> Machine<'a> {
 
     fn extents(&self, id: Id) -> Outcome<Vec<usize>> {
         match &self.nodes[id] {
+            Node::Tuple(items) if items.len() > MAX_DIMENSIONS => {
+                Err(format!("a tensor in the pickle has {} dimensions, expected at most {MAX_DIMENSIONS}", items.len()))
+            }
             Node::Tuple(items) => items.iter().map(|&id| self.extent(id)).collect(),
             other => Err(format!("a tensor's shape in the pickle is {}", other.kind())),
         }

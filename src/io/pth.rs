@@ -12,8 +12,11 @@ use super::state::{HostTensor, StateDict};
 use super::{one_line, quoted};
 use crate::{Error, Result};
 
-/// Longest pickle that is read; a giant's is under 100 kB.
-const MAX_PICKLE: u64 = 64 << 20;
+/// Longest pickle that is read; a giant's is under 100 kB. Two of its bytes can ask for a hundred here.
+const MAX_PICKLE: u64 = 4 << 20;
+/// Most values that the tensors may hold together, per byte of the file. A value takes two bytes or four, so this leaves tied weights; but a
+/// file of one storage and thousands of tensors that all are views of it would fill any memory.
+const MAX_VALUES_A_BYTE: u64 = 2;
 
 type Archive = ZipArchive<BufReader<File>>;
 
@@ -28,6 +31,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
 }
 
 fn read_archive(mut file: File) -> std::result::Result<StateDict, String> {
+    let length = file.metadata().map_err(one_line)?.len();
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(one_line)?;
     if magic.first() == Some(&0x80) {
@@ -50,7 +54,8 @@ fn read_archive(mut file: File) -> std::result::Result<StateDict, String> {
         return Err("saved on a big-endian machine; only little-endian files are read".into());
     }
     let pickle = pickle::read(&entry(&mut archive, &pickle_name, MAX_PICKLE)?)?;
-    tensors(&pickle, |key, size| entry(&mut archive, &format!("{root}data/{key}"), size))
+    let most = length.saturating_mul(MAX_VALUES_A_BYTE);
+    tensors(&pickle, most, |key, size| entry(&mut archive, &format!("{root}data/{key}"), size))
 }
 
 /// A whole entry of the archive, an error if it is longer than `limit`; a size the archive only claims is not trusted.
@@ -65,14 +70,17 @@ fn entry(archive: &mut Archive, name: &str, limit: u64) -> std::result::Result<V
     Ok(bytes)
 }
 
+/// The dictionary's tensors, which hold at most `most` values together.
 fn tensors(
     pickle: &Pickle,
+    most: u64,
     mut storage: impl FnMut(&str, u64) -> std::result::Result<Vec<u8>, String>,
 ) -> std::result::Result<StateDict, String> {
     let Node::Dict(items) = &pickle.nodes[pickle.root] else {
         return Err(format!("expected a dictionary of tensors, found {}", pickle.nodes[pickle.root].kind()));
     };
     let mut found = StateDict::new();
+    let mut left = most;
     for &(key, value) in items {
         let Node::Text(name) = &pickle.nodes[key] else {
             return Err(format!("expected tensor names as keys, found {}", pickle.nodes[key].kind()));
@@ -81,6 +89,9 @@ fn tensors(
             return Err(format!("expected a tensor under {}, found {}", quoted(name), pickle.nodes[value].kind()));
         };
         let tensor = gather(view, &mut storage).map_err(|what| format!("tensor {}: {what}", quoted(name)))?;
+        left = left.checked_sub(tensor.data.len() as u64).ok_or_else(|| {
+            format!("tensor {}: with it there are more values than a file of this length can hold", quoted(name))
+        })?;
         if found.insert(name.clone(), tensor).is_some() {
             return Err(format!("tensor {} is there twice", quoted(name)));
         }

@@ -146,6 +146,28 @@ fn tensors_outside_their_storage_are_refused() {
 }
 
 #[test]
+fn what_would_take_far_more_memory_than_the_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.pth");
+    let error = |pickle: Pickle| {
+        archive(&path, &pickle, &[0.5; 4096]);
+        refusal(&path)
+    };
+    // Many names for one tensor: two are tied weights, twenty no file has.
+    let tied = |names: u8| {
+        let first = Pickle::new().op(b"}").text("a").tensor(4096, 0, &[4096], &[1]).op(b"q\x01s");
+        (1..names).fold(first, |p, name| p.text(&format!("b{name}")).op(b"h\x01s")).op(b".")
+    };
+    says(&error(tied(2)), &["not a DINOv2"]);
+    says(&error(tied(20)), &["more values than a file of this length"]);
+    // Every reference to a storage copies its name, every tensor its shape.
+    let long = "0".repeat(65);
+    let named = Pickle::new().op(b"(").text("storage").global("torch", "FloatStorage").text(&long).text("cpu").int(1);
+    says(&error(named.op(b"tQ.")), &["not a storage"]);
+    says(&error(Pickle::entry("x", |p| p.tensor(1, 0, &[1; 9], &[1; 9]))), &["9 dimensions, expected at most 8"]);
+}
+
+#[test]
 fn other_shapes_of_file_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pth");

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 const MOST_BYTES: u64 = 32 << 20;
 /// Cells in structs in cells: label files have three levels.
 const MOST_DEPTH: usize = 16;
+/// Fields of a struct: label files have six. A name takes a byte in a file and fifty here.
+const MOST_FIELDS: usize = 1024;
 
 /// A variable's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,6 +195,10 @@ fn matrix(data: &[u8], depth: usize) -> Parsed<Option<(String, Value)>> {
             let length = integers(&reader.element()?)?.first().copied().unwrap_or(0);
             let length = usize::try_from(length).ok().filter(|&length| length > 0).ok_or("fields without names")?;
             let names = reader.element()?.data.chunks(length);
+            // Elements without fields would take memory for each of a number that costs nothing to write.
+            if !(1..=MOST_FIELDS).contains(&names.len()) {
+                return Err(format!("a struct of {} fields, expected 1 to {MOST_FIELDS}", names.len()));
+            }
             let until_zero = |name: &[u8]| {
                 String::from_utf8_lossy(name.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
             };
@@ -293,6 +299,11 @@ mod tests {
             }
         }
         assert!(find(&file(&array(6, i32::MAX, "n", &element(9, &[0; 8]))), "n").is_err(), "more than the file has");
+        let fields = |names: &[u8]| [element(5, &1_i32.to_le_bytes()), element(1, names)].concat();
+        let empty = file(&array(2, 100, "s", &[fields(b""), vec![0; 200]].concat()));
+        assert!(find(&empty, "s").unwrap_err().contains("0 fields"), "elements that take nothing in the file");
+        let many = file(&array(2, 0, "s", &fields(&[b'a'; 2000])));
+        assert!(find(&many, "s").unwrap_err().contains("2000 fields"));
         let mut deep = array(4, 1, "", &element(16, b"a"));
         for _ in 0..40 {
             deep = array(1, 1, "", &deep);
