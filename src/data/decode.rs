@@ -6,11 +6,15 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{GreyImages, Source, exif, jpeg};
+use super::{GreyImages, Source, exif, jpeg, png};
 use crate::{Error, Result};
 
 /// Images of more pixels are refused before anything is allocated for them.
 pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// What the decoder may unpack an image to: [`MAX_PIXELS`] of four channels of 16 bits. TIFF holds it twice for a moment, so a file can take
+/// 1.7 GB at most; with 32 bits a channel there are fewer pixels.
+const MAX_UNPACKED: u64 = MAX_PIXELS * 8;
 
 /// File name endings that are taken for images; the format itself is told by the content.
 pub(super) const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff"];
@@ -101,13 +105,24 @@ fn sniff(bytes: &[u8]) -> Option<ImageFormat> {
 /// PNG, WebP, BMP and TIFF, by the `image` crate.
 fn other(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, String> {
     let explain = |e: image::ImageError| format!("cannot be decoded as {format:?}: {e}");
+    if format == ImageFormat::Png {
+        png::check_profile(bytes)?;
+    }
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 16);
+    // The image, and beside it a tile of a TIFF, or a row and the texts of a PNG.
+    limits.max_alloc = Some(MAX_UNPACKED + MAX_PIXELS);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
+    if decoder.total_bytes() > MAX_UNPACKED {
+        let (bits, limit) = (decoder.color_type().bits_per_pixel(), MAX_UNPACKED / 1_000_000);
+        return Err(format!(
+            "is {width} x {height} of {bits} bits a pixel, over the limit of {limit} MB unpacked: make it smaller, or \
+             save it in 16 bits a channel"
+        ));
+    }
     let orientation = if format == ImageFormat::Tiff {
         decoder.orientation().unwrap_or(Orientation::NoTransforms) // a tag of the file itself
     } else {

@@ -5,6 +5,8 @@ use std::io::Read;
 use flate2::read::ZlibDecoder;
 use image::metadata::Orientation;
 
+use super::png;
+
 const ORIENTATION: u16 = 0x0112;
 /// What a PNG's text of an EXIF block may unpack to.
 const MOST_TEXT: u64 = 1 << 20;
@@ -28,29 +30,22 @@ fn in_xmp(packet: &[u8]) -> Option<u8> {
 
 /// The EXIF block that ImageMagick writes as text into a PNG: `Raw profile type exif`, in hexadecimal.
 pub(super) fn in_png_text(png: &[u8]) -> Option<Vec<u8>> {
-    let mut rest = png.get(8..)?;
-    while rest.len() >= 12 {
-        let length = u32::from_be_bytes(rest[..4].try_into().ok()?) as usize;
-        let data = rest.get(8..8_usize.checked_add(length)?)?;
-        let text = match (&rest[4..8], data.strip_prefix(b"Raw profile type exif\0")) {
-            (b"tEXt", Some(text)) => Some(text.to_vec()),
+    for (kind, data) in png::chunks(png) {
+        let text = match (kind, data.strip_prefix(b"Raw profile type exif\0")) {
+            (b"tEXt", Some(text)) => text.to_vec(),
             (b"zTXt", Some(packed)) => {
                 let mut text = Vec::new();
                 ZlibDecoder::new(packed.get(1..)?).take(MOST_TEXT).read_to_end(&mut text).ok()?;
-                Some(text)
+                text
             }
-            (b"IEND", _) => return None,
-            _ => None,
+            _ => continue,
         };
-        if let Some(text) = text {
-            // A line break, the name, the number of bytes, then the bytes.
-            let text = String::from_utf8(text).ok()?;
-            let digits: Vec<u8> = text.split_whitespace().skip(2).flat_map(str::bytes).collect();
-            let digit = |c: u8| (c as char).to_digit(16);
-            let byte = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8);
-            return digits.chunks_exact(2).map(byte).collect();
-        }
-        rest = rest.get(12 + length..)?;
+        // A line break, the name, the number of bytes, then the bytes.
+        let text = String::from_utf8(text).ok()?;
+        let digits: Vec<u8> = text.split_whitespace().skip(2).flat_map(str::bytes).collect();
+        let digit = |c: u8| (c as char).to_digit(16);
+        let byte = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8);
+        return digits.chunks_exact(2).map(byte).collect();
     }
     None
 }

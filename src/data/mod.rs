@@ -25,6 +25,7 @@ mod loader;
 mod nested;
 mod open;
 mod problems;
+mod png;
 mod sampler;
 mod sources;
 mod split;

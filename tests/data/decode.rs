@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use peftk::data::{MAX_PIXELS, RgbImage, decode_bytes};
 
 use crate::{fixture, mean_difference, picture};
@@ -135,6 +137,56 @@ fn huge_dimensions_are_refused_before_anything_is_allocated() {
         assert!(reason.contains("30000 x 30000") && reason.contains("100 megapixels"), "{kind}: {reason}");
     }
     assert_eq!(MAX_PIXELS, 100_000_000);
+}
+
+/// A TIFF's directory of tags and 4-byte values, or the offsets of what follows it.
+fn tiff(tags: &[(u16, u16, u32, u32)], after: &[u8]) -> Vec<u8> {
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    file.extend((tags.len() as u16).to_le_bytes());
+    for &(tag, kind, count, value) in tags {
+        file.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        file.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    [&file[..], &[0; 4], after].concat()
+}
+
+#[test]
+fn pixels_of_32_bits_a_channel_are_bounded_by_their_bytes() {
+    // Four channels of floats, whose bits and formats lie behind the directory's 11 entries.
+    let of = |side| {
+        let tags = [
+            (256, 4, 1, side),
+            (257, 4, 1, side),
+            (258, 3, 4, 146),
+            (259, 3, 1, 1),
+            (262, 3, 1, 2),
+            (273, 4, 1, 162),
+            (277, 3, 1, 4),
+            (278, 4, 1, side),
+            (279, 4, 1, side * side * 16),
+            (338, 3, 1, 2),
+            (339, 3, 4, 154),
+        ];
+        let values = [32_u16, 32, 32, 32, 3, 3, 3, 3].map(u16::to_le_bytes).concat();
+        tiff(&tags, &[values, vec![0; 64]].concat())
+    };
+    assert!(decode_bytes(&of(2)).is_ok());
+    let reason = decode_bytes(&of(8000)).unwrap_err();
+    assert!(reason.contains("8000 x 8000 of 128 bits") && reason.contains("800 MB"), "{reason}");
+}
+
+/// The decoder unpacks a colour profile that nothing uses.
+#[test]
+fn a_png_of_one_pixel_cannot_unpack_to_gigabytes() {
+    let mut packed = flate2::write::ZlibEncoder::new(b"name\0\0".to_vec(), flate2::Compression::fast());
+    packed.write_all(&vec![0; 17 << 20]).expect("memory takes it");
+    let profile = [b"iCCP".to_vec(), packed.finish().expect("memory takes it")].concat();
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&profile);
+    let chunk = [&(profile.len() as u32 - 4).to_be_bytes()[..], &profile, &crc.to_be_bytes()].concat();
+    let png = bytes("base.png");
+    let with_profile = [&png[..33], &chunk, &png[33..]].concat();
+    let reason = decode_bytes(&with_profile).unwrap_err();
+    assert!(reason.contains("colour profile of over 16 MiB"), "{reason}");
 }
 
 /// Damaged files give an image or an error, in one line, and nothing else.
