@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+mod cache;
 mod commands;
 mod device;
 mod format;
@@ -13,6 +14,8 @@ mod loss;
 mod memory;
 mod precision;
 
+pub use cache::Cache;
+pub(crate) use cache::bytes;
 pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
 pub use device::Device;
 pub use format::Format;
@@ -309,6 +312,9 @@ pub struct TrainConfig {
     /// What is computed again in the backward pass; absent: not planned yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recompute: Option<Recompute>,
+    /// Where decoded images are kept.
+    #[serde(default, skip_serializing_if = "Cache::is_default")]
+    pub cache: Cache,
     /// Where it runs.
     #[serde(default)]
     pub device: Device,
@@ -364,6 +370,7 @@ impl Default for TrainConfig {
             memory_budget: None,
             micro_batch: None,
             recompute: None,
+            cache: Cache::default(),
             device: Device::Auto,
             precision: None,
             out: PathBuf::new(),

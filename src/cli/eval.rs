@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{check_precision, check_threshold, table, words as flag_words};
-use crate::config::{Device, EvalConfig, Format, Precision};
+use crate::config::{Cache, Device, EvalConfig, Format, Precision};
 use crate::train::run_dir::RunDir;
 use crate::train::{self, EvalReport, Ui};
 use crate::{Error, Result};
@@ -30,6 +30,9 @@ pub struct Args {
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
+    /// What decoded images are kept in, as in train; each is read twice, once to see that all can be [default: 1GiB]
+    #[arg(long, value_name = "MEMORY[,DISK[,DIR]]")]
+    cache: Option<Cache>,
     /// Where it runs: auto, cpu or cuda[:N]
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
@@ -51,6 +54,7 @@ pub fn main(args: Args) -> Result<()> {
         out: args.out,
         threshold: args.threshold.map(check_threshold).transpose()?,
         json: args.json,
+        cache: args.cache.unwrap_or_default(),
         device: args.device,
         precision: args.precision,
     };

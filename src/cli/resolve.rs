@@ -81,6 +81,7 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         pool: s.pool.unwrap_or(Pool::ClsMean),
         micro_batch: micro_batch.map(|n| count("--micro-batch", n)).transpose()?,
         recompute,
+        cache: s.cache.unwrap_or_default(),
         device: s.device.unwrap_or_default(),
         precision: s.precision,
         out: Default::default(),

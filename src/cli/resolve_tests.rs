@@ -48,6 +48,7 @@ fn a_written_configuration_reads_back_as_itself() {
         s.micro_batch = Some(16);
         s.recompute = Some(Recompute::BLOCKS);
         s.pool = Some(Pool::Cls);
+        s.cache = Some("none,3GiB,/scratch".parse().unwrap());
         s.adapter.rank_pattern = Some(vec![("layer.0.*q_proj".into(), 4)]);
         s.adapter.alpha_pattern = Some(vec![("v_proj".into(), 2.5)]);
         s.adapter.layers = Some(vec![0, 2]);

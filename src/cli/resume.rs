@@ -33,13 +33,13 @@ pub fn resume(out: &Path, flags: &Settings, file: &Settings) -> Result<TrainConf
             describe(&asked_table, &name),
         )));
     }
-    // Where it runs and how it gets by with the memory there is this call's affair, the numbers are the same; without a word of it, as before.
-    let TrainConfig { device, memory, memory_budget, micro_batch, recompute, .. } = asked;
-    Ok(TrainConfig { device, memory, memory_budget, micro_batch, recompute, ..own })
+    // Where it runs and how it gets by with the memory and disk there is this call's affair, the numbers are the same; without a word of it, as before.
+    let TrainConfig { cache, device, memory, memory_budget, micro_batch, recompute, .. } = asked;
+    Ok(TrainConfig { cache, device, memory, memory_budget, micro_batch, recompute, ..own })
 }
 
 /// What may differ: it changes no bit of the run.
-const FREE: [&str; 3] = ["device", "micro_batch", "recompute"];
+const FREE: [&str; 4] = ["cache", "device", "micro_batch", "recompute"];
 
 fn table(config: &TrainConfig) -> Result<toml::Table> {
     let text = config.to_toml()?;
@@ -113,6 +113,9 @@ mod tests {
         same(resume(&out, &Settings { data: Some(detour), ..flags() }, &none).unwrap());
         let elsewhere = Settings { device: Some(Device::Cpu), ..flags() };
         assert_eq!(resume(&out, &elsewhere, &none).unwrap().device, Device::Cpu);
+        let cache: crate::config::Cache = "none,2GiB,/scratch".parse().unwrap();
+        let cached = Settings { cache: Some(cache.clone()), ..flags() };
+        assert_eq!(resume(&out, &cached, &none).unwrap().cache, cache);
         let error = resume(&out, &Settings { epochs: Some(7), ..flags() }, &none).unwrap_err().to_string();
         assert!(error.contains("epochs = 30") && error.contains("epochs = 7"), "{error}");
     }

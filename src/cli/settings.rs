@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::words;
 use crate::config::{
-    AdapterInit, AsymmetricSettings, Augment, ClassWeights, Device, Format, LabelLoss, Memory, Pool, Precision,
+    AdapterInit, AsymmetricSettings, Augment, Cache, ClassWeights, Device, Format, LabelLoss, Memory, Pool, Precision,
     Recompute, Resize, ScheduleKind, Strategy, Task, toml_error,
 };
 use crate::{Error, Result};
@@ -175,6 +175,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub seed: Option<u64>,
 
+    /// What decoded images are kept in: so much memory, what has no room there in so much of a file (in DIR, else $TMPDIR or /var/tmp;
+    /// gone when the run ends), such as 4GiB or 4GiB,100GiB or none,100GiB,/scratch, or none [default: 1GiB]
+    #[arg(long, value_name = "MEMORY[,DISK[,DIR]]", help_heading = "Machine")]
+    pub cache: Option<Cache>,
     /// Where it runs: auto, cpu or cuda[:N] [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Option<Device>,
@@ -253,7 +257,8 @@ impl Settings {
         over! {
             data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
             strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
-            grad_clip label_smoothing loss asymmetric class_weights tune_thresholds seed device precision memory memory_budget micro_batch recompute checkpointing
+            grad_clip label_smoothing loss asymmetric class_weights tune_thresholds seed cache device precision memory
+            memory_budget micro_batch recompute checkpointing
         }
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
+pub(super) use crate::config::bytes;
+
 /// A word of an enum, by the names that the configuration file has for it.
 pub fn word<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<WordError>::new(text)).map_err(|e| e.to_string().replace('`', "'"))
@@ -16,27 +18,6 @@ pub fn decay(text: &str) -> Result<bool, String> {
         "all" => Ok(false),
         "matrices" => Ok(true),
         _ => Err(format!("unknown decay '{text}', expected all or matrices")),
-    }
-}
-
-/// A size in bytes: a number with B, KiB, MiB, GiB (or KB, MB, GB: powers of 1000).
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = match unit.trim().to_ascii_lowercase().as_str() {
-        "b" => 1.0,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        _ => return Err(format!("'{text}' is no size: expected a number with MiB or GiB, such as 2GiB")),
-    };
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 && number * factor < 1e18 => Ok((number * factor) as u64),
-        _ => Err(format!("'{text}' is no size: expected a number above 0 with MiB or GiB, such as 2GiB")),
     }
 }
 

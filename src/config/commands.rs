@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Device, Format, Precision, Resize};
+use super::{Cache, Device, Format, Precision, Resize};
 
 /// Where a trained classifier comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct EvalConfig {
     pub threshold: Option<f64>,
     /// One JSON object instead of a table.
     pub json: bool,
+    /// Where decoded images are kept.
+    pub cache: Cache,
     /// Where it runs.
     pub device: Device,
     /// In which numbers; absent: bf16 on a GPU, f32 on the CPU.

@@ -13,6 +13,7 @@ use crate::task::labels::Labels;
 use crate::task::tree::Tree;
 
 mod cache;
+mod cache_file;
 mod csv;
 mod decode;
 mod embedded;

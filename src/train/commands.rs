@@ -51,7 +51,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
         },
     };
     let set = data::open_for_eval(&config.data, format, labels)?;
-    let cache = Arc::new(ImageCache::default());
+    let cache = Arc::new(ImageCache::open(&config.cache)?);
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
     inputs::verify(&mut splits, false, &cache, ui)?;
     let options = LoaderOptions {

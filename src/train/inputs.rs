@@ -68,6 +68,7 @@ pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) 
     drop(sets);
     let (bar, _) = bar.into_inner();
     bar.finish();
+    ui.note(&cache.words(total - bad.len()));
     for image in bad {
         ui.note(&format!("skipped {}: {}", image.name, image.reason));
     }
@@ -78,7 +79,9 @@ pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) 
 pub fn make_paths_absolute(config: &mut TrainConfig) -> Result<()> {
     let absolute =
         |path: &Path| -> Result<PathBuf> { std::path::absolute(path).map_err(|e| Error::io("find", path, e)) };
-    for path in [&mut config.data, &mut config.val_data, &mut config.init_adapter].into_iter().flatten() {
+    for path in
+        [&mut config.data, &mut config.val_data, &mut config.init_adapter, &mut config.cache.dir].into_iter().flatten()
+    {
         *path = absolute(path)?;
     }
     if let Some(name) = &mut config.backbone

@@ -49,8 +49,8 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let save_every = save_every()?;
     if resume {
         let opened = RunDir::open(&config.out, "--out")?;
-        let TrainConfig { device, memory, memory_budget, micro_batch, recompute, .. } = config;
-        config = TrainConfig { device, memory, memory_budget, micro_batch, recompute, ..opened.read_config()? };
+        let TrainConfig { cache, device, memory, memory_budget, micro_batch, recompute, .. } = config;
+        config = TrainConfig { cache, device, memory, memory_budget, micro_batch, recompute, ..opened.read_config()? };
         dir = Some(opened);
     } else {
         RunDir::check_free(&config.out)?;
@@ -66,7 +66,7 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
     let backbone = inputs::load_backbone(config.backbone.as_deref(), ui)?;
     ui.note(&format!("backbone: {}", backbone.source));
     init_adapter::settle(&mut config, &backbone.config)?;
-    let cache = Arc::new(ImageCache::default());
+    let cache = Arc::new(ImageCache::open(&config.cache)?);
     // Before the plan: images that are left out make other batches.
     inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
     let plan = settle(&place, &mut config, &backbone.config, &splits, ui)?;
