@@ -164,18 +164,21 @@ fn on_white(image: DynamicImage, associated: bool) -> image::RgbImage {
         return image.into_rgb8();
     }
     let rgba = image.into_rgba8();
-    image::RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [r, g, b, alpha] = rgba.get_pixel(x, y).0;
-        let over = |c: u8| {
-            if associated {
-                return c.saturating_add(255 - alpha);
-            }
-            let mixed = u32::from(c) * u32::from(alpha) + 255 * (255 - u32::from(alpha));
+    let mut rgb = image::RgbImage::new(rgba.width(), rgba.height());
+    // Pixels as arrays: no bounds are checked in the loops.
+    let (to, from) = (rgb.as_chunks_mut::<3>().0, rgba.as_raw().as_chunks::<4>().0);
+    if associated {
+        for (to, &[r, g, b, alpha]) in to.iter_mut().zip(from) {
+            *to = [r, g, b].map(|c| c.saturating_add(255 - alpha));
+        }
+    } else {
+        for (to, &[r, g, b, alpha]) in to.iter_mut().zip(from) {
+            let (alpha, white) = (u32::from(alpha), 255 * (255 - u32::from(alpha)));
             // At most 255: a weighted mean of two bytes.
-            ((mixed + 127) / 255) as u8
-        };
-        image::Rgb([over(r), over(g), over(b)])
-    })
+            *to = [r, g, b].map(|c| ((u32::from(c) * alpha + white + 127) / 255) as u8);
+        }
+    }
+    rgb
 }
 
 /// Turns and mirrors the stored pixels as the orientation says.
