@@ -89,7 +89,7 @@ pub struct Settings {
     #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
     pub task: Option<TaskWord>,
     /// How the data is laid out: auto, folder, csv, coco, datumaro, aircraft, aircraft-family, aircraft-manufacturer, food101,
-    /// stanford-cars, cub200, ham10000, resisc45, kitti or idx [default: auto]
+    /// stanford-cars, cub200, ham10000, resisc45, kitti, idx or parquet [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = words::word::<Format>)]
     pub format: Option<Format>,
     /// Leave unreadable images out instead of stopping

@@ -37,6 +37,8 @@ pub enum Format {
     Datumaro,
     /// MNIST's IDX files.
     Idx,
+    /// Parquet files with the images in them, as Hugging Face's `datasets` writes them.
+    Parquet,
 }
 
 impl Format {

@@ -55,6 +55,7 @@ pub fn decode(source: &Source) -> Result<RgbImage> {
         Source::Memory { bytes, .. } => decode_bytes(bytes),
         Source::File(path) => read(path).and_then(|bytes| decode_bytes(&bytes)),
         Source::Grey { images, index } => grey(images, *index),
+        Source::Packed { images, row } => images.read(*row).and_then(|bytes| decode_bytes(&bytes)),
     };
     image.map_err(|reason| Error::input(format!("{source}: {reason}")))
 }

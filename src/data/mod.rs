@@ -25,6 +25,7 @@ mod jpeg;
 mod loader;
 mod nested;
 mod open;
+mod packed;
 mod problems;
 mod png;
 mod sampler;
@@ -40,6 +41,7 @@ pub use embedded::embedded;
 pub use epoch::Epoch;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{OpenOptions, Splits, open, open_for_eval};
+pub use packed::PackedImages;
 pub use sources::{MAX_SOURCE_SIDE, Sources};
 pub use survey::{PartSurvey, SHEET_ROWS, Survey, Twins, contact_sheet, survey};
 pub use verify::{BadImage, verify};
@@ -75,6 +77,13 @@ pub enum Source {
         /// Which.
         index: usize,
     },
+    /// One of many encoded images in a file that is on the disk.
+    Packed {
+        /// All of the file's.
+        images: Arc<PackedImages>,
+        /// Which row, counted from 0.
+        row: usize,
+    },
 }
 
 impl Source {
@@ -90,6 +99,7 @@ impl fmt::Display for Source {
             Self::File(path) => path.display().fmt(f),
             Self::Memory { name, .. } => f.write_str(name),
             Self::Grey { images, index } => write!(f, "{}[{index}]", images.name),
+            Self::Packed { images, row } => write!(f, "{}[{row}]", images.path().display()),
         }
     }
 }
@@ -107,6 +117,7 @@ impl PartialEq for Source {
             (Self::File(a), Self::File(b)) => a == b,
             (Self::Memory { name: a, .. }, Self::Memory { name: b, .. }) => a == b,
             (Self::Grey { images: a, index: i }, Self::Grey { images: b, index: j }) => i == j && a.name == b.name,
+            (Self::Packed { images: a, row: i }, Self::Packed { images: b, row: j }) => i == j && a.path() == b.path(),
             _ => false,
         }
     }
@@ -120,6 +131,7 @@ impl Hash for Source {
             Self::File(path) => path.hash(state),
             Self::Memory { name, .. } => name.hash(state),
             Self::Grey { images, index } => (&images.name, index).hash(state),
+            Self::Packed { images, row } => (images.path(), row).hash(state),
         }
     }
 }

@@ -169,6 +169,10 @@ fn look_at(source: &Source) -> Look {
             Err(e) => Look { size: Err(format!("cannot be read: {e}")), bytes: None },
         },
         Source::Memory { bytes, .. } => encoded(bytes),
+        Source::Packed { images, row } => match images.read(*row) {
+            Ok(bytes) => encoded(&bytes),
+            Err(reason) => Look { size: Err(reason), bytes: None },
+        },
         Source::Grey { images, index } => {
             let each = images.width * images.height;
             let pixels = images.pixels.get(index * each..(index + 1) * each);

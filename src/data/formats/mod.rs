@@ -11,6 +11,7 @@ mod idx;
 mod kitti;
 mod lines;
 mod mat;
+mod parquet;
 mod resisc45;
 
 use std::collections::{HashMap, HashSet};
@@ -30,7 +31,7 @@ use crate::{Error, Result};
 /// Files of several formats.
 pub(super) fn detect(dir: &Path) -> Result<Option<Format>> {
     type LiesIn = fn(&Path) -> bool;
-    let looks: [(Format, LiesIn); 10] = [
+    let looks: [(Format, LiesIn); 11] = [
         (Format::Aircraft, aircraft::lies_in),
         (Format::Food101, food::lies_in),
         (Format::StanfordCars, cars::lies_in),
@@ -40,6 +41,7 @@ pub(super) fn detect(dir: &Path) -> Result<Option<Format>> {
         (Format::Datumaro, datumaro::lies_in),
         (Format::Coco, coco::lies_in),
         (Format::Idx, idx::lies_in),
+        (Format::Parquet, parquet::lies_in),
         (Format::Resisc45, resisc45::lies_in),
     ];
     let found: Vec<Format> = looks.into_iter().filter(|(_, lies_in)| lies_in(dir)).map(|(format, _)| format).collect();
@@ -74,6 +76,7 @@ pub(super) fn read(dir: &Path, format: Format, task: Option<Task>) -> Option<Res
         Format::Datumaro => return Some(datumaro::read(dir, task)),
         Format::Coco => coco::read,
         Format::Idx => idx::read,
+        Format::Parquet => parquet::read,
         Format::Resisc45 => resisc45::read,
     };
     Some(read(dir))
@@ -229,6 +232,7 @@ impl Listed {
                 let class = item.label.classes().first().copied().filter(|_| task == Task::Multiclass);
                 match &item.source {
                     Source::Grey { images, index } => (class, images.name.clone(), *index),
+                    Source::Packed { images, row } => (class, images.path().display().to_string(), *row),
                     source => (class, source.name(), 0),
                 }
             });
