@@ -60,6 +60,7 @@ impl Format {
             Self::Coco => "coco",
             Self::Datumaro => "datumaro",
             Self::Idx => "idx",
+            Self::Parquet => "parquet",
         }
     }
 }

@@ -54,11 +54,27 @@ impl PackedImages {
     }
 }
 
-/// By position: threads share the file.
 fn read_at(file: &File, span: Span) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; span.length as usize];
-    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, span.offset)?;
+    fill(file, &mut bytes, span.offset)?;
     Ok(bytes)
+}
+
+/// Reads by position, so that threads may share the file.
+pub(super) fn fill(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut bytes[done..], offset + done as u64)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One temporary file, made when the first bytes come, that has no name: it is gone with the last that reads it, however the process ends.
@@ -114,12 +130,15 @@ impl Copies {
 
 /// A new file that the folder has no entry of.
 fn nameless(dir: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    // Never a file that is there, nor through a link; nobody else may read it.
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut tried = 0;
     loop {
         let path = dir.join(format!("peftk-images-{}-{tried}", std::process::id()));
-        // Never a file that is there, nor through a link; nobody else may read it.
-        match File::options().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+        match options.open(&path) {
             Ok(file) => return std::fs::remove_file(&path).map(|()| file),
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tried < 1000 => tried += 1,
             Err(e) => return Err(e),

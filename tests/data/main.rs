@@ -8,6 +8,7 @@ mod folders;
 mod formats;
 mod labels;
 mod loader;
+mod parquet;
 mod survey;
 mod transforms;
 mod trees;

@@ -73,7 +73,7 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     for (part, count) in unlabelled {
         described.push_str(&format!(", without {} of {} that have no label", plural(count, "row"), part.name()));
     }
-    Ok(listed.given(described))
+    listed.given(described)
 }
 
 /// All files of a set have the same columns, or labels would mean different things.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +9,8 @@ use bytes::Bytes;
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
+
+use crate::data::packed::fill;
 
 /// Values that one page may say it has: what is read of it is allocated before it is found to be less.
 const MOST_VALUES: u32 = 1 << 24;
@@ -21,7 +22,7 @@ pub(super) struct Chunks {
 }
 
 struct Inner {
-    file: Arc<File>,
+    file: File,
     length: u64,
     /// What was read last, where a value's place is wanted. Held, so that nothing else can lie at the same address.
     kept: Mutex<Option<Vec<(u64, Bytes)>>>,
@@ -31,16 +32,16 @@ impl Chunks {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok(Self { inner: Arc::new(Inner { file: Arc::new(file), length, kept: Mutex::new(None) }) })
+        Ok(Self { inner: Arc::new(Inner { file, length, kept: Mutex::new(None) }) })
     }
 
     /// The first and the last bytes.
     pub(super) fn ends(&self) -> std::io::Result<(Vec<u8>, [u8; 4])> {
         let mut first = vec![0; 24.min(self.inner.length as usize)];
-        self.inner.file.read_exact_at(&mut first, 0)?;
+        fill(&self.inner.file, &mut first, 0)?;
         let mut last = [0; 4];
         if self.inner.length >= 4 {
-            self.inner.file.read_exact_at(&mut last, self.inner.length - 4)?;
+            fill(&self.inner.file, &mut last, self.inner.length - 4)?;
         }
         Ok((first, last))
     }
@@ -85,7 +86,7 @@ impl ChunkReader for Chunks {
     type T = BufReader<From>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        Ok(BufReader::with_capacity(1 << 12, From { file: self.inner.file.clone(), offset: start }))
+        Ok(BufReader::with_capacity(1 << 12, From { inner: self.inner.clone(), offset: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
@@ -93,7 +94,7 @@ impl ChunkReader for Chunks {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} on, of {}", self.inner.length)));
         }
         let mut bytes = vec![0; length];
-        self.inner.file.read_exact_at(&mut bytes, start)?;
+        fill(&self.inner.file, &mut bytes, start)?;
         let bytes = Bytes::from(bytes);
         if let Some(kept) = self.kept().as_mut() {
             kept.push((start, bytes.clone()));
@@ -104,13 +105,15 @@ impl ChunkReader for Chunks {
 
 /// A file from some place on.
 pub(super) struct From {
-    file: Arc<File>,
+    inner: Arc<Inner>,
     offset: u64,
 }
 
 impl Read for From {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.read_at(into, self.offset)?;
+        let left = self.inner.length.saturating_sub(self.offset);
+        let read = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
+        fill(&self.inner.file, &mut into[..read], self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
