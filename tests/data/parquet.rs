@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use peftk::config::{Format, Task};
 use peftk::data::{Dataset, OpenOptions, Splits, contact_sheet, decode, decode_bytes, open, open_for_eval, survey};
+use peftk::task::labels::Labels;
 use tempfile::TempDir;
 
 use crate::{fill, message, options};
@@ -90,7 +91,7 @@ fn shards_and_parts_as_the_hub_names_them() {
     assert_eq!(open(dir.path(), &named).expect("named"), splits);
     // Evaluation takes validation, as there are no labels to test with, by training's numbers.
     let classes = ["dog", "cat"].map(str::to_owned);
-    let held = open_for_eval(dir.path(), Format::Auto, &classes, Task::Multiclass).expect("validation");
+    let held = open_for_eval(dir.path(), Format::Auto, &Labels::new(Task::Multiclass, &classes)).expect("validation");
     assert_eq!(items(&held), [format!("{val}[0]=8:cat"), format!("{val}[1]=2:dog")]);
     assert_eq!(held.items[0].label.classes(), [1]);
 

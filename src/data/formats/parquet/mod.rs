@@ -57,10 +57,10 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
             };
             let source = Source::Packed { images: images.clone(), row };
             let place = source.name();
-            match paths.get(&row) {
-                Some(beside) => listed.add(part, file(dir, beside, &place)?, label, &place)?,
-                None => listed.add_source(part, source, label, &place)?,
-            }
+            listed.entry(|listed| match paths.get(&row) {
+                Some(beside) => listed.add(part, file(dir, beside, &place)?, label, &place),
+                None => listed.add_source(part, source, label, &place),
+            })?;
         }
     }
     let (listed, unused) = listed.without_unused();
