@@ -137,6 +137,8 @@ fn other_folders_and_names() {
         message(open(dir.path(), &named), dir.path()),
         "DIR: no .parquet file in it, in its data folder or in one of a part (train, validation, test)"
     );
+    let dir = laid_out(&[("no_image", "data/train.parquet")]);
+    assert!(refused(&dir).starts_with("DIR/data/train.parquet: no column of images among text, label"));
     // Validation data of its own may be laid out so too.
     let (train, val) = (single("classes_0"), single("classes_val"));
     let own = OpenOptions { val_data: Some(val.path().to_owned()), ..options() };
@@ -266,12 +268,13 @@ fn damage_is_one_line_and_never_a_panic() {
     let path = dir.path().join("train.parquet");
     let with = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("written");
-        open(dir.path(), &options())
+        // Named, as damage to a column's name makes it a table of something else.
+        open(dir.path(), &OpenOptions { format: Format::Parquet, ..options() })
     };
     let whole = std::fs::read(fixture("classes_0")).expect("fixture");
     for (bytes, expected) in [
         (&whole[..whole.len() / 2], "cut off: it does not end with PAR1; download it again"),
-        (b"PAR1PAR1", "damaged: "),
+        (b"PAR1PAR1", "damaged or encrypted: "),
         (b"PARX and more", "not a Parquet file: it does not begin with PAR1; download or write it again"),
         (b"", "not a Parquet file: it does not begin with PAR1; download or write it again"),
         (
@@ -283,13 +286,13 @@ fn damage_is_one_line_and_never_a_panic() {
         assert!(text.starts_with(&format!("DIR/train.parquet: {expected}")), "{text}");
     }
     let columns = message(with(&std::fs::read(fixture("encrypted_columns")).expect("fixture")), dir.path());
-    assert!(columns.starts_with("DIR/train.parquet: "), "{columns}");
-    // Every byte in turn: what comes out is a set, or one line with the file's name.
+    assert!(columns.starts_with("DIR/train.parquet: damaged or encrypted: "), "{columns}");
+    // Every third byte in turn: what comes out is a set, or one line with the file's name.
     for name in ["classes_0", "lists", "as_is", "zstd"] {
         let whole = std::fs::read(fixture(name)).expect("fixture");
-        for at in 4..whole.len() {
+        for at in (4..whole.len()).step_by(3) {
             let mut damaged = whole.clone();
-            damaged[at] ^= [0xff, 0x01, 0x80][at % 3];
+            damaged[at] ^= [0xff, 0x01, 0x80][at / 3 % 3];
             match with(&damaged) {
                 Ok(splits) => splits.train.items.iter().for_each(|item| drop(decode(&item.source))),
                 Err(error) => {

@@ -60,9 +60,9 @@ pub(super) fn columns(file: &FileMetaData) -> Found<Columns> {
     Ok(Columns { image, label, other_labels })
 }
 
-/// Whether there is a column of images.
+/// Whether there is a column of images; where that cannot be told, reading it says why.
 pub(super) fn has_images(file: &FileMetaData) -> bool {
-    features(file).and_then(|features| image(file.schema_descr(), &features)).is_ok()
+    features(file).map_or(true, |features| image(file.schema_descr(), &features).is_ok())
 }
 
 /// The columns' types as `datasets` notes them; null where it wrote nothing.

@@ -14,14 +14,21 @@ use rows::{Labels, Shard, Value, Values};
 
 use super::{Listed, Part, index_of};
 use crate::config::Task;
+use crate::data::folder::{LABELS, list};
 use crate::data::open::Given;
 use crate::data::packed::{Copies, PackedImages};
 use crate::data::{Label, Source, plural};
 use crate::{Error, Result};
 
-/// A table of labels beside goes before, as it did before there was this reader; a table of other things is none.
+/// A table of labels goes before, and so do class folders with a table of something else beside them.
 pub(super) fn lies_in(dir: &Path) -> bool {
-    !dir.join("labels.csv").is_file() && files::all(dir).first().is_some_and(|path| rows::is_of_images(path))
+    let nothing_else = || {
+        let listing = list(dir);
+        listing
+            .is_ok_and(|found| found.images.is_empty() && found.folders.iter().all(|folder| folder.ends_with("data")))
+    };
+    let of_images = |path: &PathBuf| rows::is_of_images(path) || nothing_else();
+    !dir.join(LABELS).is_file() && files::all(dir).first().is_some_and(of_images)
 }
 
 pub(super) fn read(dir: &Path) -> Result<Given> {

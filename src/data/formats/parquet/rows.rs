@@ -91,11 +91,11 @@ pub(super) fn read(path: &Path, values: &mut Values, copies: &mut Copies) -> Res
 
 fn damaged(path: &Path, what: &str) -> Error {
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-    Error::input(format!("{}: damaged: {what}; download or write it again", path.display()))
+    Error::input(format!("{}: damaged or encrypted: {what}; download or write it again", path.display()))
 }
 
 fn of_parquet(path: &Path) -> impl Fn(ParquetError) -> Error {
-    |error| damaged(path, &error.to_string())
+    |error| damaged(path, error.to_string().trim_start_matches("Parquet error: "))
 }
 
 fn at(path: &Path, row: usize, what: &str) -> Error {
@@ -155,6 +155,9 @@ fn column<T: DataType>(
     let chunk = group.metadata().column(leaf);
     let codec = chunk.compression();
     if !matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_)) {
+        // Without the level behind it.
+        let codec = codec.to_string();
+        let codec = codec.split('(').next().unwrap_or_default();
         return Err(Error::input(format!(
             "{}: column {} is compressed by {codec}, which is not read here; write it again with snappy or zstd",
             path.display(),
