@@ -195,7 +195,7 @@ fn lists_of_labels() {
         let splits = opened(&single(name));
         assert_eq!((splits.train.task, splits.train.classes.len()), (Task::Multilabel, 2), "{name}");
         assert_eq!(items(&splits.train), rows, "{name}");
-        let described = "labels by \"labels\", without 1 row of train that have no label; 2 classes, multi-label";
+        let described = "labels by \"labels\", without 1 row of train that has no label; 2 classes, multi-label";
         assert!(splits.description.contains(described), "{}", splits.description);
     }
     assert_eq!(

@@ -78,7 +78,8 @@ pub(super) fn read(dir: &Path) -> Result<Given> {
     described.push_str(&files.passed_over);
     described.push_str(&super::coco::without(unused));
     for (part, count) in unlabelled {
-        described.push_str(&format!(", without {} of {} that have no label", plural(count, "row"), part.name()));
+        let have = if count == 1 { "has" } else { "have" };
+        described.push_str(&format!(", without {} of {} that {have} no label", plural(count, "row"), part.name()));
     }
     listed.given(described)
 }
