@@ -2,6 +2,7 @@
 
 mod columns;
 mod files;
+mod labels;
 mod pages;
 mod rows;
 
@@ -10,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use columns::{Columns, Kind, LabelColumn};
-use rows::{Labels, Shard, Value, Values};
+use labels::{Labels, Value, Values};
+use rows::Shard;
 
 use super::{Listed, Part, index_of};
 use crate::config::Task;
