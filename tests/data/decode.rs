@@ -139,6 +139,13 @@ fn huge_dimensions_are_refused_before_anything_is_allocated() {
     assert_eq!(MAX_PIXELS, 100_000_000);
 }
 
+/// Of a damaged file that a decoder panics at; if this one is read one day, or refused in words, another has to take its place.
+#[test]
+fn a_panic_of_a_decoder_is_an_error() {
+    let reason = decode_bytes(&bytes("frame_size.webp")).unwrap_err();
+    assert_eq!(reason, "is damaged or of a rare kind: the decoder gave up");
+}
+
 /// A TIFF's directory of tags and 4-byte values, or the offsets of what follows it.
 fn tiff(tags: &[(u16, u16, u32, u32)], after: &[u8]) -> Vec<u8> {
     let mut file = b"II*\0\x08\0\0\0".to_vec();
