@@ -138,6 +138,9 @@ fn other(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, Str
             "is a TIFF with the bits of each byte in reverse order (FillOrder 2), which is not read here".into()
         );
     }
+    if format == ImageFormat::Tiff {
+        check_jpegs(bytes, u64::from(width), u64::from(height))?;
+    }
     let associated = of_tiff(EXTRA_SAMPLES) == Some(1);
     let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
     Ok(upright(on_white(image, associated), orientation))
@@ -155,9 +158,34 @@ pub(super) fn check_size(width: u64, height: u64) -> std::result::Result<(), Str
     Ok(())
 }
 
+/// Refuses a TIFF with a JPEG inside that is far larger than the strip or tile it is for: the decoder would unpack it whole, and once for each.
+fn check_jpegs(tiff: &[u8], width: u64, height: u64) -> std::result::Result<(), String> {
+    const JPEG: u64 = 7;
+    if exif::number(tiff, COMPRESSION) != Some(JPEG) {
+        return Ok(());
+    }
+    let rows = exif::number(tiff, ROWS_PER_STRIP).map_or(height, |rows| rows.min(height));
+    let (across, down) = match (exif::number(tiff, TILE_WIDTH), exif::number(tiff, TILE_LENGTH)) {
+        (Some(across), Some(down)) => (across, down),
+        _ => (width, rows),
+    };
+    // Twice and 256 x 256 more: some writers pad.
+    let most = across.saturating_mul(down).min(MAX_PIXELS).saturating_mul(2).saturating_add(1 << 16);
+    let found = jpeg::largest_frame(tiff);
+    if found > most {
+        return Err(format!("is a damaged TIFF: a JPEG of {found} pixels for a part of {across} x {down}"));
+    }
+    Ok(())
+}
+
 /// TIFF's tags of how bits lie in a byte, and of what is beside the colours: 1 is an alpha that they are multiplied by already.
 const FILL_ORDER: u16 = 0x010a;
 const EXTRA_SAMPLES: u16 = 0x0152;
+/// And of its parts.
+const COMPRESSION: u16 = 0x0103;
+const ROWS_PER_STRIP: u16 = 0x0116;
+const TILE_WIDTH: u16 = 0x0142;
+const TILE_LENGTH: u16 = 0x0143;
 
 /// 8-bit RGB; what is transparent shows white. `associated`: the colours are multiplied by alpha already.
 fn on_white(image: DynamicImage, associated: bool) -> image::RgbImage {

@@ -60,33 +60,47 @@ pub(super) fn orientation(block: Option<&[u8]>) -> Orientation {
 
 /// A small integer in the first directory of an EXIF block, or of a TIFF file.
 pub(super) fn tag(block: &[u8], wanted: u16) -> Option<u8> {
+    number(block, wanted).and_then(|value| u8::try_from(value).ok())
+}
+
+/// An integer in the first directory of an EXIF block, or of a TIFF file, one with 64-bit offsets too; the last one where there are several,
+/// as the decoder takes it.
+pub(super) fn number(block: &[u8], wanted: u16) -> Option<u64> {
     let tiff = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
-    let big_endian = match tiff.get(..4)? {
-        b"II*\0" => false,
-        b"MM\0*" => true,
+    let (big_endian, wide) = match tiff.get(..4)? {
+        b"II*\0" => (false, false),
+        b"MM\0*" => (true, false),
+        b"II+\0" => (false, true),
+        b"MM\0+" => (true, true),
         _ => return None,
     };
-    let number = |at: usize, width: usize| -> Option<u32> {
+    let number = |at: usize, width: usize| -> Option<u64> {
         let bytes = tiff.get(at..at.checked_add(width)?)?;
-        let join = |sum: u32, &b: &u8| sum << 8 | u32::from(b);
+        let join = |sum: u64, &b: &u8| sum << 8 | u64::from(b);
         Some(if big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) })
     };
-    let directory = number(4, 4)? as usize;
-    let entries = number(directory, 2)? as usize;
-    for entry in 0..entries {
-        // Twelve bytes each: tag, type, count, value.
-        let at = directory.checked_add(2 + entry * 12)?;
-        if number(at, 2)? == u32::from(wanted) {
+    // An entry is a tag, a type, a count and a value; the last two, and where the directory is, are as wide as an offset.
+    let offset = if wide { 8 } else { 4 };
+    let count = if wide { 8 } else { 2 };
+    let directory = usize::try_from(number(offset, offset)?).ok()?;
+    let entries = number(directory, count)?;
+    let mut found = None;
+    let mut at = directory.checked_add(count)?;
+    for _ in 0..entries {
+        let Some(tag) = number(at, 2) else { break };
+        if tag == u64::from(wanted) {
             let width = match number(at + 2, 2)? {
                 1 | 6 => 1, // BYTE, SBYTE
                 3 | 8 => 2, // SHORT, SSHORT
                 4 | 9 => 4, // LONG, SLONG
+                16 if wide => 8,
                 _ => return None,
             };
-            return u8::try_from(number(at + 8, width)?).ok();
+            found = number(at + 4 + offset, width);
         }
+        at = at.checked_add(4 + 2 * offset)?;
     }
-    None
+    found
 }
 
 #[cfg(test)]
@@ -150,6 +164,20 @@ mod tests {
         }
         assert_eq!(in_png_text(&png(&chunk(b"tEXt", b"Title\0x"))), None);
         assert_eq!(in_png_text(&png(&chunk(b"zTXt", b"Raw profile type exif\0\0damaged"))), None);
+    }
+
+    #[test]
+    fn numbers_of_a_tiff_with_64_bit_offsets() {
+        let entry = |value: u64| {
+            [&0x0103_u16.to_le_bytes()[..], &16_u16.to_le_bytes(), &1_u64.to_le_bytes(), &value.to_le_bytes()].concat()
+        };
+        let head = [&b"II+\0\x08\0\0\0"[..], &16_u64.to_le_bytes(), &2_u64.to_le_bytes()].concat();
+        let whole = [head, entry(1), entry(70_000)].concat();
+        assert_eq!(number(&whole, 0x0103), Some(70_000), "the last of two");
+        assert_eq!((number(&whole, 0x0104), tag(&whole, 0x0103)), (None, None));
+        for cut in 0..whole.len() {
+            let _ = number(&whole[..cut], 0x0103);
+        }
     }
 
     #[test]

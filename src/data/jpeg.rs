@@ -47,6 +47,18 @@ fn decode_with(bytes: &[u8], strict: bool) -> Result<RgbImage, String> {
     Ok(upright(image, orientation))
 }
 
+/// The most pixels that a frame header anywhere in a file tells: of the JPEGs inside of a TIFF.
+pub(super) fn largest_frame(bytes: &[u8]) -> u64 {
+    let frames = bytes.windows(9).filter_map(|window| match *window {
+        // Baseline, extended, progressive; the header's length; 8 bits; height and width.
+        [0xFF, 0xC0..=0xC2, _, _, 8, h1, h0, w1, w0] => {
+            Some(u64::from(u16::from_be_bytes([h1, h0])) * u64::from(u16::from_be_bytes([w1, w0])))
+        }
+        _ => None,
+    });
+    frames.max().unwrap_or(0)
+}
+
 /// Whether the file goes on to an end-of-image marker after its last scan.
 ///
 /// Segments are stepped over by their lengths, so that the thumbnail inside an EXIF block, a whole JPEG of its own with an

@@ -182,6 +182,34 @@ fn pixels_of_32_bits_a_channel_are_bounded_by_their_bytes() {
     assert!(reason.contains("8000 x 8000 of 128 bits") && reason.contains("800 MB"), "{reason}");
 }
 
+/// The decoder unpacks the whole of a JPEG for each strip.
+#[test]
+fn a_jpeg_in_a_tiff_is_no_larger_than_its_part() {
+    let mut jpeg = bytes("photo.jpg");
+    let tags = |length| {
+        [
+            (256, 4, 1, 16),
+            (257, 4, 1, 16),
+            (258, 3, 3, 122),
+            (259, 3, 1, 7),
+            (262, 3, 1, 2),
+            (273, 4, 1, 128),
+            (277, 3, 1, 3),
+            (278, 4, 1, 16),
+            (279, 4, 1, length),
+        ]
+    };
+    let mut of = |height: [u8; 2]| {
+        let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).expect("baseline frame");
+        jpeg[frame + 5..frame + 7].copy_from_slice(&height);
+        decode_bytes(&tiff(&tags(jpeg.len() as u32), &[&[8, 0, 8, 0, 8, 0], &jpeg[..]].concat()))
+    };
+    let reason = of([0xF0, 0]).unwrap_err();
+    assert!(reason.contains("for a part of 16 x 16"), "{reason}");
+    // A larger one than its part, but not by far, is for the decoder to judge.
+    assert!(of([0, 64]).is_ok());
+}
+
 /// The decoder unpacks a colour profile that nothing uses.
 #[test]
 fn a_png_of_one_pixel_cannot_unpack_to_gigabytes() {
