@@ -1,5 +1,5 @@
 //! How fast images come from files: decoding, decoding with the training transform, and whole epochs of the loader, the first of
-//! which decodes and the second of which finds its images in the cache. A line of JSON each; tools/compare/data_rates.py
+//! which decodes and the later of which find their images in the cache. A line of JSON each; tools/compare/data_rates.py
 //! measures PIL, torchvision and torch's DataLoader on the same folder.
 //!
 //!     data_rates FOLDER [SECONDS]
@@ -58,13 +58,16 @@ fn main() -> Outcome<()> {
             on_device: false,
         };
         let loader = Loader::new(set.clone(), options, cache)?;
-        for (epoch, which) in ["first", "second", "third"].into_iter().enumerate() {
-            let watch = Watch::start();
-            for batch in loader.epoch(epoch, 0) {
-                batch?;
-            }
-            say(&format!("loader, {which} epoch, cache {place}"), watch.stop(set.items.len()));
+        let walk = |epoch: usize| loader.epoch(epoch, 0).try_for_each(|batch| batch.map(drop));
+        let watch = Watch::start();
+        walk(0)?;
+        say(&format!("loader, first epoch, cache {place}"), watch.stop(set.items.len()));
+        let (watch, mut epochs) = (Watch::start(), 0);
+        while watch.begun.elapsed() < seconds {
+            epochs += 1;
+            walk(epochs)?;
         }
+        say(&format!("loader, later epochs, cache {place}"), watch.stop(epochs * set.items.len()));
     }
     Ok(())
 }

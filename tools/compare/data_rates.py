@@ -5,7 +5,7 @@ usage: python data_rates.py FOLDER [--seconds 5] [--workers N]         the rates
 
 Rates: PIL decoding to RGB on one thread; the same and RandomResizedCrop(224, bicubic, antialias) with a flip by torchvision on PIL
 images, torch on one thread; an epoch of a DataLoader over an ImageFolder, batch 64, shuffled, to u8 tensors, with as many worker
-processes as there are cores: the first and the second with the same workers. Nothing of it is kept from epoch to epoch: that is how torch
+processes as there are cores: the first, and later ones with the same workers. Nothing of it is kept from epoch to epoch: that is how torch
 reads a folder. images_per_cpu_s is by CPU time of this process and its workers, for machines that others use too.
 Without torch PIL alone is measured. --make cuts each image from a photograph, scaled to between the whole and two thirds of it, and
 repeats photographs as it must; the same arguments give the same images.
@@ -96,12 +96,13 @@ def rates(args):
     workers = args.workers or len(os.sched_getaffinity(0))
     loader = torch.utils.data.DataLoader(
         torchvision.datasets.ImageFolder(args.folder, to_tensor), BATCH, shuffle=True, num_workers=workers, persistent_workers=True)
-    for which in ("first", "second", "third"):
+    for which, least in (("first epoch", 0), ("later epochs", args.seconds)):
         wall, cpu, images = time.perf_counter(), cpu_s() + children_s(), 0
-        for batch, _ in loader:
-            images += len(batch)
+        while images == 0 or time.perf_counter() - wall < least:
+            for batch, _ in loader:
+                images += len(batch)
         wall, cpu = time.perf_counter() - wall, cpu_s() + children_s() - cpu
-        say(f"loader, {which} epoch", args.folder, images, wall, cpu, impl="torch DataLoader", workers=workers, **versions)
+        say(f"loader, {which}", args.folder, images, wall, cpu, impl="torch DataLoader", workers=workers, **versions)
 
 
 def make(args):
