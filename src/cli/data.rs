@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use super::settings::TaskWord;
 use super::{table, words as flag_words};
 use crate::config::Format;
 use crate::data::{self, OpenOptions, PartSurvey, SHEET_ROWS, Survey};
@@ -18,6 +19,9 @@ pub struct Args {
     /// How the data is laid out: auto, or a format as in train [default: auto]
     #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
     format: Option<Format>,
+    /// What labels are: auto, multiclass, multilabel or hierarchical [default: auto]
+    #[arg(long, value_name = "TASK", value_parser = flag_words::word::<TaskWord>)]
+    task: Option<TaskWord>,
     /// Writes a contact sheet there, a PNG with a row of training images a class, of the first 60 classes
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
@@ -36,7 +40,14 @@ const BAR: usize = 30;
 
 pub fn main(args: &Args) -> Result<()> {
     let format = args.format.unwrap_or_default();
-    let options = OpenOptions { format, task: None, val_data: None, val_fraction: 0.0, seed: 0, shots: None };
+    let options = OpenOptions {
+        format,
+        task: args.task.and_then(TaskWord::task),
+        val_data: None,
+        val_fraction: 0.0,
+        seed: 0,
+        shots: None,
+    };
     let splits = data::open(&args.dir, &options)?;
     let ui = Ui::new(args.quiet);
     let total = splits.train.items.len()

@@ -106,7 +106,9 @@ pub(super) fn binary_cross_entropy(
     let mut losses = vec![0.0; targets.len().div_ceil(count)];
     let dlogits = logits.iter().zip(targets).enumerate().map(|(i, (&x, &target))| {
         if target < 0.0 {
-            return 0.0;
+            // A NaN shows wherever it is.
+            losses[i / count] += if x.is_nan() { f64::NAN } else { 0.0 };
+            return if x.is_nan() { f32::NAN } else { 0.0 };
         }
         let (x, target) = (f64::from(x), f64::from(target));
         // ln(1 + e^x) - x target, without overflow; the comparison lets NaN through.

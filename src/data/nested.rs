@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::folder::{Found, Ignored, list};
-use super::{Dataset, Item, Label, Source};
+use super::folder::{Found, Ignored, Listing};
+use super::problems::Problems;
+use super::{Dataset, Item, Label, Source, folder};
 use crate::config::{Task, toml_error};
 use crate::task::tree::Tree;
 use crate::{Error, Result};
 
 /// The file with the tree of the labels that `labels.csv` or the class folders name.
 pub(super) const TREE: &str = "labels.toml";
+
+/// What folders of parts are called.
+const PARTS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 
 /// How deep folders may lie in each other: more is a loop of links.
 const DEEPEST: usize = 32;
@@ -36,8 +40,13 @@ impl Growing {
     /// What [`Tree::new`] refuses; an image with two labels that exclude each other.
     pub fn dataset(self, items: Vec<Item>, shown: &str) -> Result<Dataset> {
         let (classes, tree, place) = self.tree(shown)?;
-        let items = items.into_iter().map(|item| in_tree(item, &tree, &classes, |label| Some(place[label])));
-        Ok(Dataset { items: items.collect::<Result<_>>()?, classes, task: Task::Hierarchical, tree: Some(tree) })
+        let mut problems = Problems::default();
+        let mut placed = Vec::with_capacity(items.len());
+        for item in items {
+            placed.extend(problems.keep(in_tree(item, &tree, &classes, |label| Some(place[label])))?);
+        }
+        problems.finish()?;
+        Ok(Dataset { items: placed, classes, task: Task::Hierarchical, tree: Some(tree) })
     }
 
     /// (names in the tree's order, the tree, where each label went).
@@ -78,7 +87,13 @@ pub(super) fn in_tree(
         row.iter().enumerate().filter(|(_, value)| wanted(**value)).filter_map(|(label, _)| place(label)).collect()
     };
     let (has, unknown) = match &item.label {
-        Label::Class(class) => (place(*class).into_iter().collect(), Vec::new()),
+        // One label says nothing of what lies under it.
+        Label::Class(class) => {
+            let has: Vec<usize> = place(*class).into_iter().collect();
+            let under = |label: &usize| tree.parent(*label).is_some_and(|parent| has.contains(&parent));
+            let unknown = tree.single().filter(under).collect();
+            (has, unknown)
+        }
         Label::Multi(row) => (all(&|value| value > 0.5, row), all(&|value| value < 0.0, row)),
     };
     let row = tree.row(&has, &unknown).map_err(|(first, second)| {
@@ -135,6 +150,16 @@ fn walk(
     inside.folders.iter().try_for_each(|folder| walk(folder, Some(own), depth + 1, labels, items, ignored))
 }
 
+/// What lies in a folder; one that is called like an image is a folder.
+fn list(dir: &Path) -> Result<Listing> {
+    let mut listing = folder::list(dir)?;
+    let (folders, images) = listing.images.into_iter().partition(|path: &PathBuf| path.is_dir());
+    listing.images = images;
+    listing.folders.extend::<Vec<PathBuf>>(folders);
+    listing.folders.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(listing)
+}
+
 /// Whether the folder of a label holds no image, but a folder that does, at whatever depth: then this is a tree.
 pub(super) fn is_nested(folders: &[PathBuf]) -> Result<bool> {
     fn holds_images(folder: &Path, depth: usize) -> Result<bool> {
@@ -178,7 +203,8 @@ struct Written {
 
 /// The file beside the images or, where they are a part of the data, beside the parts.
 pub(super) fn tree_file(dir: &Path) -> Option<PathBuf> {
-    let places = [Some(dir), dir.parent()];
+    let is_part = |name: &std::ffi::OsStr| PARTS.iter().any(|part| name == *part);
+    let places = [Some(dir), dir.parent().filter(|_| dir.file_name().is_some_and(is_part))];
     places.into_iter().flatten().map(|place| place.join(TREE)).find(|path| path.is_file())
 }
 
@@ -230,8 +256,37 @@ pub(super) fn under_tree(found: Found, dir: &Path, tree: &Path) -> Result<Found>
         })?);
     }
     let (classes, tree, moved) = labels.tree(&tree.display().to_string())?;
-    let items = found.dataset.items.into_iter();
-    let items = items.map(|item| in_tree(item, &tree, &classes, |label| Some(moved[place[label]])));
-    let items = items.collect::<Result<_>>()?;
+    let place = |label: usize| moved[place[label]];
+    // Nothing is said of labels by themselves that have no column.
+    let silent: Vec<usize> =
+        tree.single().filter(|label| (0..found.dataset.classes.len()).all(|column| place(column) != *label)).collect();
+    let (mut problems, mut items) = (Problems::default(), Vec::with_capacity(found.dataset.items.len()));
+    for item in found.dataset.items {
+        let columns = match &item.label {
+            Label::Multi(row) => row.clone(),
+            Label::Class(_) => Vec::new(),
+        };
+        let Some(mut item) = problems.keep(in_tree(item, &tree, &classes, |label| Some(place(label))))? else {
+            continue;
+        };
+        let Label::Multi(row) = &mut item.label else { continue };
+        let denied = (0..columns.len()).map(|column| (column, place(column)));
+        if let Some((_, label)) = denied.into_iter().find(|&(column, label)| columns[column] == 0.0 && row[label] > 0.5)
+        {
+            let name = &classes[label];
+            problems.keep::<()>(Err(Error::input(format!(
+                "{}: it has a label under {name:?}, but 0 for {name:?} itself; correct one of them",
+                item.source
+            ))))?;
+            continue;
+        }
+        if !columns.is_empty() {
+            for &label in &silent {
+                row[label] = if row[label] == 0.0 { -1.0 } else { row[label] };
+            }
+        }
+        items.push(item);
+    }
+    problems.finish()?;
     Ok(Found { dataset: Dataset { classes, items, task: Task::Hierarchical, tree: Some(tree) }, ..found })
 }

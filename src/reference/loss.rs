@@ -36,7 +36,10 @@ pub fn binary_cross_entropy<T: Real>(logits: &[T], targets: &[T], denominator: f
     let mut dlogits = Vec::with_capacity(logits.len());
     for (&x, &target) in logits.iter().zip(targets) {
         if target < T::ZERO {
-            dlogits.push(T::ZERO);
+            // Nothing, but for a NaN, which shows wherever it is.
+            let nothing = if x.to_f64().is_nan() { x } else { T::ZERO };
+            loss += nothing;
+            dlogits.push(nothing);
             continue;
         }
         loss += x.max(T::ZERO) - x * target + (-x.abs()).exp().ln_1p();

@@ -48,6 +48,9 @@ impl Labels {
         let count = self.len();
         match (&self.tree, self.task) {
             (None, Task::Hierarchical) => return Some("task hierarchical, but there is no tree".into()),
+            (Some(_), Task::Multiclass | Task::Multilabel) => {
+                return Some(format!("task {}, but there is a tree", self.task.name()));
+            }
             (Some(tree), Task::Hierarchical) if !tree.fits(count) => {
                 return Some(format!("its tree is none of {count} labels"));
             }
@@ -97,6 +100,12 @@ mod tests {
             r#"{"task":"hierarchical","labels":["a","b"],"tree":{"parents":[null,9],"heads":[]}}"#,
             r#"{"task":"hierarchical","labels":["a","b"],"tree":{"parents":[null,null],"heads":[3]}}"#,
             r#"{"task":"multilabel","labels":["a","b"],"thresholds":[0.5]}"#,
+            r#"{"task":"multiclass","labels":["a","b"],"tree":{"parents":[1,0],"heads":[]}}"#,
+            r#"{"task":"multilabel","labels":["a"],"tree":{"parents":[1],"heads":[]}}"#,
+            r#"{"task":"hierarchical","labels":["a"],"tree":{"parents":[0],"heads":[]}}"#,
+            r#"{"task":"hierarchical","labels":["a","b"],"tree":{"parents":[null,null],"heads":[18446744073709551615,2]}}"#,
+            r#"{"task":"hierarchical","labels":["a","b"],"tree":{"parents":[null,null],"heads":[2,0]}}"#,
+            r#"{"task":"hierarchical","labels":["a","b"],"tree":{"parents":[null,null],"heads":[1]}}"#,
         ] {
             assert!(serde_json::from_str::<Labels>(bad).unwrap().fault().is_some(), "{bad}");
         }

@@ -17,6 +17,9 @@ pub struct Tree {
     implied: Vec<usize>,
 }
 
+/// Most levels of a tree: what walks it may call itself once a level.
+const DEEPEST: usize = 64;
+
 /// What decides together: a head, or a label by itself.
 type Unit = std::ops::Range<usize>;
 
@@ -64,6 +67,9 @@ impl Tree {
             heads: heads.iter().map(|head| head.len()).collect(),
             implied: Vec::new(),
         };
+        if let Some(label) = (0..names.len()).find(|&label| !tree.ways_end(label)) {
+            return Err(format!("label {:?} lies more than {DEEPEST} levels deep", names[order[label]]));
+        }
         if tree.units().is_none() {
             return Err("groups wait for each other: each has a label under one of the other; regroup them".into());
         }
@@ -84,13 +90,18 @@ impl Tree {
 
     /// Whether this is a tree of so many labels: a file may say anything.
     pub fn fits(&self, labels: usize) -> bool {
-        let end: usize = self.heads.iter().sum();
+        let end = self.heads.iter().try_fold(0_usize, |end, &size| if size < 2 { None } else { end.checked_add(size) });
         self.parents.len() == labels
-            && end <= labels
+            && end.is_some_and(|end| end <= labels)
             && self.parents.iter().flatten().all(|&parent| parent < labels)
             && self.implied.iter().all(|&label| label < labels)
-            && check_circles(&vec![String::new(); labels], &self.parents).is_ok()
+            && (0..labels).all(|label| self.ways_end(label))
             && self.units().is_some()
+    }
+
+    /// Whether the way up from a label ends, within what anyone needs.
+    fn ways_end(&self, label: usize) -> bool {
+        std::iter::successors(Some(label), |&label| self.parents[label]).take(DEEPEST + 1).count() <= DEEPEST
     }
 
     /// Number of labels.
@@ -262,8 +273,8 @@ fn check_circles(names: &[String], parents: &[Option<usize>]) -> Result<(), Stri
                     names.join(", ")
                 ));
             }
-            if way.len() > parents.len() {
-                // It leads into a circle, which its own labels will name.
+            if way.len() > DEEPEST {
+                // Too deep, or it leads into a circle, which its own labels will name.
                 break;
             }
             way.push(parent);

@@ -69,7 +69,8 @@ pub fn load<B: Backend>(
 /// The `labels.json` of the run that an adapter lies in, or of a merged folder.
 fn labels_beside(backbone: &str, adapter: Option<&Path>) -> Result<Option<Labels>> {
     let path = match (adapter, BackboneSpec::parse(backbone)?) {
-        (Some(adapter), _) => adapter.join("..").join(LABELS),
+        // Of what is no run a file of that name is something else.
+        (Some(adapter), _) if adapter.join("../config.toml").is_file() => adapter.join("..").join(LABELS),
         (None, BackboneSpec::Folder(folder)) => folder.join(LABELS),
         _ => return Ok(None),
     };

@@ -59,6 +59,35 @@ fn folders_within_folders() {
     assert_eq!(open(both.path(), &asked).unwrap().train.items.len(), 3);
 }
 
+/// What lies under an image's label is unknown where it is yes or no; folders may be called like images; a tree beside is not the parent's.
+#[test]
+fn folders_say_what_they_say() {
+    let dir = folder(&["animal/1.png", "animal/dog/2.png", "vehicle.png/car.jpg/3.png", "vehicle.png/bus/4.png"]);
+    let train = opened(&dir).train;
+    assert_eq!(train.classes, ["animal", "vehicle.png", "bus", "car.jpg", "dog"]);
+    let rows: Vec<_> = train.items.iter().map(|item| (item.source.name(), item.label.clone())).collect();
+    let row = |file: &str| rows.iter().find(|row| row.0.ends_with(file)).expect(file).1.clone();
+    assert_eq!(row("1.png"), Label::Multi(vec![1.0, 0.0, 0.0, 0.0, -1.0]));
+    assert_eq!(row("2.png"), Label::Multi(vec![1.0, 0.0, 0.0, 0.0, 1.0]));
+    assert_eq!(row("3.png"), Label::Multi(vec![0.0, 1.0, 0.0, 1.0, 0.0]));
+
+    let outer = folder(&["flat/robin/1.png", "flat/wren/2.png"]);
+    std::fs::write(outer.path().join("labels.toml"), TREE).unwrap();
+    let flat = open(&outer.path().join("flat"), &options()).unwrap().train;
+    assert_eq!((flat.task, &flat.classes[..]), (Task::Multiclass, &["robin".to_owned(), "wren".into()][..]));
+}
+
+/// A label of the tree that no image can have is an error, as a class without images is.
+#[test]
+fn a_label_without_a_column_has_no_images() {
+    let dir = written(
+        "filename,dog,cat,car,bus\na.png,1,0,0,0\nb.png,0,1,0,0\nc.png,0,0,1,0\nd.png,0,0,0,1\n",
+        &TREE.replace("[parents]\n", "[parents]\npoodle = \"dog\"\n"),
+    );
+    let error = message(open(dir.path(), &options()), dir.path());
+    assert!(error.contains("\"outdoor\" has no training images"), "{error}");
+}
+
 #[test]
 fn labels_of_one_name_are_told_apart() {
     let dir = folder(&["in/chair/1.png", "in/lamp/2.png", "out/chair/3.png", "out/tree/4.png"]);
@@ -162,6 +191,11 @@ fn what_is_wrong_with_a_tree_is_said() {
         &plain,
         "DIR/a.png: it is labelled \"cat\" and \"dog\", which exclude each other; keep one",
     );
+    check(
+        "filename,animal,dog,cat,car,bus\na.png,0,1,0,0,0\nb.png,1,0,1,0,0\nc.png,0,0,0,1,0\nd.png,0,0,0,0,1\n",
+        &plain,
+        "DIR/a.png: it has a label under \"animal\", but 0 for \"animal\" itself; correct one of them",
+    );
     check(&format!("{ONE_EACH}a.png,cat\n"), &plain, "\"a.png\" is on line 2 already with another label; keep one");
 }
 
@@ -214,6 +248,18 @@ fn datumaro_with_parents() {
     assert_eq!(shown(&splits.train, "1.png"), ["vehicle", "wet", "car"]);
     assert_eq!(shown(splits.val.as_ref().unwrap(), "4.png"), ["vehicle", "car"]);
     assert!(splits.description.contains("without a category that no image has"), "{}", splits.description);
+    // Labels that may go together do not exclude each other, and a kind of group that nobody knows is refused.
+    let path = dir.path().join("annotations/train.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let typed = |kind: &str| {
+        let from = r#"{"name":"vehicles","group_type":"exclusive""#;
+        std::fs::write(&path, text.replace(from, &from.replace("exclusive", kind))).unwrap();
+        open(dir.path(), &options())
+    };
+    assert_eq!(heads(&typed("inclusive").unwrap().train), [["vehicle", "animal"]]);
+    let error = message(typed("loose"), dir.path());
+    assert!(error.contains("a label group of type \"loose\""), "{error}");
+    std::fs::write(&path, &text).unwrap();
     // Without the tree the same file is multi-label.
     let flat = OpenOptions { task: Some(Task::Multilabel), ..options() };
     assert_eq!(open(dir.path(), &flat).unwrap().train.task, Task::Multilabel);

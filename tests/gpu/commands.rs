@@ -162,6 +162,7 @@ fn tasks() {
             while !cut.join("last").exists() && begun.elapsed() < Duration::from_secs(20) {
                 std::thread::sleep(Duration::from_millis(5));
             }
+            assert!(cut.join("last").exists(), "{what}: nothing was saved in 20 s");
             child.kill().unwrap();
             child.wait().unwrap();
             run(&format!("train --out {} --resume", cut.display()));

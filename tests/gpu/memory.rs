@@ -74,6 +74,7 @@ fn every_loss_is_planned() {
     let vit = VitConfig::named("micro").unwrap();
     let single = Asymmetric { gamma_positive: 0.0, gamma_negative: 1.0, clip: 0.05, positive_weight: 0.8 };
     let weights = Some(vec![1.0; CLASSES].into());
+    let mut totals = Vec::new();
     for criterion in [
         Criterion::CROSS_ENTROPY,
         Criterion::Classes { smoothing: 0.1, weights },
@@ -85,9 +86,15 @@ fn every_loss_is_planned() {
             let load = Load { classes: CLASSES, criterion: criterion.clone(), images: IMAGES, crops: true };
             let dry = Cuda::new(&Device::dry(arch), Precision::Bf16);
             let config = TrainConfig { input_size: 56, ..config(Strategy::Dora, None) };
-            assert!(plan(dry, &config, &vit, load).unwrap().total() > 0, "{criterion:?}");
+            let planned = plan(dry, &config, &vit, load).unwrap();
+            let staged = planned.parts.iter().find(|part| part.0 == "images and labels").map(|part| part.1);
+            totals.push((arch, criterion.takes_classes(), staged.unwrap()));
         }
     }
+    // In pairs of builds: none, weights; none, where the labels begin, where three heads begin.
+    let staged: Vec<u64> = totals.iter().step_by(2).map(|total| total.2).collect();
+    assert!(staged[1] > staged[0], "weights take no memory: {totals:?}");
+    assert!(staged[3] > staged[2] && staged[4] >= staged[3], "where heads begin takes no memory: {totals:?}");
 }
 
 fn the_plan_holds() {

@@ -41,6 +41,9 @@ struct Name {
 /// Labels that exclude each other.
 #[derive(Deserialize)]
 struct Group {
+    /// `exclusive`, which an absent one is too, `inclusive` or `restricted`.
+    #[serde(default)]
+    group_type: Option<String>,
     #[serde(default)]
     labels: Vec<String>,
 }
@@ -166,9 +169,19 @@ fn grown(labels: &Labels, place: &str) -> Result<Growing> {
     }
     let mut groups = Vec::with_capacity(labels.label_groups.len());
     for group in &labels.label_groups {
+        match group.group_type.as_deref().unwrap_or("exclusive") {
+            "exclusive" => {}
+            // Any of them, or all and none: labels by themselves.
+            "inclusive" | "restricted" => continue,
+            other => {
+                return Err(Error::input(format!(
+                    "{place}: a label group of type {other:?}; exclusive, inclusive and restricted are known"
+                )));
+            }
+        }
         groups.push(group.labels.iter().map(|name| find(name, "in a group")).collect::<Result<Vec<_>>>()?);
     }
-    let groups = (!groups.is_empty()).then_some(groups);
+    let groups = (!labels.label_groups.is_empty()).then_some(groups);
     Ok(Growing { names, parents, groups })
 }
 
