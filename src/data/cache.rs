@@ -103,6 +103,8 @@ impl ImageCache {
             Err(error) => {
                 // A full disk stays full for the next image too.
                 kept.file_failed.get_or_insert(error.to_string());
+                // Nothing is placed behind it any more: this is the count alone.
+                kept.file_bytes -= entry.len();
                 kept.places.remove(source);
             }
         }

@@ -25,9 +25,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Bytes of its pixels.
+    pub(super) fn len(self) -> u64 {
+        (self.width * self.height * 3) as u64
+    }
+
     /// Where the next may start.
     pub(super) fn end(self) -> u64 {
-        self.start + (self.width * self.height * 3) as u64
+        self.start + self.len()
     }
 }
 

@@ -84,6 +84,7 @@ fn a_full_disk_is_said_and_stops_nothing() {
     }
     assert_eq!(cache.images(), (1, 0));
     let words = cache.words(4);
+    assert!(words.contains("0 images in a file in DIR (0.0 MiB"), "{words}");
     assert!(words.contains("DIR takes no more: No space left on device"), "{words}");
     assert!(words.contains("; 3 images are decoded anew each time") && !words.contains('\n'), "{words}");
 }

@@ -115,6 +115,11 @@ impl Loader {
         self.shared.dataset.items.len().div_ceil(self.shared.options.batch_size)
     }
 
+    /// Threads that decode.
+    pub fn threads(&self) -> usize {
+        self.shared.pool.current_num_threads()
+    }
+
     /// Images of the data set.
     pub fn images(&self) -> usize {
         self.shared.dataset.items.len()

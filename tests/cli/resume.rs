@@ -29,12 +29,15 @@ fn a_resumed_run_keeps_its_settings() {
     }
 }
 
-/// Less memory changes no bit: a run may go on with it.
+/// Less memory changes no bit, nor does another cache: a run may go on with it.
 #[test]
 fn a_resumed_run_may_take_less_memory() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), |config| config.recompute = Some(peftk::config::Recompute::NOTHING));
-    let error = refusal(dir.path(), "train --out r --resume --memory lean --memory-budget 1GiB --device cpu --quiet");
+    let error = refusal(
+        dir.path(),
+        "train --out r --resume --memory lean --memory-budget 1GiB --cache none --device cpu --quiet",
+    );
     // It gets as far as the data, which is not there.
     assert!(error.contains("--data d: there is no such folder"), "{error}");
 }

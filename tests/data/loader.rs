@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peftk::config::{Augment, Resize};
+use peftk::config::{Augment, Cache, Resize};
 use peftk::data::transform::CropBox;
 use peftk::data::{Batch, Dataset, ImageCache, Loader, LoaderOptions, MAX_SOURCE_SIDE, OpenOptions, embedded, open};
 
@@ -55,11 +55,27 @@ fn an_epoch_is_the_same_whatever_the_threads_and_wherever_it_is_entered() {
     assert_eq!(batches(&loader(&dataset, loading(), 4), 3, 0), whole);
     let no_cache = Loader::new(dataset.clone(), loading(), Arc::new(ImageCache::new(0))).expect("valid options");
     assert_eq!(batches(&no_cache, 3, 0), whole);
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let in_part = Cache { memory: 100_000, disk: 200_000, dir: Some(dir.path().to_owned()) };
+    let cache = Arc::new(ImageCache::open(&in_part).expect("a folder"));
+    let cached = Loader::new(dataset.clone(), loading(), cache.clone()).expect("valid options");
+    for _ in 0..2 {
+        assert_eq!(batches(&cached, 3, 0), whole);
+    }
+    let (memory, file) = cache.images();
+    assert!(memory > 0 && file > 0 && memory + file < dataset.items.len(), "{memory} {file}");
     for first in 0..=whole.len() + 1 {
         assert_eq!(batches(&one, 3, first), whole.get(first..).unwrap_or_default(), "from batch {first}");
     }
     assert_ne!(batches(&one, 4, 0), whole);
     assert_ne!(batches(&loader(&dataset, LoaderOptions { seed: 6, ..loading() }, 1), 3, 0), whole);
+}
+
+#[test]
+fn there_are_as_many_threads_as_rayon_has() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+    let made = pool.install(|| Loader::new(small(), loading(), Arc::default()));
+    assert_eq!(made.expect("valid options").threads(), 3);
 }
 
 #[test]
