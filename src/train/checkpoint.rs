@@ -34,6 +34,9 @@ pub struct Progress {
     pub train_s: f64,
     /// Seconds of training before, over all parts of the run.
     pub wall_s: f64,
+    /// Most bytes of the device in use at once, over all parts of the run: a part that does a last short batch alone sees little of it.
+    #[serde(default)]
+    pub peak_bytes: u64,
     /// The learning rate's state.
     pub schedule: Schedule,
     /// Early stopping's state, and the best epoch.

@@ -52,6 +52,7 @@ impl<B: Backend> Run<'_, B> {
         progress.log_lines = log.lines();
         let mut stored = progress.clone();
         stored.wall_s += self.start.elapsed().as_secs_f64();
+        stored.peak_bytes = stored.peak_bytes.max(self.model.params.backend().peak_bytes());
         checkpoint::save(&self.dir.last(), &self.model.params, &self.optimizer, &stored)
     }
 

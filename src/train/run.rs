@@ -273,7 +273,7 @@ impl<B: Backend> Run<'_, B> {
             train_loss: progress.history.last().map_or(f64::NAN, |epoch| epoch.train_loss),
             best: progress.stopping.best(),
             images_per_s: progress.images_trained as f64 / progress.train_s.max(1e-9),
-            peak_bytes: backend.peak_bytes(),
+            peak_bytes: progress.peak_bytes.max(backend.peak_bytes()),
             wall_s: progress.wall_s + self.start.elapsed().as_secs_f64(),
             embedded_data: self.config.data.is_none(),
         };
@@ -299,6 +299,7 @@ impl<B: Backend> Run<'_, B> {
             images_trained: 0,
             train_s: 0.0,
             wall_s: 0.0,
+            peak_bytes: 0,
             schedule: Schedule::new(self.config.schedule, self.config.lr, self.config.warmup_steps, total),
             stopping: EarlyStopping::new(self.config.patience),
             log_lines: 0,

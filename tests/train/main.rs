@@ -146,6 +146,16 @@ fn assert_same_bits(one: &Path, other: &Path) {
     let (one, other) = (bits(one), bits(other));
     assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
     for (name, bytes) in &one {
+        if bytes != &other[name] && name == Path::new("metrics.jsonl") {
+            let [one, other] = [bytes, &other[name]].map(|bytes| text(bytes));
+            let at = one.lines().zip(other.lines()).find(|(a, b)| a != b);
+            panic!(
+                "{} differs: {} and {} lines, first {at:?}",
+                name.display(),
+                one.lines().count(),
+                other.lines().count()
+            );
+        }
         assert!(bytes == &other[name], "{} differs", name.display());
     }
 }
