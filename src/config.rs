@@ -13,6 +13,7 @@ mod format;
 mod loss;
 mod memory;
 mod precision;
+mod task;
 
 pub use cache::Cache;
 pub(crate) use cache::bytes;
@@ -22,6 +23,7 @@ pub use format::Format;
 pub use loss::{AsymmetricSettings, ClassWeights, LabelLoss};
 pub use memory::{Level, Memory, Recompute};
 pub use precision::Precision;
+pub use task::Task;
 
 /// Epochs of a run that gives none.
 pub const DEFAULT_EPOCHS: usize = 30;
@@ -72,29 +74,6 @@ impl Strategy {
             Self::Full => 3e-5,
             Self::Freeze => 1e-2,
             Self::Lora | Self::Dora => 2e-3,
-        }
-    }
-}
-
-/// What a label is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Task {
-    /// One class an image: softmax and cross-entropy.
-    Multiclass,
-    /// Any number of labels an image: one sigmoid a label, binary cross-entropy or the asymmetric loss.
-    Multilabel,
-    /// Labels of a tree: a softmax for each group that excludes each other, a sigmoid for each label by itself.
-    Hierarchical,
-}
-
-impl Task {
-    /// Its name, as `--task` and config.toml have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Multiclass => "multiclass",
-            Self::Multilabel => "multilabel",
-            Self::Hierarchical => "hierarchical",
         }
     }
 }

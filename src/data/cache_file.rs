@@ -1,12 +1,10 @@
 //! The cache's file: pixels one image after another, read and written at their places by any thread.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::RgbImage;
+use super::{RgbImage, nameless};
 use crate::{Error, Result};
 
 /// A file without a name: it goes with the process, however that ends.
@@ -37,15 +35,10 @@ impl Entry {
 }
 
 impl CacheFile {
-    /// In `dir`, or where temporary files that may be large belong: /tmp is memory on many systems.
+    /// In `dir`, or where temporary files that may be large belong.
     pub(super) fn create(dir: Option<&Path>, max_bytes: u64) -> Result<Self> {
-        let temporary = || {
-            let large = Path::new("/var/tmp");
-            let use_large = std::env::var_os("TMPDIR").is_none() && large.is_dir();
-            if use_large { large.to_owned() } else { std::env::temp_dir() }
-        };
-        let dir = dir.map_or_else(temporary, Path::to_owned);
-        let file = unnamed(&dir).map_err(|e| {
+        let dir = dir.map_or_else(nameless::folder, Path::to_owned);
+        let file = nameless::create(&dir).map_err(|e| {
             Error::input(format!("--cache: no file can be made in {}: {e}; name another folder", dir.display()))
         })?;
         Ok(Self { file, dir, max_bytes })
@@ -64,13 +57,13 @@ impl CacheFile {
     }
 
     pub(super) fn write(&self, entry: Entry, image: &RgbImage) -> io::Result<()> {
-        self.file.write_all_at(&image.pixels, entry.start)
+        nameless::write_at(&self.file, &image.pixels, entry.start)
     }
 
     pub(super) fn read(&self, entry: Entry) -> io::Result<RgbImage> {
         let Entry { start, width, height } = entry;
         let mut pixels = vec![0; width * height * 3];
-        self.file.read_exact_at(&mut pixels, start)?;
+        nameless::read_at(&self.file, &mut pixels, start)?;
         Ok(RgbImage { width, height, pixels })
     }
 
@@ -80,23 +73,5 @@ impl CacheFile {
 
     pub(super) fn max_bytes(&self) -> u64 {
         self.max_bytes
-    }
-}
-
-/// A new file for this user alone whose name is taken away at once.
-fn unnamed(dir: &Path) -> io::Result<File> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    loop {
-        let name = format!(".peftk-cache-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = dir.join(name);
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            // Another process's of the same number, on another machine or of an earlier day.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-            Ok(file) => {
-                std::fs::remove_file(&path)?;
-                return Ok(file);
-            }
-        }
     }
 }

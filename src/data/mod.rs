@@ -23,6 +23,7 @@ mod folder;
 mod formats;
 mod jpeg;
 mod loader;
+mod nameless;
 mod nested;
 mod open;
 mod packed;

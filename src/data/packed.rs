@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::nameless;
 use crate::{Error, Result};
 
 /// Where an image's bytes are.
@@ -56,25 +57,8 @@ impl PackedImages {
 
 fn read_at(file: &File, span: Span) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; span.length as usize];
-    fill(file, &mut bytes, span.offset)?;
+    nameless::read_at(file, &mut bytes, span.offset)?;
     Ok(bytes)
-}
-
-/// Reads by position, so that threads may share the file.
-pub(super) fn fill(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
-    #[cfg(windows)]
-    {
-        let mut done = 0;
-        while done < bytes.len() {
-            match std::os::windows::fs::FileExt::seek_read(file, &mut bytes[done..], offset + done as u64)? {
-                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                read => done += read,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// One temporary file, made when the first bytes come, that has no name: it is gone with the last that reads it, however the process ends.
@@ -104,7 +88,7 @@ impl Copies {
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         if self.file.is_none() {
-            self.file = Some(BufWriter::with_capacity(1 << 20, nameless(&self.dir)?));
+            self.file = Some(BufWriter::with_capacity(1 << 20, nameless::create(&self.dir)?));
         }
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
     }
@@ -125,24 +109,6 @@ impl Copies {
             self.dir.display(),
             self.written >> 20
         ))
-    }
-}
-
-/// A new file that the folder has no entry of.
-fn nameless(dir: &Path) -> std::io::Result<File> {
-    let mut options = File::options();
-    // Never a file that is there, nor through a link; nobody else may read it.
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut tried = 0;
-    loop {
-        let path = dir.join(format!("peftk-images-{}-{tried}", std::process::id()));
-        match options.open(&path) {
-            Ok(file) => return std::fs::remove_file(&path).map(|()| file),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tried < 1000 => tried += 1,
-            Err(e) => return Err(e),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::eval_files;
-use super::evaluate::evaluate;
+use super::evaluate::{Thresholds, evaluate};
 use super::loaded::load;
 use super::place::Place;
 use super::report::{EvalReport, Planned};
@@ -70,7 +70,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let plain = TrainConfig { class_weights: None, ..run };
     let criterion = loss::criterion(&plain, labels, &vec![1; labels.len()])?.plain();
     let options = StepOptions { criterion, micro_batch: None, recompute: Recompute::NOTHING };
-    let thresholds = labels.thresholds.as_deref();
+    let thresholds = Thresholds::Given(labels.thresholds.as_deref());
     let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), &options, thresholds, &bar)?;
     bar.finish();
     if let Some(out) = &config.out {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::checkpoint::{self, EpochRecord, Progress};
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, Thresholds, evaluate};
 use super::interrupt;
 use super::log::{Line, RunLog, StepLine, ValLine};
 use super::model::Model;
@@ -228,7 +228,8 @@ impl<B: Backend> Run<'_, B> {
         let bar = ui.bar(set.per_epoch() as u64, "validation");
         // Losses are compared without the smoothing and the weights that training may use.
         let options = StepOptions { criterion: self.options.criterion.plain(), ..self.options.clone() };
-        let evaluation = evaluate(&self.model, set.epoch(0, 0), &options, None, &bar)?;
+        let thresholds = if self.config.tune_thresholds { Thresholds::Find } else { Thresholds::Given(None) };
+        let evaluation = evaluate(&self.model, set.epoch(0, 0), &options, thresholds, &bar)?;
         if !evaluation.loss.is_finite() {
             return Err(self.diverged(&format!("the validation loss became {} in epoch {epoch}", evaluation.loss)));
         }

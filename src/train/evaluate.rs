@@ -33,7 +33,7 @@ pub struct Evaluation {
     pub loss: f64,
     /// The task's measures.
     pub measures: Measures,
-    /// Multi-label: the thresholds that would have served best here.
+    /// Multi-label, where asked for: the thresholds that would have served best here.
     pub best_thresholds: Option<Vec<f64>>,
 }
 
@@ -70,6 +70,15 @@ impl Evaluation {
     }
 }
 
+/// Multi-label: from which probabilities on an image is given a label.
+#[derive(Clone, Copy, Debug)]
+pub enum Thresholds<'a> {
+    /// These, one half where there are none.
+    Given(Option<&'a [f64]>),
+    /// One half, and the best are found.
+    Find,
+}
+
 /// A task's counter.
 enum Counter {
     Classes(ClassCounter),
@@ -87,16 +96,20 @@ impl Counter {
     }
 }
 
-/// Runs every batch once, such as [`crate::data::Loader::epoch`] gives them. Multi-label: an image is given the labels above `thresholds`.
+/// Runs every batch once, such as [`crate::data::Loader::epoch`] gives them.
 pub fn evaluate<B: Backend>(
     model: &Model<B>,
     batches: impl Iterator<Item = Result<Batch>>,
     options: &StepOptions,
-    thresholds: Option<&[f64]>,
+    thresholds: Thresholds<'_>,
     bar: &Bar,
 ) -> Result<Evaluation> {
     let (mut loss, mut images) = (0.0, 0usize);
-    let mut counter = Counter::new(&model.labels, thresholds);
+    let given = match thresholds {
+        Thresholds::Given(given) => given,
+        Thresholds::Find => None,
+    };
+    let mut counter = Counter::new(&model.labels, given);
     for batch in batches {
         interrupt::check()?;
         let batch = batch?;
@@ -113,7 +126,10 @@ pub fn evaluate<B: Backend>(
     }
     let (measures, best_thresholds) = match counter {
         Counter::Classes(counter) => (Measures::Classes(counter.metrics()), None),
-        Counter::Labels(counter) => (Measures::Labels(counter.metrics()), Some(counter.best_thresholds())),
+        Counter::Labels(counter) => {
+            let best = matches!(thresholds, Thresholds::Find).then(|| counter.best_thresholds());
+            (Measures::Labels(counter.metrics()), best)
+        }
         Counter::Tree(counter) => (Measures::Tree(counter.metrics()), None),
     };
     Ok(Evaluation { loss: loss / images.max(1) as f64, measures, best_thresholds })

@@ -19,7 +19,7 @@ use crate::config::Task;
 use crate::data::folder::{LABELS, list};
 use crate::data::open::Given;
 use crate::data::packed::{Copies, PackedImages};
-use crate::data::{Label, Source, plural};
+use crate::data::{Label, Source, nameless, plural};
 use crate::{Error, Result};
 
 /// A table of labels goes before, and so do class folders with a table of something else beside them.
@@ -35,7 +35,7 @@ pub(super) fn lies_in(dir: &Path) -> bool {
 
 pub(super) fn read(dir: &Path) -> Result<Given> {
     let files = files::find(dir)?;
-    let mut copies = Copies::inside(std::env::temp_dir());
+    let mut copies = Copies::inside(nameless::folder());
     let mut values = Values::default();
     let mut shards: Vec<(Part, Shard)> = Vec::new();
     for (part, path) in &files.parts {

@@ -10,7 +10,7 @@ use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::data::packed::fill;
+use crate::data::nameless::read_at;
 
 /// Values that one page may say it has: what is read of it is allocated before it is found to be less.
 const MOST_VALUES: u32 = 1 << 24;
@@ -38,10 +38,10 @@ impl Chunks {
     /// The first and the last bytes.
     pub(super) fn ends(&self) -> std::io::Result<(Vec<u8>, [u8; 4])> {
         let mut first = vec![0; 24.min(self.inner.length as usize)];
-        fill(&self.inner.file, &mut first, 0)?;
+        read_at(&self.inner.file, &mut first, 0)?;
         let mut last = [0; 4];
         if self.inner.length >= 4 {
-            fill(&self.inner.file, &mut last, self.inner.length - 4)?;
+            read_at(&self.inner.file, &mut last, self.inner.length - 4)?;
         }
         Ok((first, last))
     }
@@ -94,7 +94,7 @@ impl ChunkReader for Chunks {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} on, of {}", self.inner.length)));
         }
         let mut bytes = vec![0; length];
-        fill(&self.inner.file, &mut bytes, start)?;
+        read_at(&self.inner.file, &mut bytes, start)?;
         let bytes = Bytes::from(bytes);
         if let Some(kept) = self.kept().as_mut() {
             kept.push((start, bytes.clone()));
@@ -113,7 +113,7 @@ impl Read for From {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let left = self.inner.length.saturating_sub(self.offset);
         let read = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
-        fill(&self.inner.file, &mut into[..read], self.offset)?;
+        read_at(&self.inner.file, &mut into[..read], self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
