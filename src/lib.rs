@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod autograd;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod cpu;
 pub mod cuda;
