@@ -27,8 +27,15 @@ fn main() -> Outcome<()> {
     let mut args = std::env::args().skip(1);
     let folder = args.next().ok_or(usage)?;
     let seconds = Duration::from_secs_f64(args.next().map_or(Ok(5.0), |text| text.parse()).map_err(|_| usage)?);
-    let options =
-        OpenOptions { format: Format::Auto, task: None, val_data: None, val_fraction: 0.0, seed: 0, shots: None };
+    let options = OpenOptions {
+        format: Format::Auto,
+        task: None,
+        val_data: None,
+        val_fraction: 0.0,
+        test_fraction: 0.0,
+        seed: 0,
+        shots: None,
+    };
     let set = Arc::new(open(Path::new(&folder), &options)?.train);
     let say = |what: &str, rate: Rate| {
         let more = [("impl", json!("peftk")), ("what", json!(what)), ("folder", json!(folder))];

@@ -213,6 +213,12 @@ pub struct TrainConfig {
     pub val_data: Option<PathBuf>,
     /// Share of the training data held back where there is no validation split.
     pub val_fraction: f64,
+    /// Share of the images held back for testing where the data has no test split: neither trained nor validated on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub test_fraction: f64,
+    /// Seed of what is held back and of the few shots; absent: the run's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
     /// What labels are; absent: found from the data.
     pub task: Option<Task>,
     /// How the data folder is laid out.
@@ -315,6 +321,8 @@ impl Default for TrainConfig {
             data: None,
             val_data: None,
             val_fraction: 0.2,
+            test_fraction: 0.0,
+            split_seed: None,
             task: None,
             format: Format::Auto,
             skip_bad: false,
@@ -382,6 +390,10 @@ impl TrainConfig {
         config.out = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(config)
     }
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// One line out of TOML's several: file, line, what was wrong.

@@ -45,6 +45,7 @@ pub fn main(args: &Args) -> Result<()> {
         task: args.task.and_then(TaskWord::task),
         val_data: None,
         val_fraction: 0.0,
+        test_fraction: 0.0,
         seed: 0,
         shots: None,
     };

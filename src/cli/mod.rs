@@ -15,6 +15,7 @@ use crate::train::{interrupt, ui};
 use crate::{Error, Result};
 
 mod bench;
+mod compare;
 mod data;
 mod doctor;
 mod eval;
@@ -48,6 +49,8 @@ enum Command {
     Merge(merge::Args),
     /// Show the memory of a training run by purpose, without running it
     Plan(plan::Args),
+    /// Train strategies on data sets over several seeds, and report what each costs and reaches
+    Compare(Box<compare::Args>),
     /// Show what lies in a data folder: format, parts, classes, sizes, what cannot be read, what is there twice
     Data(data::Args),
     /// Time training steps on random images, and measure their memory
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<()> {
         Command::Predict(args) => predict::main(args),
         Command::Merge(args) => merge::main(args),
         Command::Plan(args) => plan::main(args),
+        Command::Compare(args) => compare::main(&args),
         Command::Data(args) => data::main(&args),
         Command::Bench(args) => bench::main(args),
         Command::Doctor(args) => doctor::main(&args),
@@ -112,7 +116,7 @@ fn fail(error: &Error) -> ExitCode {
 /// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
 fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
     if matches!(error.kind(), FlagError::MissingSubcommand | FlagError::DisplayHelpOnMissingArgumentOrSubcommand) {
-        return "no command given; expected train, eval, predict, merge, plan, bench or doctor; see peftk --help"
+        return "no command given; expected train, compare, eval, predict, merge, plan, data, bench or doctor; see peftk --help"
             .to_owned();
     }
     let text = error.to_string();

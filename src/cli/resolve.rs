@@ -40,6 +40,8 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         data: s.data,
         val_data: s.val_data,
         val_fraction: share("--val-fraction", s.val_fraction.unwrap_or(0.2))?,
+        test_fraction: share("--test-fraction", s.test_fraction.unwrap_or(0.0))?,
+        split_seed: s.split_seed.map(|n| seed("--split-seed", n)).transpose()?,
         task: s.task.and_then(TaskWord::task),
         format: s.format.unwrap_or_default(),
         skip_bad: s.skip_bad.unwrap_or(false),
@@ -68,7 +70,7 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
         asymmetric: s.asymmetric.map(asymmetric).transpose()?,
         class_weights: s.class_weights.map(class_weights).transpose()?,
         tune_thresholds: s.tune_thresholds.unwrap_or(false),
-        seed: seed(s.seed.unwrap_or(0))?,
+        seed: seed("--seed", s.seed.unwrap_or(0))?,
         input_size: check_input_size(s.input_size.unwrap_or(if is_micro {
             MICRO_INPUT_SIZE
         } else {
@@ -266,9 +268,9 @@ fn share(flag: &str, value: f64) -> Result<f64> {
 }
 
 /// TOML's integers have a sign, and `config.toml` must hold the seed.
-fn seed(value: u64) -> Result<u64> {
+fn seed(flag: &str, value: u64) -> Result<u64> {
     let fits = i64::try_from(value).is_ok();
-    fits.then_some(value).ok_or_else(|| wrong("--seed", format!("expected at most {}, found {value}", i64::MAX)))
+    fits.then_some(value).ok_or_else(|| wrong(flag, format!("expected at most {}, found {value}", i64::MAX)))
 }
 
 fn check_pattern(flag: &str, pattern: &str) -> Result<()> {

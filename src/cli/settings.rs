@@ -85,6 +85,13 @@ pub struct Settings {
     /// Share of the training images held back for validation where the data has no split; 0: none [default: 0.2]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub val_fraction: Option<f64>,
+    /// Share of the images held back for testing where the data has no test split, never trained or validated on; eval measures on
+    /// them [default: 0; compare: 0.2]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub test_fraction: Option<f64>,
+    /// Seed of what is held back and of --shots [default: --seed; compare: 0]
+    #[arg(long, value_name = "N")]
+    pub split_seed: Option<u64>,
     /// What labels are: auto, multiclass, multilabel or hierarchical [default: auto]
     #[arg(long, value_name = "TASK", value_parser = words::word::<TaskWord>)]
     pub task: Option<TaskWord>,
@@ -255,7 +262,7 @@ impl Settings {
             ($($field:ident)*) => { Self { adapter: self.adapter.over(base.adapter), $($field: self.$field.or(base.$field)),* } };
         }
         over! {
-            data val_data val_fraction task format skip_bad shots input_size resize augment no_shuffle balanced backbone
+            data val_data val_fraction test_fraction split_seed task format skip_bad shots input_size resize augment no_shuffle balanced backbone
             strategy pool init_adapter epochs batch_size lr weight_decay decay_matrices_only schedule warmup_steps patience
             grad_clip label_smoothing loss asymmetric class_weights tune_thresholds seed cache device precision memory
             memory_budget micro_batch recompute checkpointing

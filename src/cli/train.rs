@@ -92,6 +92,7 @@ fn closing(summary: &Summary) -> String {
         ("images/s", format!("{:.1}", summary.images_per_s)),
         ("peak memory", table::bytes(summary.peak_bytes)),
         ("time", duration(summary.wall_s)),
+        ("energy", summary.energy_j.map_or("not measured".to_owned(), |joules| format!("{:.1} Wh", joules / 3600.0))),
         ("run", summary.out.display().to_string()),
     ];
     let out = summary.out.display();
@@ -116,10 +117,16 @@ mod tests {
     fn the_closing_table_says_what_happened() {
         let summary = Summary {
             out: "runs/0001".into(),
+            device: "CPU".into(),
             strategy: Strategy::Dora,
             epochs: 30,
             steps: 900,
             trained_parameters: 12_345,
+            parameters: 1_234_567,
+            train_s: 80.0,
+            energy_j: Some(24_000.0),
+            history: vec![],
+            planned_bytes: 3 << 20,
             train_loss: 0.25,
             best: Some((7, 0.875)),
             images_per_s: 99.95,

@@ -12,7 +12,7 @@ pub struct Results {
     pub version: String,
     /// The commit it was built from.
     pub commit: String,
-    /// Device and numbers in words, as `train` says them.
+    /// Devices and numbers in words, as `train` says them; more than one where a comparison went on elsewhere.
     pub device: String,
     /// The backbone as it was given; `embedded` for the micro model.
     pub backbone: String,
@@ -33,12 +33,6 @@ pub struct Results {
 /// What holds for every cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
-    /// Epochs of a cell at most.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch_size: usize,
-    /// Side of the model's input in pixels.
-    pub input_size: usize,
     /// Seeds of the cells: of the head, the adapters, the order and the crops of images. The split of the data is the same for all.
     pub seeds: Vec<u64>,
     /// Where learning rates come from, in a sentence.
@@ -66,6 +60,12 @@ pub struct DatasetInfo {
     pub val: usize,
     /// Images that nothing was chosen by.
     pub test: usize,
+    /// Epochs of a run on it at most.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Side of the model's input in pixels.
+    pub input_size: usize,
     /// What accuracy means here: `top-1`, `mean average precision`, `whole paths`.
     pub measure: String,
 }
@@ -116,6 +116,8 @@ pub enum Outcome {
 /// The numbers of a finished cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// Device and numbers in words, as `train` says them.
+    pub device: String,
     /// Accuracy on the test images of the best epoch, 0 to 1; what it means is the data set's [`DatasetInfo::measure`].
     pub test_accuracy: f64,
     /// Mean loss on the test images.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::folder::{Found, Ignored, LABELS, check_folder, list, read};
+use super::split::Share;
 use super::{Dataset, Label, formats, nested, plural, split};
 use crate::config::{Format, Task};
 use crate::task::labels::Labels;
@@ -21,7 +22,9 @@ pub struct OpenOptions {
     pub val_data: Option<PathBuf>,
     /// Share of the training images held back where there is no validation data, 0 (none) to under 1.
     pub val_fraction: f64,
-    /// Seed of the split and of the few shots.
+    /// Share of the training images held back for testing first, where there is no test data, 0 (none) to under 1.
+    pub test_fraction: f64,
+    /// Seed of the splits and of the few shots.
     pub seed: u64,
     /// At most this many training images a class.
     pub shots: Option<usize>,
@@ -159,13 +162,20 @@ pub(super) struct Given {
 /// Checks the training classes, finds the validation images and describes the whole.
 pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
     let Given { mut train, val, mut test, mut ignored, described } = given;
-    split::check_fraction(options.val_fraction)?;
+    let [for_val, for_test] =
+        [Share::of("--val-fraction", options.val_fraction)?, Share::of("--test-fraction", options.test_fraction)?];
     check_classes(&train, &described)?;
     if let Some(tree) = &mut train.tree {
         tree.learn_implied(train.items.iter().filter_map(|item| match &item.label {
             Label::Multi(row) => Some(&row[..]),
             Label::Class(_) => None,
         }));
+    }
+    let mut test_from = String::new();
+    if test.is_none() && options.test_fraction > 0.0 {
+        let (rest, held) = split::hold_back(train, for_test, options.seed)?;
+        (train, test) = (rest, Some(held));
+        test_from = format!(" (held back, seed {})", options.seed);
     }
     let (mut val, from) = if let Some(dir) = &options.val_data {
         check_folder(dir, "--val-data")?;
@@ -187,7 +197,7 @@ pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
     } else if val.is_some() || options.val_fraction == 0.0 {
         (val, String::new())
     } else {
-        let (rest, held) = split::hold_back(train, options.val_fraction, options.seed)?;
+        let (rest, held) = split::hold_back(train, for_val, options.seed)?;
         train = rest;
         (Some(held), format!(" (held back, seed {})", options.seed))
     };
@@ -199,7 +209,7 @@ pub(super) fn finish(given: Given, options: &OpenOptions) -> Result<Splits> {
     }
     let count = |part: &Option<Dataset>| part.as_ref().map_or("none".into(), |d| plural(d.items.len(), "image"));
     let mut description = format!(
-        "{described}; {} classes, {}; train {}, val {}{from}, test {}",
+        "{described}; {} classes, {}; train {}, val {}{from}, test {}{test_from}",
         train.classes.len(),
         match train.task {
             Task::Multiclass => "multi-class".to_owned(),

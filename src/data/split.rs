@@ -10,25 +10,50 @@ use super::{Dataset, Item, Label};
 use crate::config::Task;
 use crate::{Error, Result};
 
-/// An error unless the share to hold back is from 0 (none) to under 1.
-pub(super) fn check_fraction(fraction: f64) -> Result<()> {
-    if (0.0..1.0).contains(&fraction) {
-        return Ok(());
-    }
-    Err(Error::input(format!("--val-fraction must be at least 0 and less than 1, found {fraction}")))
+/// A share of images to hold back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// The flag that asked for it.
+    flag: &'static str,
+    /// From 0 (none) to under 1.
+    fraction: f64,
 }
 
-/// Holds back `fraction` of the images for validation; both parts keep the data set's order.
+impl Share {
+    /// An error unless it is from 0 to under 1.
+    pub(super) fn of(flag: &'static str, fraction: f64) -> Result<Self> {
+        if (0.0..1.0).contains(&fraction) {
+            return Ok(Self { flag, fraction });
+        }
+        Err(Error::input(format!("{flag} must be at least 0 and less than 1, found {fraction}")))
+    }
+
+    /// Numbers drawn for one purpose say nothing of those for another.
+    fn purpose(self) -> u64 {
+        if self.flag == "--test-fraction" { 4 } else { 1 }
+    }
+
+    /// The other ways to have such images.
+    fn mend(self) -> &'static str {
+        if self.flag == "--test-fraction" {
+            "add a test folder, or use 0 for no test images"
+        } else {
+            "give --val-data, or use 0 for no validation"
+        }
+    }
+}
+
+/// Holds back a share of the images for validation or testing; both parts keep the data set's order.
 ///
 /// Multi-class: of each class the nearest whole number; in a tree of each deepest label. Multi-label: of all images, but never the last training image of
 /// a label, so the share may come out smaller.
 ///
 /// # Errors
 /// A class would have no training image left, or nothing would be held back.
-pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(Dataset, Dataset)> {
-    check_fraction(fraction)?;
+pub(super) fn hold_back(dataset: Dataset, asked: Share, seed: u64) -> Result<(Dataset, Dataset)> {
+    let Share { flag, fraction } = asked;
     let share = |count: usize| (count as f64 * fraction).round() as usize;
-    let order = shuffled(dataset.items.len(), seed, 1);
+    let order = shuffled(dataset.items.len(), seed, asked.purpose());
     let counts = dataset.class_counts();
     let mut left = counts.clone();
     let strata = (dataset.task != Task::Multilabel).then(|| {
@@ -60,19 +85,20 @@ pub(super) fn hold_back(dataset: Dataset, fraction: f64, seed: u64) -> Result<(D
     }
     if let Some(class) = (0..counts.len()).find(|&c| counts[c] > 0 && left[c] == 0) {
         return Err(Error::input(format!(
-            "--val-fraction {fraction} takes all {} images of class {:?}, leaving none to train on; lower it or add images",
+            "{flag} {fraction} takes all {} images of class {:?}, leaving none to train on; lower it or add images",
             counts[class], dataset.classes[class]
         )));
     }
     if total == 0 {
         return Err(Error::input(format!(
-            "--val-fraction {fraction} of {} images rounds to none a class; raise it, give --val-data, or use 0 for no validation",
-            order.len()
+            "{flag} {fraction} of {} images rounds to none a class; raise it, {}",
+            order.len(),
+            asked.mend()
         )));
     }
-    let part = |validation: bool| Dataset {
+    let part = |out: bool| Dataset {
         classes: dataset.classes.clone(),
-        items: dataset.items.iter().zip(&held).filter(|(_, h)| **h == validation).map(|(i, _)| i.clone()).collect(),
+        items: dataset.items.iter().zip(&held).filter(|(_, h)| **h == out).map(|(i, _)| i.clone()).collect(),
         task: dataset.task,
         tree: dataset.tree.clone(),
     };

@@ -262,6 +262,19 @@ impl Device {
         &self.0.info
     }
 
+    /// Its place on the PCI bus, as NVIDIA's tools write it; none of a dry device.
+    pub fn pci_bus_id(&self) -> Option<String> {
+        use sys::CUdevice_attribute as Attribute;
+        let context = &self.0.real.as_ref()?.context;
+        let [domain, bus, device] = [
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID,
+            Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,
+        ]
+        .map(|name| context.attribute(name).ok());
+        Some(format!("{:08X}:{:02X}:{:02X}.0", domain?, bus?, device?))
+    }
+
     /// The build of the kernels that this device was opened for.
     pub fn arch(&self) -> Arch {
         self.0.arch

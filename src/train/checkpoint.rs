@@ -37,6 +37,9 @@ pub struct Progress {
     /// Most bytes of the device in use at once, over all parts of the run: a part that does a last short batch alone sees little of it.
     #[serde(default)]
     pub peak_bytes: u64,
+    /// Joules that the GPU took, over all parts of the run; none where nothing counts them.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
     /// The learning rate's state.
     pub schedule: Schedule,
     /// Early stopping's state, and the best epoch.
@@ -50,7 +53,7 @@ pub struct Progress {
 }
 
 /// What an epoch came to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// Counted from 1.
     pub epoch: usize,

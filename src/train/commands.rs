@@ -1,9 +1,10 @@
 //! What the commands besides train and predict do: eval, merge, plan.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::eval_files;
-use super::evaluate::{Thresholds, evaluate};
+use super::evaluate::{Evaluation, Thresholds, evaluate};
 use super::loaded::load;
 use super::place::Place;
 use super::report::{EvalReport, Planned};
@@ -17,43 +18,75 @@ use crate::config::{
 };
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
-use crate::data::{self, ImageCache, Loader, LoaderOptions, Splits};
+use crate::data::{self, Dataset, ImageCache, Loader, LoaderOptions, Splits};
 use crate::gpu::{self, Arch};
 use crate::io::{BackboneSpec, atomic};
 use crate::vit::VitConfig;
 use crate::{Error, Result, kernels};
 
 /// Images that go through the model at once.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 
 /// Measures a run's best epoch on labelled images.
 ///
 /// # Errors
 /// What [`load`] says; data whose classes the model does not know.
 pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
+    let run = RunDir::open(&config.model, "--model")?;
+    let settings = run.read_config()?;
+    let set = match held_out(&settings, &config.data)? {
+        Some(set) => set,
+        None => {
+            let format = config.format.unwrap_or(match settings.format {
+                // What is evaluated need not lie as what was trained on did.
+                Format::Folder | Format::Csv => Format::Auto,
+                own => own,
+            });
+            data::open_for_eval(&config.data, format, &run.read_labels()?)?
+        }
+    };
+    let cache = Arc::new(ImageCache::open(&config.cache)?);
+    let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
+    inputs::verify(&mut splits, false, false, &cache, ui)?;
+    let evaluation = eval_set(config, splits.train, cache, ui)?;
+    if let Some(out) = &config.out {
+        eval_files::write(out, &run.read_labels()?.names, &evaluation.measures)?;
+        ui.note(&format!("by class: {}", out.join("classes.csv").display()));
+    }
+    let mut more = evaluation.more();
+    let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);
+    Ok(EvalReport { images, loss: evaluation.loss, accuracy: evaluation.accuracy(), more })
+}
+
+/// The images that a run held back for testing, where `data` is what it was trained on: the rest it has seen.
+fn held_out(run: &TrainConfig, data: &Path) -> Result<Option<Dataset>> {
+    let Some(own) = &run.data else { return Ok(None) };
+    let same = matches!((own.canonicalize(), data.canonicalize()), (Ok(own), Ok(data)) if own == data);
+    if run.test_fraction > 0.0 && same { inputs::open_data(run).map(|splits| splits.test) } else { Ok(None) }
+}
+
+/// Measures a run's best epoch on a set that was read before.
+///
+/// # Errors
+/// What [`load`] says.
+pub(crate) fn eval_set(config: &EvalConfig, set: Dataset, cache: Arc<ImageCache>, ui: &Ui) -> Result<Evaluation> {
     match Place::choose(config.device, config.precision)? {
-        Place::Cpu => eval_on(Cpu::new(None)?, config, ui),
-        Place::Cuda(device, precision) => eval_on(Cuda::new(&device, precision), config, ui),
+        Place::Cpu => eval_on(Cpu::new(None)?, config, set, cache, ui),
+        Place::Cuda(device, precision) => eval_on(Cuda::new(&device, precision), config, set, cache, ui),
     }
 }
 
-fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
+fn eval_on<B: Backend>(
+    backend: B,
+    config: &EvalConfig,
+    set: Dataset,
+    cache: Arc<ImageCache>,
+    ui: &Ui,
+) -> Result<Evaluation> {
     let source = ModelSource::Run(config.model.clone());
     let loaded = load(backend, &source, None, None, ui)?.with_threshold(config.threshold)?;
     let labels = &loaded.model.labels;
     let run = RunDir::open(&config.model, "--model")?.read_config()?;
-    let format = match config.format {
-        Some(format) => format,
-        None => match run.format {
-            // What is evaluated need not lie as what was trained on did.
-            Format::Folder | Format::Csv => Format::Auto,
-            own => own,
-        },
-    };
-    let set = data::open_for_eval(&config.data, format, labels)?;
-    let cache = Arc::new(ImageCache::open(&config.cache)?);
-    let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
-    inputs::verify(&mut splits, false, &cache, ui)?;
     let options = LoaderOptions {
         batch_size: BATCH,
         input_size: loaded.model.vit.input_size,
@@ -64,7 +97,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
         seed: 0,
         on_device: loaded.model.params.backend().crops(),
     };
-    let loader = Loader::new(Arc::new(splits.train), options, cache)?;
+    let loader = Loader::new(Arc::new(set), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
     // Without the weights that training may have used: what is evaluated may lack a class.
     let plain = TrainConfig { class_weights: None, ..run };
@@ -73,13 +106,7 @@ fn eval_on<B: Backend>(backend: B, config: &EvalConfig, ui: &Ui) -> Result<EvalR
     let thresholds = Thresholds::Given(labels.thresholds.as_deref());
     let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), &options, thresholds, &bar)?;
     bar.finish();
-    if let Some(out) = &config.out {
-        eval_files::write(out, &labels.names, &evaluation.measures)?;
-        ui.note(&format!("by class: {}", out.join("classes.csv").display()));
-    }
-    let mut more = evaluation.more();
-    let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);
-    Ok(EvalReport { images, loss: evaluation.loss, accuracy: evaluation.accuracy(), more })
+    Ok(evaluation)
 }
 
 /// Writes a classifier as a plain transformers folder, adapters merged into the weights.

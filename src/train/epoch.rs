@@ -11,10 +11,10 @@ use super::optimizer::{Optimizer, Queued};
 use super::passes::Passes;
 use super::run::Run;
 use super::step::StepOptions;
-use super::ui::{Bar, Ui};
+use super::ui::Bar;
 use crate::autograd::{Backend, Grads, LaterNumber};
 use crate::data::Batch;
-use crate::gpu::profile;
+use crate::gpu::{EnergyMeter, profile};
 use crate::{Error, Result};
 
 /// A step that was queued and is not waited for yet.
@@ -49,6 +49,9 @@ impl<B: Backend> Run<'_, B> {
         // Values that are no numbers must never take the place of good ones.
         self.check_values(progress.step)?;
         log.sync()?;
+        if let Some(joules) = self.meter.as_ref().and_then(EnergyMeter::since) {
+            *progress.energy_j.get_or_insert(0.0) += joules;
+        }
         progress.log_lines = log.lines();
         let mut stored = progress.clone();
         stored.wall_s += self.start.elapsed().as_secs_f64();
@@ -221,7 +224,7 @@ impl<B: Backend> Run<'_, B> {
 
     fn validate(&self, epoch: usize, step: u64, log: &mut RunLog) -> Result<Option<Evaluation>> {
         let Some(set) = &self.val else { return Ok(None) };
-        let quiet = Ui { quiet: true, ..*self.ui };
+        let quiet = self.ui.hushed();
         let ui = if self.ui.is_terminal { self.ui } else { &quiet };
         // The bar of that pass ends without a line, as the other does: the epoch's is still there.
         set.prepare(&self.model, self.options.micro_batch, |images| ui.bar(images, "validation features"))?;

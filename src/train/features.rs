@@ -245,7 +245,7 @@ mod tests {
         let cpu = Cpu::new(Some(1)).unwrap();
         let model = Model::for_training(cpu, &config, backbone, labels, &mut |_| {}).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let bar = |images| Ui { quiet: true, is_terminal: false }.bar(images, "features");
+        let bar = |images| Ui::silent().bar(images, "features");
         let (kept, plain) = (Batches::new(loader(dir.path()), true), Batches::new(loader(dir.path()), false));
         assert!(kept.prepare(&model, Some(3), bar).unwrap().is_some());
         assert!(

@@ -1,6 +1,7 @@
 //! What a run reads before its first step: data, backbone, and a check of every image.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::ui::Ui;
 use crate::config::TrainConfig;
@@ -15,7 +16,8 @@ pub fn open_data(config: &TrainConfig) -> Result<Splits> {
         task: config.task,
         val_data: config.val_data.clone(),
         val_fraction: config.val_fraction,
-        seed: config.seed,
+        test_fraction: config.test_fraction,
+        seed: config.split_seed.unwrap_or(config.seed),
         shots: config.shots,
     };
     match &config.data {
@@ -55,9 +57,31 @@ pub fn load_backbone(name: Option<&str>, ui: &Ui) -> Result<Backbone> {
     crate::io::load(&spec, &mut |note| ui.note(note))
 }
 
-/// Decodes every image once; what cannot be read stops the run or, with --skip-bad, is listed and left out.
-pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<()> {
-    let mut sets: Vec<_> = std::iter::once(&mut splits.train).chain(splits.val.as_mut()).collect();
+/// A run's images, opened and read once: for several runs on the same.
+#[derive(Clone)]
+pub struct Images {
+    /// What is trained, validated and tested on.
+    pub splits: Splits,
+    /// What was decoded, as far as it is kept.
+    pub cache: Arc<ImageCache>,
+}
+
+impl Images {
+    /// Opens what `config` names and decodes every image of it once, those for testing too. Decoded images go into `cache`, which sets may share.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the data.
+    pub fn open(config: &TrainConfig, cache: Arc<ImageCache>, ui: &Ui) -> Result<Self> {
+        let mut splits = open_data(config)?;
+        verify(&mut splits, true, config.skip_bad, &cache, ui)?;
+        Ok(Self { splits, cache })
+    }
+}
+
+/// Decodes every image once (those for testing where they are used); what cannot be read stops the run or, with --skip-bad, is listed and left out.
+pub fn verify(splits: &mut Splits, tests: bool, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<()> {
+    let test = splits.test.as_mut().filter(|_| tests);
+    let mut sets: Vec<_> = std::iter::once(&mut splits.train).chain(splits.val.as_mut()).chain(test).collect();
     let total: usize = sets.iter().map(|set| set.items.len()).sum();
     let bar = std::cell::RefCell::new((ui.bar(total as u64, "reading images"), 0));
     let bad = data::verify(&mut sets, skip_bad, cache, &|done, _| {

@@ -29,9 +29,12 @@ pub mod schedule;
 pub mod step;
 pub mod ui;
 
+pub(crate) use commands::eval_set;
 pub use commands::{eval, merge, plan};
+pub use inputs::{Images, fingerprint, make_paths_absolute};
 pub use loss::{check_loss, criterion};
+pub use place::Place;
 pub use predict::predict;
 pub use report::{EvalReport, MemoryPlan, Planned, PredictedLabel, Prediction, Summary};
-pub use run::run;
+pub use run::{run, run_on};
 pub use ui::{Bar, Ui};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::checkpoint::EpochRecord;
 use crate::config::{Strategy, TrainConfig};
 use crate::gpu::Arch;
 
@@ -13,6 +14,8 @@ use crate::gpu::Arch;
 pub struct Summary {
     /// The run's folder.
     pub out: PathBuf,
+    /// Device and numbers in words.
+    pub device: String,
     /// What was trained.
     pub strategy: Strategy,
     /// Epochs done.
@@ -21,14 +24,24 @@ pub struct Summary {
     pub steps: u64,
     /// Values that were trained.
     pub trained_parameters: u64,
+    /// Values of the whole model.
+    pub parameters: u64,
     /// Mean training loss of the last epoch.
     pub train_loss: f64,
     /// Best epoch, counted from 1, and its validation accuracy; `None` without validation.
     pub best: Option<(usize, f64)>,
     /// Training images a second, the decoding included.
     pub images_per_s: f64,
+    /// Seconds spent in optimiser steps, waiting for data included.
+    pub train_s: f64,
+    /// Joules that the GPU took from the first step to the last save; none where nothing counts them.
+    pub energy_j: Option<f64>,
+    /// Epoch by epoch.
+    pub history: Vec<EpochRecord>,
     /// Most bytes held at once.
     pub peak_bytes: u64,
+    /// Bytes that were planned.
+    pub planned_bytes: u64,
     /// Seconds from start to end.
     pub wall_s: f64,
     /// The run used the embedded data.

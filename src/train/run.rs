@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::checkpoint::{self, Progress};
 use super::early_stopping::EarlyStopping;
 use super::features::{self, Batches};
+use super::inputs::Images;
 use super::log::{EndLine, Line, RunLine, RunLog};
 use super::loss;
 use super::model::{Model, head_width};
@@ -28,6 +29,7 @@ use crate::config::{Augment, ScheduleKind, TrainConfig};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{Dataset, ImageCache, Loader, LoaderOptions, Splits};
+use crate::gpu::EnergyMeter;
 use crate::io::Backbone;
 use crate::vit::VitConfig;
 use crate::{Error, Result};
@@ -43,6 +45,14 @@ const SAVE_EVERY_DEFAULT: Duration = Duration::from_secs(60);
 /// Whatever is wrong with flags, data, backbone or adapter, before the first step and before the run folder is made; [`Error::NonFinite`] when the loss stops
 /// being a number; [`Error::Interrupted`] after Ctrl-C, with the state saved; a full disk, with the last good state kept.
 pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
+    run_on(config, resume, None, ui)
+}
+
+/// Trains on `images`, which are those that `config` names, read before; none: reads them.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(config: &TrainConfig, resume: bool, images: Option<&Images>, ui: &Ui) -> Result<Summary> {
     let start = Instant::now();
     let mut config = config.clone();
     let mut dir = None;
@@ -61,23 +71,30 @@ pub fn run(config: &TrainConfig, resume: bool, ui: &Ui) -> Result<Summary> {
         (config.device, config.precision) = place.settings(config.device);
     }
     ui.note(&format!("device: {}", place.words()));
-    let mut splits = inputs::open_data(&config)?;
+    let mut splits = images.map_or_else(|| inputs::open_data(&config), |images| Ok(images.splits.clone()))?;
     ui.note(&format!("data: {}", splits.description));
     let backbone = inputs::load_backbone(config.backbone.as_deref(), ui)?;
     ui.note(&format!("backbone: {}", backbone.source));
     init_adapter::settle(&mut config, &backbone.config)?;
-    let cache = Arc::new(ImageCache::open(&config.cache)?);
-    // Before the plan: images that are left out make other batches.
-    inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
+    let cache = match images {
+        Some(images) => images.cache.clone(),
+        None => {
+            let cache = Arc::new(ImageCache::open(&config.cache)?);
+            // Before the plan: images that are left out make other batches.
+            inputs::verify(&mut splits, false, config.skip_bad, &cache, ui)?;
+            cache
+        }
+    };
     let plan = settle(&place, &mut config, &backbone.config, &splits, ui)?;
     let device = place.words();
     let prepared = Prepared { config, dir, splits, cache, backbone, plan, save_every, device, ui, start };
     match place {
-        Place::Cpu => prepared.train(Cpu::new(None)?),
+        Place::Cpu => prepared.train(Cpu::new(None)?, None),
         Place::Cuda(device, precision) => {
             // The plan's arena, made once: the steps live in it.
             device.reserve(prepared.plan.total())?;
-            let summary = prepared.train(Cuda::new(&device, precision))?;
+            let meter = device.pci_bus_id().and_then(|id| EnergyMeter::open(&id));
+            let summary = prepared.train(Cuda::new(&device, precision), meter)?;
             // In guard mode: what the run's last blocks had broken, which no wait came after.
             device.check_guards()?;
             Ok(summary)
@@ -130,7 +147,7 @@ struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    fn train<B: Backend>(self, backend: B) -> Result<Summary> {
+    fn train<B: Backend>(self, backend: B, meter: Option<EnergyMeter>) -> Result<Summary> {
         let Self { config, dir, splits, cache, backbone, plan, save_every, device, ui, start } = self;
         let labels = splits.train.labels();
         let criterion = loss::criterion(&config, &labels, &splits.train.class_counts())?;
@@ -212,6 +229,7 @@ impl Prepared<'_> {
             device,
             ui,
             start,
+            meter,
         }
         .go(backend)
     }
@@ -238,6 +256,8 @@ pub(super) struct Run<'a, B: Backend> {
     device: String,
     pub(super) ui: &'a Ui,
     pub(super) start: Instant,
+    /// What the GPU takes, where that can be told.
+    pub(super) meter: Option<EnergyMeter>,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -266,22 +286,28 @@ impl<B: Backend> Run<'_, B> {
         }
         let summary = Summary {
             out: self.dir.path().to_owned(),
+            device: self.device.clone(),
             strategy: self.config.strategy,
             epochs: progress.history.len(),
             steps: progress.step,
             trained_parameters: self.model.trainable() as u64,
+            parameters: self.model.total() as u64,
             train_loss: progress.history.last().map_or(f64::NAN, |epoch| epoch.train_loss),
             best: progress.stopping.best(),
             images_per_s: progress.images_trained as f64 / progress.train_s.max(1e-9),
+            train_s: progress.train_s,
+            energy_j: progress.energy_j,
+            history: std::mem::take(&mut progress.history),
             peak_bytes: progress.peak_bytes.max(backend.peak_bytes()),
+            planned_bytes: self.plan.total(),
             wall_s: progress.wall_s + self.start.elapsed().as_secs_f64(),
             embedded_data: self.config.data.is_none(),
         };
         log.write(&Line::End(EndLine {
             peak_device_bytes: summary.peak_bytes,
-            planned_device_bytes: self.plan.total(),
+            planned_device_bytes: summary.planned_bytes,
             wall_s: summary.wall_s,
-            more: Map::from_iter([("epochs".to_owned(), Value::from(progress.history.len()))]),
+            more: Map::from_iter([("epochs".to_owned(), Value::from(summary.epochs))]),
         }))?;
         log.write_curves()?;
         Ok(summary)
@@ -300,6 +326,7 @@ impl<B: Backend> Run<'_, B> {
             train_s: 0.0,
             wall_s: 0.0,
             peak_bytes: 0,
+            energy_j: None,
             schedule: Schedule::new(self.config.schedule, self.config.lr, self.config.warmup_steps, total),
             stopping: EarlyStopping::new(self.config.patience),
             log_lines: 0,

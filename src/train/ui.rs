@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{Error, Result};
 
@@ -12,23 +12,49 @@ use crate::{Error, Result};
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Where notes, bars and results go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ui {
     /// Nothing but errors on stderr.
     pub quiet: bool,
     /// stderr is a terminal, so bars may move.
     pub is_terminal: bool,
+    /// Where this is the work of one of many parts of a command.
+    part: Option<Part>,
+}
+
+/// One of many parts of a command: its notes are left out, its bars stand below those of the whole and leave no line.
+#[derive(Clone, Debug)]
+struct Part {
+    /// What to call it in lines.
+    label: String,
+    /// The bars of the whole.
+    all: MultiProgress,
 }
 
 impl Ui {
     /// Looks at stderr.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, is_terminal: std::io::stderr().is_terminal() }
+        Self { quiet, is_terminal: std::io::stderr().is_terminal(), part: None }
+    }
+
+    /// Says nothing.
+    pub fn silent() -> Self {
+        Self { quiet: true, is_terminal: false, part: None }
+    }
+
+    /// The same without notes and bars.
+    pub fn hushed(&self) -> Self {
+        Self { quiet: true, ..self.clone() }
+    }
+
+    /// The same for a part of the work, under the bars of the whole.
+    pub fn part(&self, label: impl Into<String>, all: &MultiProgress) -> Self {
+        Self { part: Some(Part { label: label.into(), all: all.clone() }), ..self.clone() }
     }
 
     /// A line on stderr, unless quiet. Never inside a live bar: finish it first or use its message.
     pub fn note(&self, text: &str) {
-        if !self.quiet {
+        if !self.quiet && self.part.is_none() {
             line_to_stderr(text);
         }
     }
@@ -50,7 +76,10 @@ impl Ui {
     /// now and then. Either way [`Bar::finish`] leaves one line: label, count, message.
     pub fn bar(&self, len: u64, label: &str) -> Bar {
         let live = (self.is_terminal && !self.quiet).then(|| {
-            let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
+            let bar = match &self.part {
+                Some(part) => part.all.add(ProgressBar::new(len)),
+                None => ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr()),
+            };
             // The template is a constant: were it wrong, the default style would do.
             if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta} {msg}") {
                 bar.set_style(style);
@@ -61,7 +90,8 @@ impl Ui {
         Bar {
             live,
             quiet: self.quiet,
-            label: label.to_owned(),
+            leaves_line: self.part.is_none(),
+            label: self.part.as_ref().map_or_else(|| label.to_owned(), |part| format!("{}, {label}", part.label)),
             len,
             done: Cell::new(0),
             message: RefCell::new(String::new()),
@@ -75,6 +105,7 @@ impl Ui {
 pub struct Bar {
     live: Option<ProgressBar>,
     quiet: bool,
+    leaves_line: bool,
     label: String,
     len: u64,
     done: Cell<u64>,
@@ -110,7 +141,7 @@ impl Bar {
         if let Some(bar) = &self.live {
             bar.finish_and_clear();
         }
-        if !self.quiet {
+        if !self.quiet && self.leaves_line {
             line_to_stderr(&self.line());
         }
     }
@@ -141,12 +172,14 @@ mod tests {
 
     #[test]
     fn a_bar_without_terminal_counts_and_words_its_line() {
-        let bar = Ui { quiet: true, is_terminal: false }.bar(3, "epoch 1/2");
+        let bar = Ui::silent().bar(3, "epoch 1/2");
         assert!(bar.live.is_none());
         assert_eq!(bar.line(), "epoch 1/2 0/3");
         bar.inc(2);
         bar.set_message("loss 0.5");
         assert_eq!(bar.line(), "epoch 1/2 2/3  loss 0.5");
-        assert!(Ui { quiet: true, is_terminal: true }.bar(3, "x").live.is_none());
+        assert!(Ui { is_terminal: true, ..Ui::silent() }.bar(3, "x").live.is_none());
+        let part = Ui::silent().part("birds dora", &MultiProgress::new());
+        assert_eq!(part.bar(3, "epoch 1/2").line(), "birds dora, epoch 1/2 0/3");
     }
 }

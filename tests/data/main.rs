@@ -39,7 +39,15 @@ fn mean_difference(a: &RgbImage, b: &RgbImage) -> f64 {
 
 /// No validation, seed 1, whatever task.
 fn options() -> OpenOptions {
-    OpenOptions { format: Format::Auto, task: None, val_data: None, val_fraction: 0.0, seed: 1, shots: None }
+    OpenOptions {
+        format: Format::Auto,
+        task: None,
+        val_data: None,
+        val_fraction: 0.0,
+        test_fraction: 0.0,
+        seed: 1,
+        shots: None,
+    }
 }
 
 /// A folder with these files: the small PNG where the name is an image's, else a line of text; a name that ends in a

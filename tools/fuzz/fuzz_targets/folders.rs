@@ -113,6 +113,7 @@ fn run(bytes: &[u8]) {
         task: [None, Some(Task::Multiclass), Some(Task::Multilabel)][usize::from(way % 3)],
         val_data: None,
         val_fraction: if way / 3 % 2 == 0 { 0.0 } else { 0.3 },
+        test_fraction: 0.0,
         seed: 0,
         shots: (way / 6 % 2 == 1).then_some(1),
     };

@@ -1,0 +1,352 @@
+//! `peftk compare`.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{ArgAction, ArgMatches, Command, FromArgMatches};
+
+use super::resolve::{count, resolve};
+use super::settings::{AdapterFlags, Settings};
+use super::words;
+use crate::compare::results::{Results, Variant};
+use crate::compare::{self, CompareConfig, SetConfig, Tune};
+use crate::config::{Strategy, TrainConfig, toml_error};
+use crate::train::Ui;
+use crate::{Error, Result};
+
+/// Share of the images held back for testing where a data set has no test split.
+const TEST_FRACTION: f64 = 0.2;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What is compared: a list of full, freeze, lora, dora
+    #[arg(long, value_name = "STRATEGY,..", value_delimiter = ',', value_parser = words::word::<Strategy>, default_value = "full,freeze,lora,dora", help_heading = "Comparison")]
+    strategies: Vec<Strategy>,
+    /// Ranks of the adapters; lora and dora are run with each [default: 8]
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        help_heading = "Comparison"
+    )]
+    ranks: Vec<usize>,
+    /// How many seeds, from 0 on, or a list of them
+    #[arg(long, value_name = "N|N,..", default_value = "3", help_heading = "Comparison")]
+    seeds: Seeds,
+    /// Search each strategy's learning rate on each data set: 8 rates, by halving, in three times the epochs of a run
+    #[arg(long, help_heading = "Comparison")]
+    tune: bool,
+    /// Search on this data set alone, and use what is found for all of them
+    #[arg(long, value_name = "NAME", conflicts_with = "tune", help_heading = "Comparison")]
+    tune_on: Option<String>,
+    /// Learning rates, strategy by strategy, such as full=1e-5,lora=1e-3 [default: each strategy's own]
+    #[arg(long, value_name = "STRATEGY=F,..", value_parser = words::patterns::<f64>, help_heading = "Comparison")]
+    lrs: Option<::std::vec::Vec<(String, f64)>>,
+    /// Settings of one data set alone, such as fashion:epochs=3,input_size=56 (names as in config.toml); may be repeated
+    #[arg(long = "for", value_name = "NAME:KEY=VALUE,..", help_heading = "Comparison")]
+    only: Vec<Only>,
+    /// Show the published results of an experiment beside: gsoc2025
+    #[arg(long, value_name = "WHICH", value_parser = ["gsoc2025"], help_heading = "Comparison")]
+    against: Option<String>,
+    /// What the reader of the report must know of backbone or data
+    #[arg(long, value_name = "TEXT", help_heading = "Comparison")]
+    note: Option<String>,
+    /// Run again what failed before
+    #[arg(long, help_heading = "Comparison")]
+    retry: bool,
+    #[command(flatten)]
+    flags: Flags,
+    /// Settings from a file, such as a run's config.toml, but for strategy, rank, learning rate and seed; flags go before it
+    #[arg(long, value_name = "FILE.toml", help_heading = "Run")]
+    config: Option<PathBuf>,
+    /// The report's folder: missing or empty, or one of a comparison, which goes on
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    out: PathBuf,
+    /// Nothing on stderr but errors
+    #[arg(long, help_heading = "Run")]
+    quiet: bool,
+}
+
+/// The flags of train, `--data` repeated.
+#[derive(Debug)]
+struct Flags {
+    settings: Settings,
+    data: Vec<PathBuf>,
+}
+
+/// Flags of train that a comparison has in another form: what to say instead.
+const OTHERWISE: [(&str, &str); 5] = [
+    ("strategy", "--strategy: a comparison has several; give --strategies"),
+    ("rank", "--rank: a comparison may have several; give --ranks"),
+    ("lr", "--lr: strategies need different rates; give --lrs full=3e-5,lora=2e-3"),
+    ("seed", "--seed: a comparison has several; give --seeds"),
+    ("init_adapter", "--init-adapter: strategies start alike in a comparison; leave it out"),
+];
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let data = matches.get_many::<PathBuf>("data").into_iter().flatten().cloned().collect();
+        Ok(Self { settings: Settings::from_arg_matches(matches)?, data })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let command = <Settings as clap::Args>::augment_args(command).mut_arg("data", |arg| {
+            arg.action(ArgAction::Append)
+                .num_args(1..)
+                .help("Data folder, as in train; may be repeated [default: the embedded images]")
+        });
+        OTHERWISE.iter().fold(command, |command, (name, _)| command.mut_arg(name, |arg| arg.hide(true)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// `--seeds`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seeds(Vec<u64>);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        const MOST: u64 = 1000;
+        let number = |part: &str| part.trim().parse::<u64>().map_err(|_| format!("'{part}' is not a number"));
+        let seeds = match text.split_once(',') {
+            None => (0..number(text)?.min(MOST + 1)).collect(),
+            Some(_) => text.split(',').map(number).collect::<std::result::Result<Vec<_>, _>>()?,
+        };
+        if seeds.is_empty() || seeds.len() as u64 > MOST {
+            return Err(format!("expected 1 to {MOST} seeds"));
+        }
+        let twice = seeds.iter().enumerate().find(|(i, seed)| seeds[..*i].contains(seed));
+        twice.map_or(Ok(Self(seeds.clone())), |(_, seed)| Err(format!("seed {seed} is there twice")))
+    }
+}
+
+/// `--for NAME:KEY=VALUE,..`: a data set's own settings.
+#[derive(Clone, Debug, PartialEq)]
+struct Only {
+    name: String,
+    settings: Settings,
+}
+
+impl FromStr for Only {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (name, rest) = text.split_once(':').ok_or_else(|| format!("'{text}' is not NAME:KEY=VALUE,.."))?;
+        let mut toml = String::new();
+        for part in rest.split(',') {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("'{part}' is not KEY=VALUE"))?;
+            let (key, value) = (key.trim().replace('-', "_"), value.trim());
+            if OTHERWISE.iter().any(|(other, _)| *other == key) || key == "data" {
+                return Err(format!("'{key}' is not a setting of one data set"));
+            }
+            // A number or a truth as it stands, anything else a word.
+            let is_plain = value.parse::<f64>().is_ok() || matches!(value, "true" | "false");
+            let value = if is_plain { value.to_owned() } else { toml::Value::from(value).to_string() };
+            toml.push_str(&format!("{key} = {value}\n"));
+        }
+        let settings = toml::from_str(&toml).map_err(|e| toml_error(Path::new("--for"), &toml, &e).to_string())?;
+        Ok(Self { name: name.to_owned(), settings })
+    }
+}
+
+impl Args {
+    fn config(&self) -> Result<CompareConfig> {
+        let given = &self.flags.settings;
+        let asked = [
+            given.strategy.is_some(),
+            given.adapter.rank.is_some(),
+            given.lr.is_some(),
+            given.seed.is_some(),
+            given.init_adapter.is_some(),
+        ];
+        if let Some((_, (_, text))) = asked.into_iter().zip(OTHERWISE).find(|(asked, _)| *asked) {
+            return Err(Error::input(text));
+        }
+        let mut file = self.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
+        (file.strategy, file.lr, file.seed, file.adapter.rank, file.init_adapter) = (None, None, None, None, None);
+        let data: Vec<Option<PathBuf>> = match (&self.flags.data[..], &file.data) {
+            ([], own) => vec![own.clone()],
+            (given, _) => given.iter().cloned().map(Some).collect(),
+        };
+        if data.len() > 1 && given.val_data.is_some() {
+            return Err(Error::input("--val-data: it belongs to one data set, and several are compared; leave it out"));
+        }
+        let variants = self.variants()?;
+        let names = names(&data);
+        if let Some(unknown) = self.only.iter().find(|only| !names.contains(&only.name)) {
+            return Err(Error::input(format!(
+                "--for {}: no data set of that name; there are {}",
+                unknown.name,
+                names.join(", ")
+            )));
+        }
+        let mut sets = Vec::new();
+        for (name, data) in names.iter().zip(&data) {
+            let own = self.only.iter().filter(|only| only.name == *name);
+            let own = own.fold(Settings::default(), |all, only| only.settings.clone().over(all));
+            let flags = Settings { data: data.clone(), ..own.over(given.clone()) };
+            let runs = variants.iter().map(|variant| self.run(variant, &flags, &file)).collect::<Result<Vec<_>>>()?;
+            sets.push(SetConfig { name: name.clone(), runs });
+        }
+        let tune = match &self.tune_on {
+            None if self.tune => Tune::Each,
+            None => Tune::No,
+            Some(wanted) => Tune::On(names.iter().position(|name| name == wanted).ok_or_else(|| {
+                Error::input(format!("--tune-on {wanted}: no data set of that name; there are {}", names.join(", ")))
+            })?),
+        };
+        if tune != Tune::No && self.lrs.is_some() {
+            return Err(Error::input("--lrs: --tune finds the rates; leave one out"));
+        }
+        Ok(CompareConfig {
+            sets,
+            variants,
+            seeds: self.seeds.0.clone(),
+            tune,
+            rates_given: self.lrs.is_some(),
+            note: self.note.clone(),
+            retry: self.retry,
+            against: self.against.is_some(),
+            out: self.out.clone(),
+        })
+    }
+
+    /// Strategies, those with adapters once a rank.
+    fn variants(&self) -> Result<Vec<Variant>> {
+        let ranks = self.ranks.iter().map(|&rank| count("--ranks", rank)).collect::<Result<Vec<_>>>()?;
+        let ranks = if ranks.is_empty() { vec![8] } else { ranks };
+        let mut variants: Vec<Variant> = Vec::new();
+        for &strategy in &self.strategies {
+            let ranks: Vec<Option<usize>> =
+                if strategy.has_adapter() { ranks.iter().copied().map(Some).collect() } else { vec![None] };
+            for &rank in &ranks {
+                let name = match rank {
+                    Some(rank) if ranks.len() > 1 => format!("{} r{rank}", strategy.name()),
+                    _ => strategy.name().to_owned(),
+                };
+                if variants.iter().any(|variant| variant.name == name) {
+                    return Err(Error::input(format!("{name} is to be compared with itself; name it once")));
+                }
+                variants.push(Variant { strategy, rank, name });
+            }
+        }
+        for (name, _) in self.lrs.iter().flatten() {
+            if !self.strategies.iter().any(|strategy| strategy.name() == name) {
+                return Err(Error::input(format!("--lrs {name}: it is not among the strategies compared")));
+            }
+        }
+        Ok(variants)
+    }
+
+    /// A run's settings, as `peftk train` makes them of the same flags.
+    fn run(&self, variant: &Variant, flags: &Settings, file: &Settings) -> Result<TrainConfig> {
+        let has_adapter = variant.strategy.has_adapter();
+        let adapter = |given: &AdapterFlags| {
+            if has_adapter { AdapterFlags { rank: variant.rank, ..given.clone() } } else { AdapterFlags::default() }
+        };
+        let lr = self.lrs.iter().flatten().find(|(name, _)| name == variant.strategy.name()).map(|(_, lr)| *lr);
+        // The norm's gradient is DoRA's; in a list it is for those that have one.
+        let mut adapter = adapter(&flags.adapter);
+        if variant.strategy == Strategy::Lora {
+            adapter.dora_norm_grad = None;
+        }
+        let flags = Settings {
+            strategy: Some(variant.strategy),
+            lr,
+            seed: Some(0),
+            adapter,
+            test_fraction: flags.test_fraction.or(file.test_fraction).or(Some(TEST_FRACTION)),
+            split_seed: flags.split_seed.or(file.split_seed).or(Some(0)),
+            ..flags.clone()
+        };
+        let mut file = file.clone();
+        if !has_adapter {
+            file.adapter = AdapterFlags::default();
+        }
+        let mut config = resolve(&flags, &file)?;
+        crate::train::make_paths_absolute(&mut config)?;
+        Ok(config)
+    }
+}
+
+/// What tables call data sets: the folder's name, with a number where another has it already.
+fn names(data: &[Option<PathBuf>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for path in data {
+        let name = path.as_ref().map_or_else(
+            || "embedded".to_owned(),
+            |path| {
+                let full = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                full.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned())
+            },
+        );
+        let mut unique = name.clone();
+        let mut number = 2;
+        while names.contains(&unique) {
+            unique = format!("{name}-{number}");
+            number += 1;
+        }
+        names.push(unique);
+    }
+    names
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    let config = args.config()?;
+    let ui = Ui::new(args.quiet);
+    let mut report = |_: &Results, _: &Path| Ok(());
+    let results = compare::run(&config, &ui, &mut report)?;
+    ui.result(&closing(&results))
+}
+
+fn closing(results: &Results) -> String {
+    serde_json::to_string_pretty(results).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_count_or_a_list() {
+        let seeds = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0);
+        assert_eq!(seeds("3"), Ok(vec![0, 1, 2]));
+        assert_eq!(seeds("7,1"), Ok(vec![7, 1]));
+        for bad in ["0", "", "a", "1,1", "-1", "1,", "5000"] {
+            assert!(seeds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_data_set_has_settings_of_its_own() {
+        let only: Only = "fashion:epochs=3, input-size=56,resize=crop,skip_bad=true".parse().unwrap();
+        assert_eq!(only.name, "fashion");
+        assert_eq!(
+            (only.settings.epochs, only.settings.input_size, only.settings.skip_bad),
+            (Some(3), Some(56), Some(true))
+        );
+        for bad in ["fashion", "a:b", "a:lr=1", "a:seed=1", "a:wat=1", "a:epochs=x"] {
+            assert!(bad.parse::<Only>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let data = ["a/x", "b/x", "y/"].map(|path| Some(PathBuf::from(path)));
+        assert_eq!(names(&data), ["x", "x-2", "y"]);
+        assert_eq!(names(&[None]), ["embedded"]);
+    }
+}
