@@ -8,7 +8,7 @@ use clap::{ArgAction, ArgMatches, Command, FromArgMatches};
 use super::resolve::{count, resolve};
 use super::settings::{AdapterFlags, Settings};
 use super::words;
-use crate::compare::results::{Results, Variant};
+use crate::compare::results::{Outcome, Results, Variant};
 use crate::compare::{self, CompareConfig, SetConfig, Tune};
 use crate::config::{Strategy, TrainConfig, toml_error};
 use crate::train::Ui;
@@ -309,7 +309,15 @@ pub fn main(args: &Args) -> Result<()> {
     let ui = Ui::new(args.quiet);
     let mut report = |_: &Results, _: &Path| Ok(());
     let results = compare::run(&config, &ui, &mut report)?;
-    ui.result(&closing(&results))
+    let reasons = results.cells.iter().map(|cell| match &cell.outcome {
+        Outcome::Failed { reason } => Some(reason),
+        _ => None,
+    });
+    // A run that failed is told in its row; where nothing else is there, that is the answer.
+    match reasons.collect::<Option<Vec<_>>>().and_then(|reasons| reasons.first().copied()) {
+        Some(reason) => Err(Error::NonFinite(format!("every run failed, the first so: {reason}"))),
+        None => ui.result(&closing(&results)),
+    }
 }
 
 fn closing(results: &Results) -> String {

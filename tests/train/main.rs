@@ -4,6 +4,8 @@
 
 mod bad_adapters;
 mod bad_input;
+#[cfg(unix)]
+mod compare;
 mod defaults;
 mod docs;
 mod features;

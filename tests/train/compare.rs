@@ -1,0 +1,165 @@
+//! `peftk compare` on small folders: its cells are `train`'s runs, a killed comparison ends with the numbers of a whole one, and what fails is
+//! told in its row.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::resume::start;
+use crate::{done, failure, pictures};
+
+const COMPARE: &str =
+    "compare --data data --backbone random:micro --input-size 28 --batch-size 8 --epochs 3 --device cpu";
+
+/// Every record in a comparison's folder, without what tells time.
+fn records(out: &Path) -> BTreeMap<PathBuf, Value> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![out.join("runs"), out.join("tune")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name == "cell.json") || path.starts_with(out.join("tune")) {
+                let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).expect("a record");
+                if let Some(result) = value["result"].as_object_mut() {
+                    for name in ["images_per_s", "seconds_per_epoch", "train_s", "wall_s"] {
+                        result.remove(name);
+                    }
+                }
+                found.insert(path.strip_prefix(out).unwrap().to_owned(), value);
+            }
+        }
+    }
+    found
+}
+
+fn data(dir: &Path) {
+    pictures(&dir.join("data/train"), 12, 1);
+    pictures(&dir.join("data/test"), 6, 2);
+}
+
+#[test]
+fn killed_and_taken_up_again_it_gives_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir);
+    let line = format!("{COMPARE} --strategies freeze,lora --seeds 2 --tune --quiet");
+    done(dir, &format!("{line} --out whole"));
+    let whole = records(&dir.join("whole"));
+    assert_eq!(whole.len(), 2 * 2 + 2, "{:?}", whole.keys());
+
+    // Killed over and over, a little later each time, until it gets through.
+    let mut kills = 0;
+    for milliseconds in (150..).step_by(120) {
+        let mut child = start(dir, &format!("{line} --out cut"), "0");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            break;
+        }
+        kills += 1;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills > 1, "it was never killed");
+    let cut = records(&dir.join("cut"));
+    assert_eq!(cut, whole);
+    // Nothing is left of the trials, nor of what only goes on with a run.
+    for leftover in ["cut/tune/data/lora.trial", "cut/runs/data/lora/seed-1/last"] {
+        assert!(!dir.join(leftover).exists(), "{leftover}");
+    }
+    assert!(dir.join("cut/runs/data/lora/seed-1/adapter/adapter_model.safetensors").is_file());
+
+    // Once more with another seed: only that is run.
+    let before = std::fs::metadata(dir.join("cut/runs/data/lora/seed-0/cell.json")).unwrap().modified().unwrap();
+    done(dir, &format!("{} --out cut", line.replace("--seeds 2", "--seeds 0,1,5")));
+    assert_eq!(std::fs::metadata(dir.join("cut/runs/data/lora/seed-0/cell.json")).unwrap().modified().unwrap(), before);
+    assert_eq!(records(&dir.join("cut")).len(), 2 * 3 + 2);
+    let error = failure(dir, &format!("{} --out cut", line.replace("--batch-size 8", "--batch-size 4")), 2);
+    assert!(error.contains("batch_size = 8") && error.contains("4"), "{error}");
+}
+
+#[test]
+fn a_cell_is_what_train_and_eval_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(&dir.join("data"), 20, 3);
+    done(dir, &format!("{COMPARE} --strategies dora --seeds 4,6 --ranks 2,4 --lrs dora=5e-3 --quiet --out report"));
+    let cell = &records(&dir.join("report"))[Path::new("runs/data/dora-r4/seed-6/cell.json")];
+    let flags = COMPARE.strip_prefix("compare ").unwrap();
+    done(
+        dir,
+        &format!(
+            "train {flags} --strategy dora --seed 6 --rank 4 --lr 5e-3 --split-seed 0 --test-fraction 0.2 --out run"
+        ),
+    );
+    let eval: Value = serde_json::from_str(&done(dir, "eval --model run --data data --json")).unwrap();
+    assert_eq!(eval["images"], 12, "a fifth of 60 images was held back");
+    assert_eq!(eval["accuracy"], cell["result"]["test_accuracy"]);
+    assert_eq!(eval["loss"], cell["result"]["test_loss"]);
+    let again: Value =
+        serde_json::from_str(&done(dir, "eval --model report/runs/data/dora-r4/seed-6 --data data --json")).unwrap();
+    assert_eq!(again["loss"], eval["loss"]);
+    let best = crate::lines(&dir.join("run"), "val").into_iter().map(|line| line["accuracy"].as_f64().unwrap());
+    assert_eq!(Some(best.fold(0.0, f64::max)), cell["result"]["val_accuracy"].as_f64());
+    let size = std::fs::metadata(dir.join("run/adapter/adapter_model.safetensors")).unwrap().len()
+        + std::fs::metadata(dir.join("run/adapter/adapter_config.json")).unwrap().len();
+    assert_eq!(cell["result"]["saved_bytes"], size);
+}
+
+#[test]
+fn what_fails_is_a_row_and_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir);
+    let line = format!("{COMPARE} --strategies full,freeze --seeds 1 --lrs full=1e30 --out report --quiet");
+    done(dir, &line);
+    let of = |strategy: &str| {
+        records(&dir.join("report"))[&PathBuf::from(format!("runs/data/{strategy}/seed-0/cell.json"))]["result"].clone()
+    };
+    assert_eq!(of("full")["state"], "failed");
+    assert!(of("full")["reason"].as_str().unwrap().contains("--lr"), "{}", of("full"));
+    assert_eq!(of("freeze")["state"], "done");
+    // A failure stays what it is, until it is to be tried again: then by the same settings.
+    done(dir, &line);
+    done(dir, &format!("{line} --retry"));
+    assert_eq!(of("full")["state"], "failed");
+    let error = failure(dir, &format!("{COMPARE} --strategies full --seeds 1 --lrs full=1e30 --out all --quiet"), 1);
+    assert!(error.contains("every run failed"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_said_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir);
+    std::fs::create_dir(dir.join("mine")).unwrap();
+    std::fs::write(dir.join("mine/thesis.tex"), "x").unwrap();
+    for (flags, words) in [
+        ("--out mine", "others' files"),
+        ("--out r --strategy lora", "--strategies"),
+        ("--out r --lr 1", "--lrs"),
+        ("--out r --seed 1", "--seeds"),
+        ("--out r --rank 1", "--ranks"),
+        ("--out r --strategies lora,lora", "name it once"),
+        ("--out r --strategies lora --lrs full=1", "not among"),
+        ("--out r --tune-on birds", "there are data"),
+        ("--out r --for birds:epochs=1", "there are data"),
+        ("--out r --for data:epoch=1", "--for"),
+        ("--out r --val-fraction 0", "validation"),
+        ("--out r --seeds 1,1", "twice"),
+        ("--out r --tune --lrs full=1", "--tune"),
+        ("--out r --against gsoc2024", "gsoc2025"),
+        ("--out r --data elsewhere", "elsewhere"),
+    ] {
+        let error = failure(dir, &format!("{COMPARE} {flags}"), 2);
+        assert!(error.contains(words), "{flags}: {error}");
+    }
+    assert!(!dir.join("r/runs").exists());
+    pictures(&dir.join("flat"), 8, 4);
+    let line = COMPARE.replace("--data data", "--data flat");
+    let error = failure(dir, &format!("{line} --test-fraction 0 --out s --quiet"), 2);
+    assert!(error.contains("no test images"), "{error}");
+}
