@@ -20,7 +20,7 @@ pub mod tensor_file;
 pub mod tensorboard;
 mod transformers;
 
-pub use load::{EMBEDDED_SEED, RANDOM_SEED, load};
+pub use load::{RANDOM_SEED, load};
 pub use random::random;
 pub use spec::BackboneSpec;
 pub use state::{Backbone, Classifier, HostTensor, StateDict};

@@ -49,7 +49,21 @@ pub fn read(path: &Path) -> Result<StateDict> {
     let io = |e| Error::io("read", path, e);
     let mut file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
-    let metadata = read_header(path, &mut file, length)?;
+    read_from(path, &mut file, length)
+}
+
+/// The same of a file's bytes, which messages call `name`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(name: &Path, mut bytes: &[u8]) -> Result<StateDict> {
+    let length = bytes.len() as u64;
+    read_from(name, &mut bytes, length)
+}
+
+fn read_from(path: &Path, file: &mut impl Read, length: u64) -> Result<StateDict> {
+    let io = |e| Error::io("read", path, e);
+    let metadata = read_header(path, file, length)?;
     let mut tensors = StateDict::new();
     // The header is checked to cover the file without gaps, so offset order is one sequential read.
     for name in metadata.offset_keys() {
@@ -73,7 +87,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
     Ok(tensors)
 }
 
-fn read_header(path: &Path, file: &mut File, length: u64) -> Result<Metadata> {
+fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<Metadata> {
     let damaged = |what: String| Error::input(format!("{}: {what}; get the file again", path.display()));
     let mut prefix = [0; 8];
     if length < 8 {

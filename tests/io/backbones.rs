@@ -232,8 +232,15 @@ fn specs_are_told_apart() {
     }
     assert!(parse("random:huge").is_err());
     let micro = load(&BackboneSpec::Embedded, &mut |_| {}).unwrap();
-    assert!(micro.source.contains("random weights"));
+    assert!(micro.source.contains("trained on drawings"));
+    // bf16 as stored; trained weights are far wider than fresh ones.
+    let widest = |state: &StateDict| {
+        let values = state["encoder.layer.0.mlp.fc1.weight"].data.iter();
+        values.fold(0.0_f32, |most, value| most.max(value.abs()))
+    };
+    let is_bf16 = |value: &f32| half::bf16::from_f32(*value).to_f32() == *value;
+    assert!(micro.state.values().all(|tensor| tensor.data.iter().all(is_bf16)));
     assert_eq!(micro.config, VitConfig::named("micro").unwrap());
     let random = load(&parse("random:micro").unwrap(), &mut |_| {}).unwrap();
-    assert_ne!(random.state, micro.state);
+    assert!(widest(&micro.state) > 2.0 * widest(&random.state), "{} {}", widest(&micro.state), widest(&random.state));
 }
