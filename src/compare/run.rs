@@ -25,6 +25,10 @@ const REPORT_EVERY: f64 = 30.0;
 pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Path) -> Result<()>) -> Result<Results> {
     let device = Place::choose(config.sets[0].runs[0].device, config.sets[0].runs[0].precision)?.words();
     ui.note(&format!("device: {device}"));
+    // Read once here, so that one that is not there is no row of failures.
+    let backbone = train::load_backbone(config.sets[0].runs[0].backbone.as_deref(), ui)?;
+    ui.note(&format!("backbone: {}", backbone.source));
+    drop(backbone);
     let folder = Folder::open(&config.out)?;
     let cache = Arc::new(ImageCache::open(&config.sets[0].runs[0].cache)?);
     let sets = config.sets.iter().map(|set| Set::open(set, cache.clone(), ui)).collect::<Result<Vec<_>>>()?;

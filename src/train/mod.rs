@@ -31,7 +31,7 @@ pub mod ui;
 
 pub(crate) use commands::eval_set;
 pub use commands::{eval, merge, plan};
-pub use inputs::{Images, fingerprint, make_paths_absolute};
+pub use inputs::{Images, fingerprint, load_backbone, make_paths_absolute};
 pub use loss::{check_loss, criterion};
 pub use place::Place;
 pub use predict::predict;

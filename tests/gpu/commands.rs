@@ -21,13 +21,13 @@ fn peftk() -> PathBuf {
     if beside.is_file() { beside } else { PathBuf::from(env!("CARGO_BIN_EXE_peftk")) }
 }
 
-fn command(line: &str) -> Command {
+pub fn command(line: &str) -> Command {
     let mut command = Command::new(peftk());
     command.args(line.split_whitespace()).stdin(Stdio::null());
     command
 }
 
-fn run(line: &str) -> Output {
+pub fn run(line: &str) -> Output {
     let output = command(line).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     output

@@ -6,6 +6,7 @@ mod adapters;
 #[path = "../golden/case.rs"]
 mod case;
 mod commands;
+mod compare;
 mod full_size;
 mod golden;
 mod guard;
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
         guard::TESTS,
         full_size::TESTS,
         commands::TESTS,
+        compare::TESTS,
         precision::TESTS,
     ])
 }

@@ -157,6 +157,8 @@ fn what_cannot_be_compared_is_said_first() {
         let error = failure(dir, &format!("{COMPARE} {flags}"), 2);
         assert!(error.contains(words), "{flags}: {error}");
     }
+    let error = failure(dir, &format!("{} --out r", COMPARE.replace("random:micro", "nowhere")), 2);
+    assert!(error.contains("backbone") && error.contains("nowhere"), "{error}");
     assert!(!dir.join("r/runs").exists());
     pictures(&dir.join("flat"), 8, 4);
     let line = COMPARE.replace("--data data", "--data flat");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How assets/micro-dinov2.safetensors was made: 300 epochs of the micro DINOv2 from random weights, all of it trained, on drawings outside
-# the embedded classes (data.py says which), then rounded to bf16. About two minutes on an H100, some two hours on two CPU cores.
+# the embedded classes (data.py says which), then rounded to bf16. About two minutes on an H100.
 #
 #   tools/pretrain/run.sh OPENCLIPART20 OUT     OPENCLIPART20: the folder (train, val) that tools/embed-data.py packed
 #
