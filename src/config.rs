@@ -17,7 +17,7 @@ mod task;
 
 pub use cache::Cache;
 pub(crate) use cache::bytes;
-pub use commands::{EvalConfig, MergeConfig, ModelSource, PredictConfig};
+pub use commands::{EvalConfig, ExplainConfig, MergeConfig, Method, ModelSource, PredictConfig};
 pub use device::Device;
 pub use format::Format;
 pub use loss::{AsymmetricSettings, ClassWeights, LabelLoss};

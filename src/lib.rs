@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod data;
 pub mod error;
+pub mod explain;
 pub mod geometry;
 #[allow(unsafe_code)]
 pub mod gpu;

@@ -14,7 +14,7 @@ impl<B: Backend> Tape<'_, B> {
         // A loss knows its gradient; nothing has to be sent to the device for it.
         let is_loss = |node: usize| self.nodes.borrow().get(node).is_some_and(|node| matches!(node.kind, Kind::Loss));
         if let Some(node) = loss.node.filter(|&node| is_loss(node)) {
-            self.walk(vec![(node, None)], grads)?;
+            self.walk(vec![(node, None)], grads, &mut [])?;
             return Ok(());
         }
         let one = Array::upload(self.backend(), &[1.0], loss.shape())?;
@@ -35,12 +35,33 @@ impl<B: Backend> Tape<'_, B> {
             }
             starts.push((node_of(y)?, Some(dy)));
         }
-        self.walk(starts, grads)?;
+        self.walk(starts, grads, &mut [])?;
         Ok(())
     }
 
+    /// Walks back from `y` with dL/dy given and returns dL/dv of other values of this tape, in their order; none where no gradient came.
+    /// Values inside a recomputed segment ([`Tape::checkpoint`]) are not on this tape. What trained values would get is dropped.
+    ///
+    /// # Errors
+    /// A shape that does not fit, a value that asks for no gradient.
+    pub fn gradients_of(self, y: &Tensor<B>, dy: Array<B>, values: &[&Tensor<B>]) -> Result<Vec<Option<Array<B>>>> {
+        if y.shape() != dy.shape() {
+            return Err(Error::shape("backward's gradient", y.shape(), dy.shape()));
+        }
+        let mut grads = Grads::new(self.params);
+        let mut watched = values.iter().map(|value| Ok((node_of(value)?, None))).collect::<Result<Vec<_>>>()?;
+        self.walk(vec![(node_of(y)?, Some(dy))], &mut grads, &mut watched)?;
+        Ok(watched.into_iter().map(|(_, grad)| grad).collect())
+    }
+
     /// Walks back from nodes with their gradients (none: a loss's own); returns the gradient of the segment's input, if there is one that asks.
-    fn walk(self, starts: Vec<(usize, Option<Array<B>>)>, grads: &mut Grads<B>) -> Result<Option<Array<B>>> {
+    /// Each node of `watched` gets its output's whole gradient.
+    fn walk(
+        self,
+        starts: Vec<(usize, Option<Array<B>>)>,
+        grads: &mut Grads<B>,
+        watched: &mut [(usize, Option<Array<B>>)],
+    ) -> Result<Option<Array<B>>> {
         let (params, images, derived) = (self.params, self.images, self.derived);
         let mut nodes = self.nodes.into_inner();
         let backend = params.backend();
@@ -69,6 +90,9 @@ impl<B: Backend> Tape<'_, B> {
                 continue;
             }
             let Some(dy) = dy else { continue };
+            for (_, grad) in watched.iter_mut().filter(|(place, _)| *place == nodes.len()) {
+                *grad = Some(dy.clone());
+            }
             // What the model's values came to so far: an operation that sums goes on from there.
             let mut ids: Vec<Option<ParamId>> = node.inputs.iter().map(|input| leaf_of(&nodes, (*input)?)).collect();
             for i in 1..ids.len() {
@@ -121,7 +145,7 @@ impl<B: Backend> Tape<'_, B> {
                     let last = node_of(&y)?;
                     drop(x);
                     drop(y);
-                    vec![tape.walk(vec![(last, Some(dy))], grads)?]
+                    vec![tape.walk(vec![(last, Some(dy))], grads, &mut [])?]
                 }
             };
             if made.len() != node.inputs.len() {

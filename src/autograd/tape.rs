@@ -68,7 +68,7 @@ pub(super) enum Kind<'m, B: Backend> {
     Leaf(ParamId),
     /// A loss: what it saved is dlogits for dL/dloss = 1.
     Loss,
-    /// The input of a recomputed segment.
+    /// The input of a recomputed segment, or one that no value of the model is.
     Input,
     /// An operation.
     Op(BoxedBackward<B>),
@@ -199,6 +199,13 @@ impl<'m, B: Backend> Tape<'m, B> {
             return Tensor::constant(param.value.clone());
         }
         self.leaf(id, param.value.clone())
+    }
+
+    /// A value that is none of the model's and asks for a gradient all the same, so that one flows through a model of which nothing is
+    /// trained. [`Tape::gradients_of`] reads what flows.
+    pub fn input(&self, array: Array<B>) -> Tensor<B> {
+        let node = self.recording.get().then(|| self.push("input", vec![], vec![], Kind::Input));
+        Tensor { array, node }
     }
 
     fn leaf(&self, id: ParamId, array: Array<B>) -> Tensor<B> {

@@ -19,6 +19,7 @@ mod compare;
 mod data;
 mod doctor;
 mod eval;
+mod explain;
 mod merge;
 mod plan;
 mod predict;
@@ -45,6 +46,8 @@ enum Command {
     Eval(eval::Args),
     /// Classify images
     Predict(predict::Args),
+    /// Draw what a classifier looked at, a picture an image
+    Explain(explain::Args),
     /// Write a plain transformers folder with the adapter merged into the backbone
     Merge(merge::Args),
     /// Show the memory of a training run by purpose, without running it
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::main(args),
         Command::Eval(args) => eval::main(args),
         Command::Predict(args) => predict::main(args),
+        Command::Explain(args) => explain::main(args),
         Command::Merge(args) => merge::main(args),
         Command::Plan(args) => plan::main(args),
         Command::Compare(args) => compare::main(&args),
@@ -116,7 +120,7 @@ fn fail(error: &Error) -> ExitCode {
 /// clap's message without its usage, which would be lines of its own; the help named is that of the command in `args`.
 fn flag_error(error: &clap::Error, args: &[OsString]) -> String {
     if matches!(error.kind(), FlagError::MissingSubcommand | FlagError::DisplayHelpOnMissingArgumentOrSubcommand) {
-        return "no command given; expected train, compare, eval, predict, merge, plan, data, bench or doctor; see peftk --help"
+        return "no command given; expected train, compare, eval, predict, explain, merge, plan, data, bench or doctor; see peftk --help"
             .to_owned();
     }
     let text = error.to_string();

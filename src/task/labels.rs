@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics::argmax;
 use super::thresholds::logit;
 use super::tree::Tree;
 use crate::config::Task;
@@ -65,6 +66,32 @@ impl Labels {
     pub fn given(&self, logits: &[f32]) -> Vec<usize> {
         let above = |label: usize| self.thresholds.as_ref().map_or(0.0, |all| logit(all[label]));
         (0..self.len()).filter(|&label| f64::from(logits[label]) > above(label)).collect()
+    }
+
+    /// What an image shows by its logits: one class; the labels that it is given, perhaps none; in a tree a way from the root.
+    pub fn answer(&self, logits: &[f32]) -> Vec<usize> {
+        match (self.task, &self.tree) {
+            (Task::Hierarchical, Some(tree)) => tree.predict(logits),
+            (Task::Multiclass, _) => vec![argmax(logits)],
+            _ => self.given(logits),
+        }
+    }
+
+    /// The probabilities of an image's logits: a softmax over the classes (in a tree: of each head), else a sigmoid a label. In f64.
+    pub fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
+        let begins = match (self.task, &self.tree) {
+            (Task::Hierarchical, Some(tree)) => tree.begins(),
+            (Task::Multiclass, _) => vec![0, logits.len()],
+            _ => vec![0],
+        };
+        let mut probs: Vec<f32> = logits.iter().map(|&x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect();
+        for head in begins.windows(2).map(|ends| ends[0]..ends[1]) {
+            let wide = || logits[head.clone()].iter().map(|&x| f64::from(x));
+            let most = wide().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = wide().map(|x| (x - most).exp()).sum();
+            probs[head.clone()].iter_mut().zip(wide()).for_each(|(p, x)| *p = ((x - most).exp() / sum) as f32);
+        }
+        probs
     }
 
     /// A label's name behind those of its ancestors, with slashes between; the name alone without a tree. A name that begins so already, because

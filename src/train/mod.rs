@@ -8,6 +8,7 @@ pub mod early_stopping;
 mod epoch;
 mod eval_files;
 pub mod evaluate;
+mod explain;
 mod features;
 mod init_adapter;
 mod inputs;
@@ -31,10 +32,13 @@ pub mod ui;
 
 pub(crate) use commands::eval_set;
 pub use commands::{eval, merge, plan};
+pub use explain::explain;
 pub use inputs::{Images, fingerprint, load_backbone, make_paths_absolute};
 pub use loss::{check_loss, criterion};
 pub use place::Place;
 pub use predict::predict;
-pub use report::{EvalReport, MemoryPlan, Planned, PredictedLabel, Prediction, Summary};
+pub use report::{
+    EvalReport, ExplainedLabel, Explanation, MemoryPlan, Planned, PredictedLabel, Prediction, Probability, Summary,
+};
 pub use run::{run, run_on};
 pub use ui::{Bar, Ui};

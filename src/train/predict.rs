@@ -10,12 +10,11 @@ use super::place::Place;
 use super::report::{PredictedLabel, Prediction};
 use super::ui::Ui;
 use crate::autograd::{Backend, Tape};
-use crate::config::{PredictConfig, Task};
+use crate::config::{PredictConfig, Resize, Task};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::data::{Source, decode, has_image_extension, transform};
 use crate::task::labels::Labels;
-use crate::task::metrics::argmax;
 use crate::vit::Mode;
 use crate::{Error, Result};
 
@@ -27,10 +26,7 @@ const BATCH: usize = 16;
 /// # Errors
 /// A path that is not there, a folder without images, an image that cannot be read; what [`load`] says.
 pub fn predict(config: &PredictConfig, ui: &Ui, each: &mut dyn FnMut(Prediction) -> Result<()>) -> Result<()> {
-    let mut paths = Vec::new();
-    for path in &config.paths {
-        expand(path, &mut paths)?;
-    }
+    let paths = images_of(&config.paths)?;
     match Place::choose(config.device, config.precision)? {
         Place::Cpu => predict_on(Cpu::new(None)?, config, &paths, ui, each),
         Place::Cuda(device, precision) => predict_on(Cuda::new(&device, precision), config, &paths, ui, each),
@@ -59,43 +55,43 @@ fn predict_on<B: Backend>(
 }
 
 fn answer(path: &Path, logits: &[f32], labels: &Labels) -> Prediction {
-    let names = |found: Vec<usize>| found.into_iter().map(|label| labels.names[label].clone()).collect();
-    let label = match (labels.task, &labels.tree) {
-        (Task::Hierarchical, Some(tree)) => PredictedLabel::Path(names(tree.predict(logits))),
-        (Task::Multiclass, _) => PredictedLabel::One(labels.names[argmax(logits)].clone()),
-        _ => PredictedLabel::Many(names(labels.given(logits))),
-    };
-    Prediction { path: path.to_owned(), logits: logits.to_vec(), probs: probabilities(logits, labels), label }
+    let (label, probs) = (predicted(logits, labels), labels.probabilities(logits));
+    Prediction { path: path.to_owned(), logits: logits.to_vec(), probs, label }
 }
 
-/// Softmax of each head and sigmoids of the rest, in f64.
-fn probabilities(logits: &[f32], labels: &Labels) -> Vec<f32> {
-    let begins = match (labels.task, &labels.tree) {
-        (Task::Hierarchical, Some(tree)) => tree.begins(),
-        (Task::Multiclass, _) => vec![0, logits.len()],
-        _ => vec![0],
-    };
-    let mut probs: Vec<f32> = logits.iter().map(|&x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32).collect();
-    for head in begins.windows(2).map(|ends| ends[0]..ends[1]) {
-        let wide = || logits[head.clone()].iter().map(|&x| f64::from(x));
-        let most = wide().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = wide().map(|x| (x - most).exp()).sum();
-        probs[head.clone()].iter_mut().zip(wide()).for_each(|(p, x)| *p = ((x - most).exp() / sum) as f32);
+/// What an image is said to show.
+pub(super) fn predicted(logits: &[f32], labels: &Labels) -> PredictedLabel {
+    let mut names = labels.answer(logits).into_iter().map(|label| labels.names[label].clone());
+    match labels.task {
+        Task::Multiclass => PredictedLabel::One(names.next().unwrap_or_default()),
+        Task::Hierarchical => PredictedLabel::Path(names.collect()),
+        Task::Multilabel => PredictedLabel::Many(names.collect()),
     }
-    probs
 }
 
 /// Logits \[images, classes\].
 fn run<B: Backend>(loaded: &Loaded<B>, paths: &[PathBuf]) -> Result<Vec<f32>> {
-    let (size, resize) = (loaded.model.vit.input_size, loaded.resize);
+    let images = squares(paths, loaded.model.vit.input_size, loaded.resize)?;
+    let tape = Tape::inference(&loaded.model.params);
+    let logits = loaded.model.vit.logits(&tape, &images, paths.len(), Mode::default())?;
+    logits.array().download(loaded.model.params.backend())
+}
+
+/// The images as the model sees them, u8 \[images, size, size, 3\].
+pub(super) fn squares(paths: &[PathBuf], size: usize, resize: Resize) -> Result<Vec<u8>> {
     let mut images = vec![0; paths.len() * size * size * 3];
     images.par_chunks_exact_mut(size * size * 3).zip(paths).try_for_each(|(out, path)| {
         let image = decode(&Source::File(path.clone()))?;
         transform::eval(&image, size, resize, out)
     })?;
-    let tape = Tape::inference(&loaded.model.params);
-    let logits = loaded.model.vit.logits(&tape, &images, paths.len(), Mode::default())?;
-    logits.array().download(loaded.model.params.backend())
+    Ok(images)
+}
+
+/// The images that paths name: those as given, folders' sorted by path.
+pub(super) fn images_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    paths.iter().try_for_each(|path| expand(path, &mut found))?;
+    Ok(found)
 }
 
 /// An image is itself, a folder all images in it and below, by path in byte order.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::checkpoint::EpochRecord;
-use crate::config::{Strategy, TrainConfig};
+use crate::config::{Method, Strategy, TrainConfig};
 use crate::gpu::Arch;
 
 /// A finished training run.
@@ -73,6 +73,43 @@ pub struct Prediction {
     pub probs: Vec<f32>,
     /// The answer.
     pub label: PredictedLabel,
+}
+
+/// One image explained. Serialised it is a line of `explain --json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The image, as given or found.
+    pub path: PathBuf,
+    /// What is explained: a class, or several labels.
+    pub label: ExplainedLabel,
+    /// Its probability, or theirs in the same order.
+    pub prob: Probability,
+    /// How.
+    pub method: Vec<Method>,
+    /// The pictures: rollout's, then a label's each, in the order of the labels.
+    pub files: Vec<PathBuf>,
+    /// What the image is said to show, as `predict` says it.
+    pub predicted: PredictedLabel,
+}
+
+/// A label, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ExplainedLabel {
+    /// Multi-class, where no labels are asked for.
+    One(String),
+    /// Else.
+    Many(Vec<String>),
+}
+
+/// A probability, or one a label.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Probability {
+    /// Of the one class.
+    One(f32),
+    /// Of each label.
+    Many(Vec<f32>),
 }
 
 /// The name of a class, or those of labels.

@@ -60,9 +60,24 @@ impl Block {
         dims: AttentionDims,
         mode: Mode,
     ) -> Result<Tensor<B>> {
+        self.forward_observed(tape, x, dims, mode, &mut |_, _| Ok(()))
+    }
+
+    /// [`Block::forward`]; `observe` is shown query, key and value \[batch * tokens, 3 D\] and what attention made of them
+    /// \[batch * tokens, D\].
+    #[allow(clippy::type_complexity)]
+    pub fn forward_observed<B: Backend>(
+        &self,
+        tape: &Tape<'_, B>,
+        x: &Tensor<B>,
+        dims: AttentionDims,
+        mode: Mode,
+        observe: &mut dyn FnMut(&Tensor<B>, &Tensor<B>) -> Result<()>,
+    ) -> Result<Tensor<B>> {
         let from = if self.qkv.keeps_input(tape) { Level::Pointwise } else { Level::Qkv };
         let qkv = self.qkv.forward_again(tape, &self.norm1.forward_again(tape, x, from)?, mode, Level::Qkv)?;
         let attended = tape.attention(dims, &qkv)?;
+        observe(&qkv, &attended)?;
         drop(qkv);
         let x = self.output.forward_residual(tape, LinearInput::Plain(&attended), mode, x, self.scale1)?;
         drop(attended);

@@ -8,8 +8,10 @@ mod linear;
 mod model;
 pub mod names;
 pub mod positions;
+mod trace;
 
 pub use block::{Block, Norm};
 pub use config::{Family, VitConfig};
 pub use linear::{Linear, Mode, SiteAdapter};
 pub use model::Vit;
+pub use trace::Attention;

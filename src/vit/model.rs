@@ -44,6 +44,12 @@ impl Vit {
         TokenDims { batch, registers: self.config.registers, patches: side * side, width: self.config.hidden }
     }
 
+    /// Attention's sizes for `batch` images.
+    pub fn attention_dims(&self, batch: usize) -> AttentionDims {
+        let heads = self.config.heads;
+        AttentionDims { batch, tokens: self.token_dims(batch).tokens(), heads, head_dim: self.config.hidden / heads }
+    }
+
     /// Images (u8 \[batch, S, S, 3\], or crops) to tokens \[batch * tokens, D\] before the first block.
     pub fn embed<'i, B: Backend>(
         &self,
@@ -93,13 +99,7 @@ impl Vit {
         mode: Mode,
     ) -> Result<Tensor<B>> {
         let mode = Mode { images: batch, ..mode };
-        let heads = self.config.heads;
-        let dims = AttentionDims {
-            batch,
-            tokens: self.token_dims(batch).tokens(),
-            heads,
-            head_dim: self.config.hidden / heads,
-        };
+        let dims = self.attention_dims(batch);
         for (index, block) in self.blocks[..blocks].iter().enumerate() {
             let _range = profile::numbered_range("block", index);
             let level = mode.recompute.of_block(index);
