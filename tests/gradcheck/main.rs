@@ -1,6 +1,7 @@
 //! Every operation's gradient against central finite differences, in f64 on the plain-loop backend.
 
 mod checkpoint;
+mod explain;
 mod ops;
 
 use peftk::Result;
