@@ -21,7 +21,7 @@ pub struct Args {
     /// How the data is laid out: auto, or a format as in train [default: the run's, where it is a data set's own layout; else auto]
     #[arg(long, value_name = "FORMAT", value_parser = flag_words::word::<Format>)]
     format: Option<Format>,
-    /// Writes classes.csv there, and for a multi-class set confusion.csv and confusion.png
+    /// Writes classes.csv, errors.csv and errors.png there, and for a multi-class set confusion.csv and confusion.png
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Multi-label: give a label above this probability [default: the run's tuned thresholds, or 0.5]

@@ -14,6 +14,8 @@ use crate::data::ImageCache;
 use crate::train::{self, Images, Place, Summary, Ui, interrupt};
 use crate::{Error, Result};
 
+/// Folder in a run's for what its test images came to: by class, confused classes, the most confident errors.
+const TEST: &str = "test";
 /// Seconds between two writings of the report while runs are left.
 const REPORT_EVERY: f64 = 30.0;
 
@@ -248,7 +250,7 @@ impl Compare<'_> {
                 model: wanted.out.clone(),
                 data: wanted.data.clone().unwrap_or_default(),
                 format: None,
-                out: None,
+                out: Some(wanted.out.join(TEST)),
                 threshold: None,
                 json: false,
                 cache: wanted.cache.clone(),

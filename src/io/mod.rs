@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod chart;
 mod hf_config;
 pub mod hub;
+pub mod lettering;
 mod load;
 mod naming;
 mod naming_packed;

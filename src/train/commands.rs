@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::errors_sheet::{self, Errors};
 use super::eval_files;
-use super::evaluate::{Evaluation, Thresholds, evaluate};
+use super::evaluate::{Evaluation, Thresholds, evaluate_each};
 use super::loaded::load;
 use super::place::Place;
 use super::report::{EvalReport, Planned};
@@ -18,7 +19,7 @@ use crate::config::{
 };
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
-use crate::data::{self, Dataset, ImageCache, Loader, LoaderOptions, Splits};
+use crate::data::{self, Batch, Dataset, ImageCache, Loader, LoaderOptions, Splits};
 use crate::gpu::{self, Arch};
 use crate::io::{BackboneSpec, atomic};
 use crate::vit::VitConfig;
@@ -49,10 +50,6 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
     inputs::verify(&mut splits, false, false, &cache, ui)?;
     let evaluation = eval_set(config, splits.train, cache, ui)?;
-    if let Some(out) = &config.out {
-        eval_files::write(out, &run.read_labels()?.names, &evaluation.measures)?;
-        ui.note(&format!("by class: {}", out.join("classes.csv").display()));
-    }
     let mut more = evaluation.more();
     let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);
     Ok(EvalReport { images, loss: evaluation.loss, accuracy: evaluation.accuracy(), more })
@@ -97,15 +94,24 @@ fn eval_on<B: Backend>(
         seed: 0,
         on_device: loaded.model.params.backend().crops(),
     };
-    let loader = Loader::new(Arc::new(set), options, cache)?;
+    let set = Arc::new(set);
+    let loader = Loader::new(set.clone(), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
     // Without the weights that training may have used: what is evaluated may lack a class.
     let plain = TrainConfig { class_weights: None, ..run };
     let criterion = loss::criterion(&plain, labels, &vec![1; labels.len()])?.plain();
     let options = StepOptions { criterion, micro_batch: None, recompute: Recompute::NOTHING };
     let thresholds = Thresholds::Given(labels.thresholds.as_deref());
-    let evaluation = evaluate(&loaded.model, loader.epoch(0, 0), &options, thresholds, &bar)?;
+    let mut errors = config.out.is_some().then(|| Errors::new(labels));
+    let mut keep = |batch: &Batch, logits: &[f32]| errors.iter_mut().for_each(|errors| errors.add(batch, logits));
+    let evaluation = evaluate_each(&loaded.model, loader.epoch(0, 0), &options, thresholds, &bar, &mut keep)?;
     bar.finish();
+    if let Some(out) = &config.out {
+        eval_files::write(out, &labels.names, &evaluation.measures)?;
+        errors_sheet::write(out, &errors.map_or_else(Vec::new, |errors| errors.ranked(&set.items)))?;
+        ui.note(&format!("by class: {}", out.join("classes.csv").display()));
+        ui.note(&format!("what is wrong: {}", out.join("errors.png").display()));
+    }
     Ok(evaluation)
 }
 

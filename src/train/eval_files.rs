@@ -74,7 +74,7 @@ fn matrix(labels: &[String], metrics: &ClassMetrics) -> String {
 }
 
 /// A cell of CSV, in quotes where it needs them.
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 

@@ -104,6 +104,18 @@ pub fn evaluate<B: Backend>(
     thresholds: Thresholds<'_>,
     bar: &Bar,
 ) -> Result<Evaluation> {
+    evaluate_each(model, batches, options, thresholds, bar, &mut |_, _| {})
+}
+
+/// [`evaluate`]; `each` is shown every batch with its logits \[images, classes\].
+pub fn evaluate_each<B: Backend>(
+    model: &Model<B>,
+    batches: impl Iterator<Item = Result<Batch>>,
+    options: &StepOptions,
+    thresholds: Thresholds<'_>,
+    bar: &Bar,
+    each: &mut dyn FnMut(&Batch, &[f32]),
+) -> Result<Evaluation> {
     let (mut loss, mut images) = (0.0, 0usize);
     let given = match thresholds {
         Thresholds::Given(given) => given,
@@ -122,6 +134,7 @@ pub fn evaluate<B: Backend>(
             Counter::Labels(counter) => counter.add(&logits, &batch.targets),
             Counter::Tree(counter) => counter.add(&logits, &batch.targets),
         }
+        each(&batch, &logits);
         bar.inc(1);
     }
     let (measures, best_thresholds) = match counter {

@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod commands;
 pub mod early_stopping;
 mod epoch;
+pub mod errors_sheet;
 mod eval_files;
 pub mod evaluate;
 mod explain;
