@@ -3,7 +3,7 @@
 use super::attention::{BlockAttention, rollout};
 use crate::autograd::{Array, Backend, Derived, Params, Tape, Tensor, TokenDims};
 use crate::config::Pool;
-use crate::vit::Vit;
+use crate::vit::{Mode, Vit};
 use crate::{Error, Result};
 
 /// Labels whose gradients are taken in one pass over the model.
@@ -14,10 +14,15 @@ const LABELS_AT_ONCE: usize = 8;
 /// A map is \[grid, grid\] in row-major order, one number a patch, larger where the patch has more to do with the output. Register tokens take
 /// part in attention as the model has it, so relevance flows through them; what ends on them, and on CLS, is cut off.
 ///
-/// The head reads CLS, or CLS beside the mean of the patches. Relevance then begins with both: with a share `s` on CLS and the rest spread
-/// evenly over the patches, as the mean reads them, where s = |w_cls| / (|w_cls| + |w_mean|) for the norms of the head's weights on each half (of
-/// the label's row for its gradient, of all rows for rollout, which knows no label). So a head that was trained on CLS alone and is stored
-/// with zeros for the mean is explained as what it is.
+/// The head reads CLS, or CLS beside the mean of the patches, and relevance begins with what it reads:
+///
+/// - Of a label's gradient, pooling is one more attention whose probabilities are fixed: 1 on CLS for the first half, 1 / patches on each patch
+///   for the second. Equation 5 then gives token t the positive part of A_t dY/dA_t = A_t w x_t, with x the tokens after the final norm and
+///   w the label's weights on that half: what the token adds to the logit. Where no token adds to it, as for rollout.
+/// - Rollout knows no label: a share s on CLS and the rest spread evenly over the patches, s = |w_cls| / (|w_cls| + |w_mean|) by the norms of the
+///   head's weights on each half.
+///
+/// So a head that was trained on CLS alone and is stored with zeros for the mean is explained as what it is.
 pub struct Explainer<'a, B: Backend> {
     vit: &'a Vit,
     params: &'a Params<B>,
@@ -49,7 +54,7 @@ impl<'a, B: Backend> Explainer<'a, B> {
         let (backend, dims) = (self.params.backend(), self.vit.attention_dims(1));
         let tape = Tape::inference(self.params).with_derived(&self.derived);
         let mut blocks = Vec::new();
-        let logits = self.vit.observed_logits(&tape, square, 1, &mut |attention| {
+        let x = self.vit.observed_features(&tape, square, 1, &mut |attention| {
             if with_rollout {
                 // Averaged over heads they are smaller than queries and keys, up to a grid of about 45.
                 let qkv = attention.qkv.array().download(backend)?;
@@ -57,11 +62,11 @@ impl<'a, B: Backend> Explainer<'a, B> {
             }
             Ok(())
         })?;
-        let logits = logits.array().download(backend)?;
+        let logits = self.logits(&tape, &x, 1)?.array().download(backend)?;
         if logits.iter().any(|x| !x.is_finite()) {
             return Err(Error::NonFinite("the classifier's outputs are no numbers".into()));
         }
-        let start = || rollout(self.start(0..self.classes()), &blocks).map(|relevance| self.patches(&relevance));
+        let start = || rollout(self.start(), &blocks).map(|relevance| self.patches(&relevance));
         let map = with_rollout.then(start).transpose()?;
         Ok((logits, map))
     }
@@ -88,13 +93,17 @@ impl<'a, B: Backend> Explainer<'a, B> {
         }
         let tape = Tape::new(self.params).with_derived(&self.derived);
         let mut blocks: Vec<(Array<B>, Tensor<B>)> = Vec::new();
-        let logits = self.vit.observed_logits(&tape, &square.repeat(count), count, &mut |attention| {
+        let x = self.vit.observed_features(&tape, &square.repeat(count), count, &mut |attention| {
             blocks.push((attention.qkv.array().clone(), attention.attended.clone()));
             Ok(())
         })?;
+        let logits = self.logits(&tape, &x, count)?;
+        let x = x.into_array().download(backend)?;
         let attended: Vec<&Tensor<B>> = blocks.iter().map(|(_, attended)| attended).collect();
         let grads = tape.gradients_of(&logits, Array::upload(backend, &seed, logits.shape())?, &attended)?;
-        let mut relevances: Vec<Vec<f64>> = labels.iter().map(|&label| self.start(label..label + 1)).collect();
+        let tokens = x.chunks_exact(x.len() / count);
+        let mut relevances: Vec<Vec<f64>> =
+            labels.iter().zip(tokens).map(|(&label, tokens)| self.start_of_label(label, tokens)).collect();
         for ((qkv, _), grad) in blocks.iter().zip(grads).rev() {
             let grad = grad.ok_or_else(|| Error::Internal("no gradient reached attention".into()))?;
             let (qkv, grad) = (qkv.download(backend)?, grad.download(backend)?);
@@ -119,15 +128,17 @@ impl<'a, B: Backend> Explainer<'a, B> {
         self.head.len() / self.width().max(1)
     }
 
-    /// What the head reads of each token, for some of its rows \[tokens\].
-    fn start(&self, rows: std::ops::Range<usize>) -> Vec<f64> {
+    fn logits<'m>(&'m self, tape: &Tape<'m, B>, x: &Tensor<B>, count: usize) -> Result<Tensor<B>> {
+        self.vit.classify(tape, &self.vit.pool(tape, x, count)?, Mode::default())
+    }
+
+    /// Where rollout begins \[tokens\].
+    fn start(&self) -> Vec<f64> {
         let (dims, width) = (self.dims(), self.width());
         // Squares, of the weights on CLS and of those on the mean.
         let mut squares = [0.0; 2];
-        for row in self.head[rows.start * width..rows.end * width].chunks_exact(width) {
-            for (place, weight) in row.iter().enumerate() {
-                squares[place / dims.width] += f64::from(*weight).powi(2);
-            }
+        for (place, weight) in self.head.iter().enumerate() {
+            squares[place % width / dims.width] += f64::from(*weight).powi(2);
         }
         let [cls, mean] = squares.map(f64::sqrt);
         // A head of zeros reads neither more than the other.
@@ -140,6 +151,26 @@ impl<'a, B: Backend> Explainer<'a, B> {
         start[0] = on_cls;
         start[1 + dims.registers..].fill((1.0 - on_cls) / dims.patches as f64);
         start
+    }
+
+    /// Where a label's gradient begins \[tokens\], from the tokens \[tokens, D\] that are pooled.
+    fn start_of_label(&self, label: usize, tokens: &[f32]) -> Vec<f64> {
+        let (dims, width) = (self.dims(), self.width());
+        let weights = &self.head[label * width..(label + 1) * width];
+        let (on_cls, on_mean) = weights.split_at(dims.width);
+        let product = |token: usize, weights: &[f32]| -> f64 {
+            let values = &tokens[token * dims.width..(token + 1) * dims.width];
+            values.iter().zip(weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+        };
+        let first_patch = 1 + dims.registers;
+        let mut start = vec![0.0; dims.tokens()];
+        start[0] = product(0, on_cls).max(0.0);
+        if !on_mean.is_empty() {
+            for (patch, start) in start[first_patch..].iter_mut().enumerate() {
+                *start = (product(first_patch + patch, on_mean) / dims.patches as f64).max(0.0);
+            }
+        }
+        if start.iter().any(|&start| start > 0.0) { start } else { self.start() }
     }
 
     /// The patches' part of a row over tokens.

@@ -136,7 +136,12 @@ impl Vit {
         mode: Mode,
     ) -> Result<Tensor<B>> {
         let x = self.features(tape, images, batch, mode)?;
-        tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)
+        self.pool(tape, &x, batch)
+    }
+
+    /// What the head reads \[batch, D or 2 D\] of tokens after the final norm \[batch * tokens, D\].
+    pub fn pool<B: Backend>(&self, tape: &Tape<'_, B>, x: &Tensor<B>, batch: usize) -> Result<Tensor<B>> {
+        tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, x)
     }
 
     /// Logits \[batch, classes\] from what [`Vit::pooled`] made.

@@ -4,7 +4,6 @@ use super::Vit;
 use super::linear::Mode;
 use crate::Result;
 use crate::autograd::{Backend, Images, Tape, Tensor};
-use crate::config::Pool;
 
 /// Attention in one block.
 pub struct Attention<'a, B: Backend> {
@@ -17,13 +16,13 @@ pub struct Attention<'a, B: Backend> {
 }
 
 impl Vit {
-    /// Logits \[batch, classes\] as [`Vit::logits`] makes them for evaluation; `observe` is shown each block's attention, the first block's
-    /// first. On a tape that records, a gradient flows from the logits to all of these, whatever is trained: the embedded tokens ask for one
-    /// ([`Tape::gradients_of`]). Nothing is made again in the backward pass.
+    /// Tokens after the final norm \[batch * tokens, D\] as [`Vit::features`] makes them for evaluation; `observe` is shown each block's
+    /// attention, the first block's first. On a tape that records, a gradient flows from what is made of the tokens to all of these, whatever
+    /// is trained: the embedded tokens ask for one ([`Tape::gradients_of`]). Nothing is made again in the backward pass.
     ///
     /// # Errors
     /// Images of another size; what `observe` says.
-    pub fn observed_logits<'m, 'i, B: Backend>(
+    pub fn observed_features<'m, 'i, B: Backend>(
         &'m self,
         tape: &Tape<'m, B>,
         images: impl Into<Images<'i, B>>,
@@ -37,8 +36,6 @@ impl Vit {
                 observe(Attention { block: index, qkv, attended })
             })?;
         }
-        let x = self.norm.forward(tape, &x)?;
-        let pooled = tape.pool(self.token_dims(batch), self.pool == Pool::ClsMean, &x)?;
-        self.classify(tape, &pooled, mode)
+        self.norm.forward(tape, &x)
     }
 }

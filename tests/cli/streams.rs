@@ -8,7 +8,7 @@ use super::{command, peftk, words};
 fn help_and_version_end_with_0() {
     let dir = tempfile::tempdir().unwrap();
     for line in ["--help", "--version", "help train"].map(str::to_owned).into_iter().chain(
-        ["train", "eval", "predict", "merge", "plan", "data", "bench", "doctor"]
+        ["train", "eval", "predict", "explain", "merge", "plan", "data", "bench", "doctor"]
             .map(|command| format!("{command} --help")),
     ) {
         let output = peftk(dir.path(), &words(&line));

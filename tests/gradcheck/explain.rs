@@ -93,8 +93,16 @@ struct Nudge {
     by: Vec<f64>,
 }
 
-/// Logits, and query, key and value of each block, with the blocks spelt out once more.
-fn forward(vit: &Vit, params: &Params<F64>, square: &[u8], nudge: Option<&Nudge>) -> (Vec<f64>, Vec<Vec<f64>>) {
+struct Forward {
+    logits: Vec<f64>,
+    /// Query, key and value of each block.
+    blocks: Vec<Vec<f64>>,
+    /// Tokens after the final norm.
+    tokens: Vec<f64>,
+}
+
+/// The model with its blocks spelt out once more.
+fn forward(vit: &Vit, params: &Params<F64>, square: &[u8], nudge: Option<&Nudge>) -> Forward {
     let (backend, tape, mode) = (F64::new(), Tape::inference(params), Mode::default());
     let mut x = vit.embed(&tape, square, 1, mode).unwrap();
     let (mut all, width, head_dim) = (Vec::new(), vit.config.hidden, vit.config.hidden / vit.config.heads);
@@ -117,7 +125,8 @@ fn forward(vit: &Vit, params: &Params<F64>, square: &[u8], nudge: Option<&Nudge>
     let x = vit.norm.forward(&tape, &x).unwrap();
     let pooled = tape.pool(vit.token_dims(1), vit.pool == Pool::ClsMean, &x).unwrap();
     let logits = vit.classify(&tape, &pooled, mode).unwrap();
-    (backend.download_f64(logits.array().buffer()), all)
+    let (logits, tokens) = (backend.download_f64(logits.array().buffer()), backend.download_f64(x.array().buffer()));
+    Forward { logits, blocks: all, tokens }
 }
 
 /// A token's query (0), key (1) or value (2) in a head.
@@ -153,24 +162,46 @@ fn identity(size: usize) -> Matrix {
     (0..size).map(|i| (0..size).map(|j| f64::from(u8::from(i == j))).collect()).collect()
 }
 
-/// The share of CLS and of the patches' mean in what the head reads, by the norms of its weights in some rows.
-fn pooled_row(vit: &Vit, params: &Params<F64>, of: &Matrix, rows: std::ops::Range<usize>) -> Vec<f64> {
+/// The patches' part of a row over tokens times a matrix.
+fn row_of(vit: &Vit, start: &[f64], of: &Matrix) -> Vec<f64> {
+    let dims = vit.token_dims(1);
+    let patch = |j: usize| start.iter().zip(of).map(|(start, row)| start * row[j]).sum();
+    (1 + dims.registers..dims.tokens()).map(patch).collect()
+}
+
+/// CLS and the patches' mean by the norms of the head's weights on them.
+fn start_of_rollout(vit: &Vit, params: &Params<F64>) -> Vec<f64> {
     let (dims, head) = (vit.token_dims(1), params.download(vit.head.weight).unwrap());
-    let width = head.len() / CLASSES;
+    let mut start = vec![0.0; dims.tokens()];
     let norm = |first: usize| {
-        let row = |r: usize| head[r * width + first..][..dims.width].iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
-        rows.clone().map(row).sum::<f64>().sqrt()
+        let rows = head.chunks(head.len() / CLASSES);
+        rows.flat_map(|row| &row[first..first + dims.width]).map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt()
     };
-    let first_patch = 1 + dims.registers;
-    let patch = |j: usize| {
-        if vit.pool == Pool::Cls {
-            return of[0][j];
-        }
+    start[0] = 1.0;
+    if vit.pool == Pool::ClsMean {
         let (cls, mean) = (norm(0), norm(dims.width));
-        let over_patches = of[first_patch..].iter().map(|row| row[j]).sum::<f64>() / dims.patches as f64;
-        (cls * of[0][j] + mean * over_patches) / (cls + mean)
+        start[0] = cls / (cls + mean);
+        start[1 + dims.registers..].fill(mean / (cls + mean) / dims.patches as f64);
+    }
+    start
+}
+
+/// What each token adds to a label's logit through the pooling, where that is positive; as for rollout where none does.
+fn start_of_label(vit: &Vit, params: &Params<F64>, label: usize, tokens: &[f64]) -> Vec<f64> {
+    let (dims, head) = (vit.token_dims(1), params.download(vit.head.weight).unwrap());
+    let weights = &head[label * (head.len() / CLASSES)..];
+    let adds = |token: usize| {
+        let first = match (token, vit.pool) {
+            (0, _) => 0,
+            (_, Pool::ClsMean) if token > dims.registers => dims.width,
+            _ => return 0.0,
+        };
+        let values = tokens[token * dims.width..].iter().zip(&weights[first..first + dims.width]);
+        let sum: f64 = values.map(|(x, &w)| x * f64::from(w)).sum();
+        if token == 0 { sum.max(0.0) } else { (sum / dims.patches as f64).max(0.0) }
     };
-    (first_patch..dims.tokens()).map(patch).collect()
+    let start: Vec<f64> = (0..dims.tokens()).map(adds).collect();
+    if start.iter().sum::<f64>() > 0.0 { start } else { start_of_rollout(vit, params) }
 }
 
 #[track_caller]
@@ -201,7 +232,7 @@ fn rollout_is_the_product_of_whole_matrices() {
     for (what, setup) in setups() {
         let (vit, params) = setup.model();
         let square = square();
-        let (logits, blocks) = forward(&vit, &params, &square, None);
+        let Forward { logits, blocks, .. } = forward(&vit, &params, &square, None);
         let tokens = vit.token_dims(1).tokens();
         let mut joint = identity(tokens);
         for qkv in &blocks {
@@ -219,7 +250,7 @@ fn rollout_is_the_product_of_whole_matrices() {
         let (found, map) = Explainer::new(&vit, &params).unwrap().look(&square, true).unwrap();
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         assert_close(what, &found, &logits);
-        assert_close(what, &map.unwrap(), &pooled_row(&vit, &params, &joint, 0..CLASSES));
+        assert_close(what, &map.unwrap(), &row_of(&vit, &start_of_rollout(&vit, &params), &joint));
     }
 }
 
@@ -230,24 +261,22 @@ fn gradients_of_probabilities_are_finite_differences() {
     for (what, setup) in setups() {
         let (vit, params) = setup.model();
         let square = square();
-        let (_, blocks) = forward(&vit, &params, &square, None);
+        let Forward { blocks, tokens: values, .. } = forward(&vit, &params, &square, None);
         let (tokens, heads) = (vit.token_dims(1).tokens(), vit.config.heads);
-        let (labels, step) = ([0, CLASSES - 1], 1e-4);
-        let mut relevance = [identity(tokens), identity(tokens)];
+        let step = 1e-4;
+        let mut relevance = vec![identity(tokens); CLASSES];
         for (block, qkv) in blocks.iter().enumerate() {
-            let mut weighted = [vec![vec![0.0; tokens]; tokens], vec![vec![0.0; tokens]; tokens]];
+            let mut weighted = vec![vec![vec![0.0; tokens]; tokens]; CLASSES];
             for head in 0..heads {
                 let a = probabilities(&vit, qkv, head);
                 for i in 0..tokens {
                     for j in 0..tokens {
                         let at = |sign: f64| {
                             let by = part(&vit, qkv, 2, head, j).iter().map(|v| sign * step * v).collect();
-                            forward(&vit, &params, &square, Some(&Nudge { block, token: i, head, by })).0
+                            forward(&vit, &params, &square, Some(&Nudge { block, token: i, head, by })).logits
                         };
-                        let (up, down) = (at(1.0), at(-1.0));
-                        for (weighted, label) in weighted.iter_mut().zip(labels) {
-                            let gradient = (up[label] - down[label]) / (2.0 * step);
-                            weighted[i][j] += (gradient * a[i][j]).max(0.0) / heads as f64;
+                        for ((weighted, up), down) in weighted.iter_mut().zip(at(1.0)).zip(at(-1.0)) {
+                            weighted[i][j] += ((up - down) / (2.0 * step) * a[i][j]).max(0.0) / heads as f64;
                         }
                     }
                 }
@@ -260,12 +289,12 @@ fn gradients_of_probabilities_are_finite_differences() {
         let explainer = Explainer::new(&vit, &params).unwrap();
         let all: Vec<usize> = (0..CLASSES).collect();
         let maps = explainer.gradients(&square, &all).unwrap();
-        for (label, relevance) in labels.into_iter().zip(&relevance) {
-            let expected = pooled_row(&vit, &params, relevance, label..label + 1);
+        for (label, relevance) in relevance.iter().enumerate() {
+            let expected = row_of(&vit, &start_of_label(&vit, &params, label, &values), relevance);
             assert_close(what, &maps[label], &expected);
-            // Alone it is the same map as beside others.
-            assert_close(what, &explainer.gradients(&square, &[label]).unwrap()[0], &expected);
         }
+        // Alone it is the same map as beside others.
+        assert_close(what, &explainer.gradients(&square, &[9]).unwrap()[0], &maps[9]);
         assert!(explainer.gradients(&square, &[CLASSES]).is_err());
     }
 }

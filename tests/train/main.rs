@@ -8,6 +8,8 @@ mod bad_input;
 mod compare;
 mod defaults;
 mod docs;
+#[cfg(unix)]
+mod explain;
 mod features;
 #[cfg(target_os = "linux")]
 mod full_disk;

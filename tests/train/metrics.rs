@@ -116,3 +116,49 @@ fn measures_by_a_tree_are_scikit_learns() {
         }
     }
 }
+
+/// errors.csv holds as many images as the measures say are wrong, the most confident first, with what predict says of them.
+#[cfg(unix)]
+#[test]
+fn eval_lists_what_is_wrong() {
+    for (task, measure) in
+        [("multiclass", "accuracy"), ("hierarchical", "path_accuracy"), ("multilabel", "binary_accuracy")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        crate::tasks::laid_out(&dir.join("data"), task);
+        let flags =
+            "--backbone random:micro --input-size 28 --batch-size 8 --epochs 1 --strategy lora --lr 1e-4 --quiet";
+        crate::done(dir, &format!("train --data data {flags} --out run"));
+        let report: Value =
+            serde_json::from_str(&crate::done(dir, "eval --model run --data data --out tables --json")).unwrap();
+        let table = std::fs::read_to_string(dir.join("tables/errors.csv")).unwrap();
+        let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        assert!(table.starts_with("path,truth,predicted,probability\n") && !rows.is_empty(), "{table}");
+        // Of the 15 images' 3 labels each those of "even" are unknown for one image in four.
+        let decisions = if task == "multilabel" { 15.0 * 3.0 - 3.0 } else { 15.0 };
+        let wrong = decisions * (1.0 - report[measure].as_f64().unwrap());
+        assert!((rows.len() as f64 - wrong).abs() < 1e-6, "{task}: {wrong} wrong by {measure}\n{table}");
+        for pair in rows.windows(2).filter(|_| task != "multilabel") {
+            assert!(pair[0][3].parse::<f64>().unwrap() >= pair[1][3].parse::<f64>().unwrap(), "{table}");
+        }
+        for row in &rows {
+            let [path, truth, predicted, _] = row[..] else { panic!("{row:?}") };
+            assert_ne!(truth, predicted);
+            let answer: Value =
+                serde_json::from_str(&crate::done(dir, &format!("predict --model run --json {path}"))).unwrap();
+            let said = match &answer["label"] {
+                Value::String(name) => vec![name.clone()],
+                names => serde_json::from_value(names.clone()).unwrap(),
+            };
+            match task {
+                "multilabel" => {
+                    assert_eq!(said.contains(&predicted.replace("not ", "")), !predicted.starts_with("not "))
+                }
+                _ => assert_eq!(said.join(" > "), predicted, "{path}"),
+            }
+        }
+        let sheet = image::open(dir.join("tables/errors.png")).unwrap();
+        assert_eq!(sheet.width(), 6 + 134 * rows.len().min(6) as u32);
+    }
+}

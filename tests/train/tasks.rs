@@ -8,7 +8,7 @@ use crate::resume::{again, start, wait_for_lines};
 use crate::{assert_same_bits, difference, done, failure, lines, logits, pictures};
 
 /// Pictures of three kinds under `train` and `val`, laid out for a task.
-fn laid_out(dir: &Path, task: &str) {
+pub(crate) fn laid_out(dir: &Path, task: &str) {
     for (part, each, seed) in [("train", 12, 1), ("val", 5, 2)] {
         let part = dir.join(part);
         pictures(&part, each, seed);
