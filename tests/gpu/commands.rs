@@ -102,7 +102,7 @@ fn killed_and_resumed() {
 }
 
 /// The golden images in folders within folders, in a table of labels of which some are unknown, and by class.
-fn laid_out(dir: &Path, task: &str) {
+pub fn laid_out(dir: &Path, task: &str) {
     let images = crate::measure::data().join("multilabel/data");
     std::fs::create_dir_all(dir).unwrap();
     let mut table = "filename,odd,two,three\n".to_owned();

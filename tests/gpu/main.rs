@@ -7,6 +7,7 @@ mod adapters;
 mod case;
 mod commands;
 mod compare;
+mod explain;
 mod full_size;
 mod golden;
 mod guard;
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
         full_size::TESTS,
         commands::TESTS,
         compare::TESTS,
+        explain::TESTS,
         precision::TESTS,
     ])
 }
