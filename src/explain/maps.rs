@@ -56,7 +56,7 @@ impl<'a, B: Backend> Explainer<'a, B> {
         let mut blocks = Vec::new();
         let x = self.vit.observed_features(&tape, square, 1, &mut |attention| {
             if with_rollout {
-                // Averaged over heads they are smaller than queries and keys, up to a grid of about 45.
+                // Kept averaged over heads: less than qkv itself of fewer than 3 D tokens.
                 let qkv = attention.qkv.array().download(backend)?;
                 blocks.push(BlockAttention::new(dims, &qkv)?.mean_probabilities());
             }

@@ -5,7 +5,7 @@
 //! Explainability", equations 5 and 6) weighs each probability of attention by what it does for one label's logit.
 //!
 //! No attention kernel returns its probabilities. They are computed again here, on the host in f32, from the queries and keys that a pass over
-//! the model shows ([`crate::vit::Vit::observed_logits`]); the gradient of a probability is dL/dA = dO V^T, from the gradient dO of what
+//! the model shows ([`crate::vit::Vit::observed_features`]); the gradient of a probability is dL/dA = dO V^T, from the gradient dO of what
 //! attention made. So the device computes what it computes in training, and nothing else.
 
 mod attention;

@@ -32,7 +32,7 @@ fn planted(rng: &mut ChaCha8Rng, colour: [u8; 3]) -> (RgbImage, (u32, u32)) {
     (image, (left, top))
 }
 
-/// Only the square tells the classes apart, so the highest patch of the class's map has to lie on it. By chance a patch does in 9 % of images.
+/// Only the square tells the classes apart, so the highest patch of the class's map has to lie on it. By chance a patch does in 10 % of images.
 #[test]
 fn the_gradient_finds_what_decides() {
     let dir = tempfile::tempdir().unwrap();
