@@ -1,10 +1,14 @@
-//! The experiment of strategies by data sets: every run of it, and what is known of them, from which the report is drawn.
+//! The experiment of strategies by data sets: every run of it, what is known of them, and the report that is drawn from that.
 
+pub mod advice;
 pub mod config;
-#[cfg(test)]
-mod example;
+#[doc(hidden)]
+pub mod example;
 mod folder;
 mod live;
+pub mod numbers;
+pub mod published;
+pub mod report;
 pub mod results;
 mod run;
 pub mod stats;

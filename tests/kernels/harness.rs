@@ -19,7 +19,7 @@ pub struct Test {
 }
 
 /// What a test needs beside the executable.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Needs {
     /// Nothing: it always runs.
     Nothing,
@@ -31,6 +31,18 @@ pub enum Needs {
     Gpu,
     /// The same, and the weights of a full-size model.
     GpuAndWeights,
+    /// Something that one test binary alone knows of.
+    Other(&'static Other),
+}
+
+/// What a test needs that is known to its binary alone.
+pub struct Other {
+    /// What the tests are called: `browser`.
+    pub what: &'static str,
+    /// The environment variable that makes its absence a failure.
+    pub variable: &'static str,
+    /// What is missing, if anything is.
+    pub missing: fn() -> Option<String>,
 }
 
 impl Needs {
@@ -41,6 +53,7 @@ impl Needs {
             Self::Nothing => None,
             Self::Kernels => kernels(),
             Self::Libclang => super::bindgen::missing().map(|missing| (missing, "PEFTK_REQUIRE_NVCC")),
+            Self::Other(other) => (other.missing)().map(|missing| (missing, other.variable)),
             Self::GpuAndWeights if Self::Gpu.missing().is_none() => {
                 let dir = weights();
                 let missing = || format!("no weights in {}: run tools/fetch-weights.sh", dir.display());
@@ -61,6 +74,7 @@ impl Needs {
             Self::Libclang => "libclang",
             Self::Gpu => "GPU",
             Self::GpuAndWeights => "full-size GPU",
+            Self::Other(other) => other.what,
         }
     }
 }
