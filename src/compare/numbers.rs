@@ -24,11 +24,11 @@ pub fn gap(share: f64) -> String {
     format!("{} points", fixed(100.0 * share.abs(), 1))
 }
 
-/// Bytes in the binary unit that fits: `500.0 MiB`.
+/// Bytes in the binary unit that fits: `500.0 MiB`, `1.25 GiB`.
 pub fn bytes(value: f64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.into_iter().find(|(_, shift)| value >= (1u64 << shift) as f64) {
-        Some((unit, shift)) => format!("{} {unit}", fixed(value / (1u64 << shift) as f64, 1)),
+    let units = [("GiB", 30, 2), ("MiB", 20, 1), ("KiB", 10, 1)];
+    match units.into_iter().find(|(_, shift, _)| value >= (1u64 << shift) as f64) {
+        Some((unit, shift, decimals)) => format!("{} {unit}", fixed(value / (1u64 << shift) as f64, decimals)),
         None => format!("{} B", fixed(value, 0)),
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(percent_within(0.639, Some(0.012)), "63.9 % ± 1.2");
         assert_eq!(percent_within(0.639, None), "63.9 %");
         assert_eq!([0.012, -0.004, -0.0001, 0.0].map(points), ["+1.2", "−0.4", "0.0", "0.0"]);
-        assert_eq!([0.0, 1023.0, 524_288_000.0, 1.5e10].map(bytes), ["0 B", "1023 B", "500.0 MiB", "14.0 GiB"]);
+        assert_eq!([0.0, 1023.0, 524_288_000.0, 1.5e10].map(bytes), ["0 B", "1023 B", "500.0 MiB", "13.97 GiB"]);
         assert_eq!(
             [0.0, 0.123, 5.5, 59.97, 200.0, 7_500.0].map(seconds),
             ["0.00 s", "0.12 s", "5.5 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]

@@ -166,7 +166,8 @@ fn page_and_markdown_say_the_same() {
     let (results, extras) = made::full();
     let dir = made::written("words", &results, &extras);
     let (page, markdown) = (read(&dir, "report.html"), read(&dir, "report.md"));
-    let plain = |text: &str| text.replace("&#39;", "'").replace("&quot;", "\"").replace('\\', "");
+    let plain =
+        |text: &str| text.replace("&#39;", "'").replace("&quot;", "\"").replace('\\', "").replace('\u{a0}', " ");
     let (page, markdown) = (plain(&page), plain(&markdown));
     for sentence in advice::of(&results, extras.published).sentences {
         let text = sentence.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

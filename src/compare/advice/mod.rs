@@ -123,7 +123,9 @@ pub fn of(results: &Results, against: Option<&Published>) -> Advice {
     let mut sentences = Vec::new();
     let mut say = |about, text: Option<String>| sentences.extend(text.map(|text| Sentence { about, text }));
     say(About::Progress, notes::progress(results));
-    say(About::Best, Some(best(results, &candidates)));
+    for text in best(results, &candidates) {
+        say(About::Best, Some(text));
+    }
     say(About::Memory, choice::by_memory(results, &candidates));
     say(About::Time, choice::by_time(&candidates));
     for text in notes::by_dataset(results, candidates.first().map(|best| best.variant)) {
@@ -154,51 +156,52 @@ fn measure(results: &Results) -> String {
     }
 }
 
-fn best(results: &Results, candidates: &[Candidate]) -> String {
+/// The best accuracy first, then how the others stand to it.
+fn best(results: &Results, candidates: &[Candidate]) -> Vec<String> {
     let Some((best, others)) = candidates.split_first() else {
-        return if results.is_complete() {
+        return vec![if results.is_complete() {
             "No strategy has a finished run on every data set, so none can be recommended over all of them.".to_owned()
         } else {
             "No strategy has a finished run on every data set yet.".to_owned()
-        };
+        }];
     };
     let seeds = plural(best.test.count, "seed");
-    let mut text = format!("Highest {}: {}, {} ({seeds}).", measure(results), best.name, best.accuracy());
+    let mut texts = vec![format!("Highest {}: {}, {} ({seeds}).", measure(results), best.name, best.accuracy())];
     if others.is_empty() {
-        let why =
-            if results.variants.len() == 1 { "It is the only one compared." } else { "No other can be compared." };
-        return format!("{text} {why}");
+        let is_alone = results.variants.len() == 1;
+        texts.push(
+            if is_alone { "It is the only one compared." } else { "No other can be compared with it." }.to_owned(),
+        );
+        return texts;
     }
     let split = |wanted: Option<bool>| -> Vec<&Candidate> {
         others.iter().filter(|other| stats::differ(&best.test, &other.test) == wanted).collect()
     };
     let (within, behind, unknown) = (split(Some(false)), split(Some(true)), split(None));
-    let ahead = |of: &[&Candidate]| {
-        let each: Vec<String> =
-            of.iter().map(|other| format!("{} by {}", other.name, gap(best.test.mean - other.test.mean))).collect();
+    let named = |of: &[&Candidate], number: &dyn Fn(&Candidate) -> String| {
+        let each: Vec<String> = of.iter().map(|other| format!("{} ({})", other.name, number(other))).collect();
         list(&each)
     };
+    let behind_by = named(&behind, &|other| gap(best.test.mean - other.test.mean));
     if within.is_empty() && unknown.is_empty() {
-        text += &format!(" It is ahead of every other by more than the noise between seeds: {}.", ahead(&behind));
-        return text;
+        texts.push(format!("It is ahead of every other by more than the noise between seeds: {behind_by}."));
+        return texts;
     }
     if !within.is_empty() {
-        let names: Vec<String> = within.iter().map(|other| format!("{} ({})", other.name, other.accuracy())).collect();
-        text += &format!(" Within the noise between seeds of it: {}.", list(&names));
+        let names = named(&within, &|other| other.accuracy());
         let equal: Vec<&Candidate> = std::iter::once(best).chain(within).collect();
-        text += &thriftiest(&equal);
+        texts.push(format!("Within the noise between seeds of it: {names}.{}", thriftiest(&equal)));
     }
     if !behind.is_empty() {
-        text += &format!(" It is ahead by more than the noise of {}.", ahead(&behind));
+        texts.push(format!("By more than the noise it is ahead of {behind_by}."));
     }
     if !unknown.is_empty() {
-        let names: Vec<String> = unknown.iter().map(|other| format!("{} ({})", other.name, other.accuracy())).collect();
-        text += &format!(
-            " Whether it is better than {} is unknown: noise takes two seeds of each to be seen, so the difference may be chance.",
-            list(&names)
-        );
+        texts.push(format!(
+            "Whether it is better than {} is unknown: it takes two seeds of each to see the noise, so the difference may be chance.",
+            named(&unknown, &|other| other.accuracy())
+        ));
     }
-    text
+    texts
 }
 
 /// Which of equally accurate ones to take. One with failed runs is no thrifty choice: what those needed is not known.

@@ -111,7 +111,7 @@ fn sampling(results: &Results) -> Option<String> {
         _ => {
             errors.sort_by(|a, b| a.1.total_cmp(&b.1));
             let ends: Vec<String> = errors.first().into_iter().chain(errors.last()).map(said).collect();
-            format!("from {} to {}", ends[0], ends[1])
+            ends.join(" to ")
         }
     };
     Some(format!(
@@ -124,33 +124,34 @@ fn sampling(results: &Results) -> Option<String> {
 pub fn against(results: &Results, candidates: &[Candidate], published: &Published) -> Option<String> {
     let strategy = |one: &Candidate| results.variants.get(one.variant).map(|variant| variant.strategy);
     let row = |one: &Candidate| strategy(one).and_then(|strategy| published.row(strategy));
-    let mut reversed = Vec::new();
-    let mut compared = 0;
-    for (i, better) in candidates.iter().enumerate() {
-        for worse in &candidates[i + 1..] {
-            let (Some(a), Some(b)) = (row(better), row(worse)) else { continue };
-            if strategy(better) == strategy(worse) {
-                continue;
-            }
-            compared += 1;
-            if stats::differ(&better.test, &worse.test) == Some(true) && a.mean() < b.mean() {
-                reversed.push(format!("{} over {} here", better.name, worse.name));
-            }
+    // Of several ranks the best one stands for its strategy.
+    let mut first: Vec<&Candidate> = Vec::new();
+    for one in candidates {
+        if row(one).is_some() && !first.iter().any(|other| strategy(other) == strategy(one)) {
+            first.push(one);
         }
     }
-    if compared == 0 {
+    if first.len() < 2 {
         return None;
+    }
+    let mut reversed = Vec::new();
+    for (i, better) in first.iter().enumerate() {
+        for worse in &first[i + 1..] {
+            let (Some(a), Some(b)) = (row(better), row(worse)) else { continue };
+            if stats::differ(&better.test, &worse.test) == Some(true) && a.mean() < b.mean() {
+                reversed.push(format!("{} is ahead of {}", better.name, worse.name));
+            }
+        }
     }
     let mut order: Vec<_> = published.rows.iter().collect();
     order.sort_by(|a, b| b.mean().total_cmp(&a.mean()));
     let order: Vec<String> = order.iter().map(|row| format!("{} {}", row.name, percent(row.mean() / 100.0))).collect();
     let here = results.datasets.iter().filter(|set| published.dataset(&set.name).is_some()).count();
-    let sets =
-        format!("{} of the {} data sets here are among its {}", here, results.datasets.len(), published.datasets.len());
+    let sets = format!("Data sets here that it has too: {here} of {}.", results.datasets.len());
     let verdict = if reversed.is_empty() {
         "No difference here that exceeds the noise is against that order.".to_owned()
     } else {
-        format!("Against that order, by more than the noise: {}.", list(&reversed))
+        format!("Here, against that order and by more than the noise, {}.", list(&reversed))
     };
-    Some(format!("Order of the published means ({}): {}. {verdict} {sets}.", published.name, order.join(", ")))
+    Some(format!("Order of the published means ({}): {}. {verdict} {sets}", published.name, order.join(", ")))
 }

@@ -75,7 +75,7 @@ pub fn zoomed(values: impl IntoIterator<Item = f64>) -> (f64, f64, Vec<f64>) {
     if to > 1.0 {
         (from, to) = (1.0 - span, 1.0);
     }
-    let ticks = ticks(from, to, 5);
+    let ticks = ticks(from, to, 6);
     (from, to, ticks)
 }
 
@@ -83,7 +83,7 @@ pub fn zoomed(values: impl IntoIterator<Item = f64>) -> (f64, f64, Vec<f64>) {
 pub fn byte_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
     let (first, last) = (from.max(1.0).log2().ceil() as i32, to.max(1.0).log2().floor() as i32);
     let each = ((last - first) / 6).max(0) + 1;
-    let name = |value: f64| bytes(value).replace(".0 ", " ");
+    let name = |value: f64| bytes(value).replace(".00 ", " ").replace(".0 ", " ");
     (first..=last).filter(|i| (i - first) % each == 0).map(|i| 2f64.powi(i)).map(|value| (value, name(value))).collect()
 }
 

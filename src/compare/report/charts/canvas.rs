@@ -69,10 +69,18 @@ impl Canvas {
         self.elements.push(Primitive::Text { x, y, content, size, anchor, rotate, bold: false, color });
     }
 
-    pub fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, opacity: f64) {
-        let (fill, opacity) = (Color::from(fill), (opacity < 1.0).then_some(opacity));
-        let (x, y) = (rounded(x), rounded(y));
-        self.elements.push(Primitive::Rect { x, y, width, height, fill, stroke: None, stroke_width: None, opacity });
+    pub fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str) {
+        let (x, y, fill) = (rounded(x), rounded(y), Color::from(fill));
+        self.elements.push(Primitive::Rect {
+            x,
+            y,
+            width,
+            height,
+            fill,
+            stroke: None,
+            stroke_width: None,
+            opacity: None,
+        });
     }
 
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64) {

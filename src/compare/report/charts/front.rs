@@ -14,8 +14,8 @@ pub struct Point {
     pub half_width: Option<f64>,
 }
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 390.0;
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 370.0;
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 36.0;
@@ -74,10 +74,18 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
         }
         stairs.push((px, py));
     }
+    let mut taken: Vec<Area> = stairs
+        .windows(2)
+        .map(|ends| Area {
+            left: ends[0].0.min(ends[1].0) - 1.0,
+            right: ends[0].0.max(ends[1].0) + 1.0,
+            top: ends[0].1.min(ends[1].1) - 1.0,
+            foot: ends[0].1.max(ends[1].1) + 1.0,
+        })
+        .collect();
     if stairs.len() > 1 {
         canvas.polyline(stairs, MUTED, 1.5, "5 4");
     }
-    let mut taken: Vec<Area> = Vec::new();
     for point in points {
         let (px, py) = at(point);
         if let Some(half) = point.half_width.filter(|half| half.is_finite()) {
@@ -111,10 +119,10 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
 fn key(canvas: &mut Canvas) {
     let y = 14.0;
     canvas.circle((LEFT + 6.0, y), 5.0, MUTED, MUTED, 2.0);
-    canvas.text(LEFT + 18.0, y + 4.0, "nothing is cheaper and better", SMALL, Anchor::Start, MUTED);
-    let next = LEFT + 18.0 + text_width("nothing is cheaper and better", SMALL) + 22.0;
+    canvas.text(LEFT + 18.0, y + 4.0, "on the Pareto front", SMALL, Anchor::Start, MUTED);
+    let next = LEFT + 18.0 + text_width("on the Pareto front", SMALL) + 22.0;
     canvas.circle((next, y), 5.0, PAPER, MUTED, 2.0);
-    canvas.text(next + 12.0, y + 4.0, "something is", SMALL, Anchor::Start, MUTED);
+    canvas.text(next + 12.0, y + 4.0, "not on it", SMALL, Anchor::Start, MUTED);
 }
 
 /// What the accuracy axis does, for the words beside the chart.

@@ -73,38 +73,13 @@ pub(super) fn all(results: &Results) -> Vec<Chart> {
         title,
         format!("{BARS}{over}"),
         false,
-        bars::draw(&[of_all], "Test accuracy", axis::percent_ticks),
+        bars::draw(&[of_all], 1, "Test accuracy", axis::percent_ticks),
     ));
     charts.push(memory(results, &overall, &styles));
-    if results.datasets.len() > 1 {
-        let rows = summary::by_dataset(results);
-        let groups: Vec<bars::Group> = results
-            .datasets
-            .iter()
-            .enumerate()
-            .map(|(set, info)| bars::Group {
-                heading: Some(info.name.clone()),
-                bars: rows
-                    .iter()
-                    .filter(|row| row.dataset == Some(set))
-                    .zip(&styles)
-                    .map(|(row, style)| accuracy(row, &style.name, style.colour))
-                    .collect(),
-            })
-            .collect();
-        let drawn = bars::draw(&groups, "Test accuracy", axis::percent_ticks);
-        charts.push(Chart::new(
-            "accuracy-by-dataset",
-            "Test accuracy by data set and strategy",
-            BARS.into(),
-            false,
-            drawn,
-        ));
-    }
     let note = front::axis_note();
     let about = |cost: &str| {
         format!(
-            "{cost} on a logarithmic axis; vertical lines are 95 % intervals; the dashed stairs join what nothing beats at both. {note}"
+            "{cost} on a logarithmic axis; vertical lines are 95 % intervals; the dashed stairs are the Pareto front: of what stands on it nothing is cheaper and as accurate. {note}"
         )
     };
     let points = points(&overall, &styles, |row| row.peak_bytes as f64);
@@ -123,6 +98,31 @@ pub(super) fn all(results: &Results) -> Vec<Chart> {
         false,
         front::draw(&points, "Trained parameters", axis::count_ticks),
     ));
+    if results.datasets.len() > 1 {
+        let rows = summary::by_dataset(results);
+        let groups: Vec<bars::Group> = results
+            .datasets
+            .iter()
+            .enumerate()
+            .map(|(set, info)| bars::Group {
+                heading: Some(info.name.clone()),
+                bars: rows
+                    .iter()
+                    .filter(|row| row.dataset == Some(set))
+                    .zip(&styles)
+                    .map(|(row, style)| accuracy(row, &style.name, style.colour))
+                    .collect(),
+            })
+            .collect();
+        let drawn = bars::draw(&groups, 2, "Test accuracy", axis::percent_ticks);
+        charts.push(Chart::new(
+            "accuracy-by-dataset",
+            "Test accuracy by data set and strategy",
+            BARS.into(),
+            true,
+            drawn,
+        ));
+    }
     charts.push(Chart::new(
         "curves",
         "Validation accuracy over epochs",
@@ -170,7 +170,7 @@ fn memory(results: &Results, overall: &[Row], styles: &[colours::Style]) -> Char
         })
         .collect();
     let words = |ticks: &[f64]| ticks.iter().map(|&tick| (tick, plain(tick))).collect();
-    let drawn = bars::draw(&scaled, &format!("Peak device memory in {name}"), words);
+    let drawn = bars::draw(&scaled, 1, &format!("Peak device memory in {name}"), words);
     let about = "The most bytes of the device in use at once in any run of the strategy. Bars begin at zero.";
     Chart::new("memory", "Peak device memory by strategy", about.into(), false, drawn)
 }

@@ -49,6 +49,17 @@ pub fn of(results: &Results, advice: &Advice, charts: &[Chart], extras: &Extras)
     )
 }
 
+/// Escaped text whose numbers keep their units on their line.
+fn prose(text: &str) -> String {
+    let mut text = escape(text);
+    for unit in ["%", "±", "GiB", "MiB", "KiB", "s", "min", "h", "points"] {
+        for end in [" ", ".", ",", ";", ":", ")"] {
+            text = text.replace(&format!(" {unit}{end}"), &format!("\u{a0}{unit}{end}"));
+        }
+    }
+    text
+}
+
 /// Title, note, recommendation.
 fn head(body: &mut String, results: &Results, advice: &Advice) {
     *body += "<header><h1>Comparison of strategies</h1>\
@@ -59,9 +70,13 @@ fn head(body: &mut String, results: &Results, advice: &Advice) {
     *body += "<section class=\"advice\" aria-labelledby=\"h-advice\"><h2 id=\"h-advice\">What to choose</h2>";
     let (mut main, mut rest) = (String::new(), String::new());
     for (about, sentences) in advice.grouped() {
-        let texts: Vec<String> = sentences.iter().map(|text| escape(text)).collect();
+        let texts: Vec<String> = sentences.iter().map(|text| prose(text)).collect();
         match about {
-            About::Best => main += &format!("<p class=\"headline\">{}</p>", texts.join(" ")),
+            About::Best => {
+                let (first, more) =
+                    texts.split_first().map_or((String::new(), String::new()), |(f, m)| (f.clone(), m.join(" ")));
+                main += &format!("<p class=\"headline\">{first}</p><p>{more}</p>");
+            }
             About::Progress => main += &format!("<p class=\"note\">{}</p>", texts.join(" ")),
             _ => {
                 let items: Vec<String> = texts.iter().map(|text| format!("<dd>{text}</dd>")).collect();
@@ -104,7 +119,7 @@ fn figures(body: &mut String, charts: &[Chart]) {
              <figcaption>{} <a href=\"charts/{name}.svg\">SVG</a> <a href=\"charts/{name}.png\">PNG</a></figcaption></figure>\n",
             escape(&chart.title),
             chart.inline(),
-            escape(&chart.about),
+            prose(&chart.about),
             name = chart.name
         );
     }
