@@ -42,7 +42,7 @@ pub fn draw(groups: &[Group], columns: usize, axis: &str, ticks: impl Fn(&[f64])
     let widest = |of: fn(&Bar) -> &str| all().map(|bar| text_width(of(bar), TEXT)).fold(0.0, f64::max);
     let names = widest(|bar| &bar.name).min(NAMES) + 12.0;
     let has_value = all().any(|bar| bar.value.is_some());
-    let labels = if has_value { widest(|bar| &bar.label).min(LABELS) + 10.0 } else { 10.0 };
+    let labels = if has_value { widest(|bar| &bar.label).min(LABELS) + 10.0 } else { 26.0 };
     let ends = all().filter(|bar| bar.value.is_some()).flat_map(|bar| {
         let end = bar.value.unwrap_or(0.0) + bar.half_width.unwrap_or(0.0);
         bar.dots.iter().copied().chain([end])

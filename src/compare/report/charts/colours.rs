@@ -8,11 +8,11 @@ pub struct Style {
     /// The variant's name.
     pub name: String,
     pub colour: &'static str,
-    /// Of lines, as SVG has it; empty for none.
-    pub dash: &'static str,
+    /// Of lines: (drawn, left out) in pixels; none for a whole line.
+    pub dash: Option<(f64, f64)>,
 }
 
-const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
+const DASHES: [Option<(f64, f64)>; 4] = [None, Some((8.0, 5.0)), Some((2.0, 4.0)), Some((14.0, 6.0))];
 
 /// The strategy's colour.
 pub fn colour(strategy: Strategy) -> &'static str {

@@ -16,9 +16,9 @@ pub struct Point {
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 370.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 54.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 36.0;
+const TOP: f64 = 38.0;
 const FOOT: f64 = 52.0;
 const RADIUS: f64 = 6.5;
 
@@ -45,6 +45,12 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
     let pad = ((high / low).ln() * 0.15).max(0.8);
     let x = Scale { from: low * (-pad).exp(), to: high * pad.exp(), start: LEFT, end: right, is_log: true };
 
+    canvas.text(0.0, 18.0, "Test accuracy", SMALL, Anchor::Start, MUTED);
+    key(&mut canvas, right);
+    if points.is_empty() {
+        canvas.text((LEFT + right) / 2.0, (TOP + foot) / 2.0, "not yet", TEXT, Anchor::Middle, MUTED);
+        return canvas;
+    }
     for (value, text) in percent_ticks(&values) {
         canvas.line((LEFT, y.at(value)), (right, y.at(value)), GRID, 1.0);
         canvas.text(LEFT - 8.0, y.at(value) + 4.0, &text, SMALL, Anchor::End, MUTED);
@@ -54,13 +60,6 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
         canvas.text(x.at(value), foot + 18.0, &text, SMALL, Anchor::Middle, MUTED);
     }
     canvas.text((LEFT + right) / 2.0, HEIGHT - 12.0, axis, SMALL, Anchor::Middle, MUTED);
-    canvas.upright(14.0, (TOP + foot) / 2.0, "Mean test accuracy", SMALL, MUTED);
-    key(&mut canvas);
-    if points.is_empty() {
-        canvas.text((LEFT + right) / 2.0, (TOP + foot) / 2.0, "not yet", TEXT, Anchor::Middle, MUTED);
-        return canvas;
-    }
-
     let is_front = front(points);
     let at = |point: &Point| (x.at(point.cost.max(1.0)), y.at(point.value));
     let mut members: Vec<(f64, f64)> =
@@ -84,7 +83,7 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
         })
         .collect();
     if stairs.len() > 1 {
-        canvas.polyline(stairs, MUTED, 1.5, "5 4");
+        canvas.polyline(stairs, MUTED, 1.5, Some((5.0, 5.0)));
     }
     for point in points {
         let (px, py) = at(point);
@@ -105,24 +104,31 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
         canvas.circle(at(point), RADIUS, fill, point.colour, 2.5);
         canvas.end();
     }
-    let plot = Area { left: LEFT, right, top: TOP, foot };
-    for point in points {
+    // Labels may stand in the room below the key. From the top down, so that a higher point gets the higher label.
+    let plot = Area { left: LEFT, right, top: TOP - 14.0, foot };
+    let mut ordered: Vec<&Point> = points.iter().collect();
+    ordered.sort_by(|a, b| b.value.total_cmp(&a.value));
+    for point in ordered {
         let name = fitted(&point.name, TEXT, 160.0);
-        let (x, y, area) = place(at(point), text_width(&name, TEXT), &plot, &taken);
-        canvas.text(x, y, &name, TEXT, Anchor::Start, INK);
+        let area = place(at(point), text_width(&name, TEXT), &plot, &taken);
+        if let Some(ends) = area.leader(at(point)) {
+            canvas.line(ends.0, ends.1, MUTED, 1.0);
+        }
+        canvas.text(area.left, area.foot - 4.0, &name, TEXT, Anchor::Start, INK);
         taken.push(area);
     }
     canvas
 }
 
-/// What full and hollow points are.
-fn key(canvas: &mut Canvas) {
-    let y = 14.0;
-    canvas.circle((LEFT + 6.0, y), 5.0, MUTED, MUTED, 2.0);
-    canvas.text(LEFT + 18.0, y + 4.0, "on the Pareto front", SMALL, Anchor::Start, MUTED);
-    let next = LEFT + 18.0 + text_width("on the Pareto front", SMALL) + 22.0;
-    canvas.circle((next, y), 5.0, PAPER, MUTED, 2.0);
-    canvas.text(next + 12.0, y + 4.0, "not on it", SMALL, Anchor::Start, MUTED);
+/// What full and hollow points are, up to the right edge.
+fn key(canvas: &mut Canvas, right: f64) {
+    let (y, mut x) = (14.0, right);
+    for (words, fill) in [("not on it", PAPER), ("on the Pareto front", MUTED)] {
+        x -= text_width(words, SMALL);
+        canvas.text(x, y + 4.0, words, SMALL, Anchor::Start, MUTED);
+        canvas.circle((x - 12.0, y), 5.0, fill, MUTED, 2.0);
+        x -= 34.0;
+    }
 }
 
 /// What the accuracy axis does, for the words beside the chart.
@@ -150,13 +156,22 @@ impl Area {
         across.max(0.0) * down.max(0.0)
     }
 
+    /// A line from a point's edge to a label that does not stand right beside it.
+    fn leader(&self, point: (f64, f64)) -> Option<((f64, f64), (f64, f64))> {
+        let nearest = (point.0.clamp(self.left, self.right), point.1.clamp(self.top, self.foot));
+        let (dx, dy) = (nearest.0 - point.0, nearest.1 - point.1);
+        let far = dx.hypot(dy);
+        let start = (point.0 + dx * RADIUS / far, point.1 + dy * RADIUS / far);
+        (far > RADIUS + 5.0).then_some((start, nearest))
+    }
+
     fn size(&self) -> f64 {
         (self.right - self.left) * (self.foot - self.top)
     }
 }
 
-/// Where a label stands: the first place around its point that is free, or the one that covers least. Returns the start of its base line too.
-fn place(point: (f64, f64), width: f64, plot: &Area, taken: &[Area]) -> (f64, f64, Area) {
+/// Where a label stands: the first place around its point that is free, or the one that covers least.
+fn place(point: (f64, f64), width: f64, plot: &Area, taken: &[Area]) -> Area {
     let (px, py) = point;
     let height = f64::from(TEXT) + 2.0;
     let gap = RADIUS + 4.0;
@@ -181,8 +196,7 @@ fn place(point: (f64, f64), width: f64, plot: &Area, taken: &[Area]) -> (f64, f6
             }
         }
     }
-    let area = best.map_or(Area { left: px, right: px, top: py, foot: py }, |(_, area)| area);
-    (area.left, area.foot - 4.0, area)
+    best.map_or(Area { left: px, right: px, top: py, foot: py }, |(_, area)| area)
 }
 
 #[cfg(test)]
@@ -207,7 +221,7 @@ mod tests {
         let plot = Area { left: 0.0, right: 500.0, top: 0.0, foot: 300.0 };
         let mut taken = Vec::new();
         for _ in 0..6 {
-            let (_, _, area) = place((250.0, 150.0), 60.0, &plot, &taken);
+            let area = place((250.0, 150.0), 60.0, &plot, &taken);
             assert!(taken.iter().all(|other| area.overlap(other) < 1.0), "{area:?} {taken:?}");
             taken.push(area);
         }

@@ -45,7 +45,7 @@ impl Chart {
 
     /// The file `charts/<name>.png`.
     pub fn png(&self) -> Result<Vec<u8>> {
-        self.drawing.png()
+        self.drawing.png(&self.title)
     }
 }
 

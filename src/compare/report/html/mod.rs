@@ -51,7 +51,7 @@ pub fn of(results: &Results, advice: &Advice, charts: &[Chart], extras: &Extras)
 
 /// Escaped text whose numbers keep their units on their line.
 fn prose(text: &str) -> String {
-    let mut text = escape(text);
+    let mut text = escape(text).replace("± ", "±\u{a0}");
     for unit in ["%", "±", "GiB", "MiB", "KiB", "s", "min", "h", "points"] {
         for end in [" ", ".", ",", ";", ":", ")"] {
             text = text.replace(&format!(" {unit}{end}"), &format!("\u{a0}{unit}{end}"));

@@ -39,8 +39,11 @@ fn line(table: &Table, row: &[Cell]) -> String {
             Tone::Bad => classes.push("bad"),
         }
         // Words that are a sentence wrap; names and numbers do not.
-        if cell.key.is_none() && cell.text.chars().count() > 40 {
+        let length = cell.text.chars().count();
+        if cell.key.is_none() && i > 0 && length > 40 {
             classes.push("long");
+        } else if i == 0 && length > 20 {
+            classes.push("wrap");
         }
         let class = if classes.is_empty() { String::new() } else { format!(" class=\"{}\"", classes.join(" ")) };
         let key = cell.key.map_or(String::new(), |key| format!(" data-v=\"{key}\""));

@@ -66,7 +66,7 @@ pub fn runs(results: &Results) -> Table {
         row.push(Cell::text(&cell.run));
         row
     });
-    Table { id: "runs".into(), caption: "Every run".into(), rows: rows.collect(), columns: names, foot: None }
+    Table { id: "runs".into(), caption: "Numbers of each run".into(), rows: rows.collect(), columns: names, foot: None }
 }
 
 /// Every trial of a learning rate; none where none was searched.
