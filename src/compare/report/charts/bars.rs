@@ -1,7 +1,8 @@
 //! Lying bars: a name, a bar from zero with its interval and its seeds, the number at the right.
 
 use super::axis::{Scale, from_zero};
-use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, PAPER, SMALL, TEXT, fitted, text_width};
+use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, PAPER, SMALL, TEXT};
+use super::text::{fitted, text_width};
 
 /// Bars under a heading.
 pub struct Group {

@@ -1,8 +1,9 @@
 //! Validation accuracy over epochs: a small panel a data set, a line a variant, the mean over seeds in a band from the lowest to the highest.
 
 use super::axis::{Scale, percent_ticks, ticks, zoomed};
-use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, SMALL, TEXT, fitted, text_width};
+use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, SMALL, TEXT};
 use super::colours;
+use super::text::{fitted, text_width};
 use crate::compare::numbers::percent;
 use crate::compare::results::Results;
 

@@ -1,7 +1,8 @@
 //! Accuracy against a cost: a labelled point a variant, with the Pareto front of those that nothing beats at both.
 
 use super::axis::{LEAST_SPAN, Scale, percent_ticks, zoomed};
-use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, PAPER, SMALL, TEXT, fitted, text_width};
+use super::canvas::{Anchor, Canvas, GRID, INK, MUTED, PAPER, SMALL, TEXT};
+use super::text::{fitted, text_width};
 use crate::compare::numbers::percent_within;
 
 /// A point.

@@ -6,9 +6,10 @@ mod canvas;
 pub(super) mod colours;
 mod curves;
 mod front;
+mod text;
 
-pub(super) use canvas::escape;
 use canvas::{Canvas, Drawing};
+pub(super) use text::escape;
 
 use crate::Result;
 use crate::compare::numbers::{bytes, percent_within};
@@ -79,7 +80,8 @@ pub(super) fn all(results: &Results) -> Vec<Chart> {
     let note = front::axis_note();
     let about = |cost: &str| {
         format!(
-            "{cost} on a logarithmic axis; vertical lines are 95 % intervals; the dashed stairs are the Pareto front: of what stands on it nothing is cheaper and as accurate. {note}"
+            "{cost} on a logarithmic axis; vertical lines are 95 % intervals; the dashed line is the Pareto front by means: no \
+             strategy is both cheaper than one on it and at least as accurate. {note}"
         )
     };
     let points = points(&overall, &styles, |row| row.peak_bytes as f64);
