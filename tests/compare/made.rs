@@ -32,6 +32,25 @@ fn picture() -> Vec<u8> {
     png.into_inner()
 }
 
+/// The example with names and texts that no page has room for.
+pub fn long_names() -> Results {
+    let mut results = example::results();
+    let long = "a_name_without_any_space_".repeat(4);
+    results.datasets.iter_mut().for_each(|set| set.name = format!("{long}{}", set.name));
+    results.variants.iter_mut().for_each(|variant| variant.name = format!("{}{long}", variant.name));
+    for text in [&mut results.device, &mut results.backbone, &mut results.protocol.rates, &mut results.protocol.split] {
+        *text = long.clone();
+    }
+    results.note = Some(long.clone());
+    for cell in &mut results.cells {
+        cell.config["data"] = long.clone().into();
+        if let Outcome::Failed { reason } = &mut cell.outcome {
+            *reason = long.clone();
+        }
+    }
+    results
+}
+
 /// Seven data sets, six variants with two ranks of each adapter, three seeds, thirty epochs: what a long comparison looks like.
 pub fn large() -> Results {
     let mut results = example::results();
