@@ -7,8 +7,13 @@ use clap::{ArgAction, ArgMatches, Command, FromArgMatches};
 
 use super::resolve::{count, resolve};
 use super::settings::{AdapterFlags, Settings};
+use super::table::{self, Columns, Side};
 use super::words;
+use crate::compare::advice;
+use crate::compare::numbers::percent_within;
+use crate::compare::published::GSOC2025;
 use crate::compare::results::{Outcome, Results, Variant};
+use crate::compare::summary::{self, Row};
 use crate::compare::{self, CompareConfig, SetConfig, Tune};
 use crate::config::{Strategy, TrainConfig, toml_error};
 use crate::train::Ui;
@@ -307,7 +312,7 @@ fn names(data: &[Option<PathBuf>]) -> Vec<String> {
 pub fn main(args: &Args) -> Result<()> {
     let config = args.config()?;
     let ui = Ui::new(args.quiet);
-    let mut report = |_: &Results, _: &Path| Ok(());
+    let mut report = |results: &Results, folder: &Path| compare::write_report(results, folder, config.against);
     let results = compare::run(&config, &ui, &mut report)?;
     let reasons = results.cells.iter().map(|cell| match &cell.outcome {
         Outcome::Failed { reason } => Some(reason),
@@ -316,12 +321,52 @@ pub fn main(args: &Args) -> Result<()> {
     // A run that failed is told in its row; where nothing else is there, that is the answer.
     match reasons.collect::<Option<Vec<_>>>().and_then(|reasons| reasons.first().copied()) {
         Some(reason) => Err(Error::NonFinite(format!("every run failed, the first so: {reason}"))),
-        None => ui.result(&closing(&results)),
+        None => ui.result(&closing(&results, &config)),
     }
 }
 
-fn closing(results: &Results) -> String {
-    serde_json::to_string_pretty(results).unwrap_or_default()
+/// The table, what follows from it, and where the rest stands.
+fn closing(results: &Results, config: &CompareConfig) -> String {
+    let mut text = table(results);
+    let published = config.against.then_some(&GSOC2025);
+    for (about, sentences) in advice::of(results, published).grouped() {
+        text.push_str(&format!("\n{}\n", about.heading()));
+        sentences.iter().for_each(|sentence| text.push_str(&format!("  {sentence}\n")));
+    }
+    text + &format!("\nreport  {}", config.out.join("report.html").display())
+}
+
+/// A line a strategy on each data set, and over all of several.
+fn table(results: &Results) -> String {
+    let mut rows = summary::by_dataset(results);
+    if results.datasets.len() > 1 {
+        rows.extend(summary::overall(results));
+    }
+    let cells = |row: &Row| -> Vec<String> {
+        let set = row.dataset.map_or("all", |set| &results.datasets[set].name);
+        let test = row.test.map_or("failed".to_owned(), |test| percent_within(test.mean, test.half_width));
+        let mut cells = vec![set.to_owned(), results.variants[row.variant].name.clone(), test];
+        if let Some(means) = &row.means {
+            cells.extend([
+                table::bytes(row.peak_bytes),
+                format!("{:.2}", means.seconds_per_epoch),
+                format!("{:.0}", means.images_per_s),
+                means.energy_j.map_or("-".to_owned(), |joules| format!("{joules:.0} J")),
+                table::count(means.trained_parameters.round() as u64),
+                table::bytes(means.saved_bytes.round() as u64),
+            ]);
+        }
+        cells
+    };
+    let head =
+        ["data", "strategy", "test accuracy", "peak memory", "s/epoch", "images/s", "energy", "trained", "on disk"];
+    let lines: Vec<Vec<String>> =
+        std::iter::once(head.map(str::to_owned).to_vec()).chain(rows.iter().map(cells)).collect();
+    let columns = Columns::new((0..head.len()).map(|column| {
+        let widest = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+        (widest.unwrap_or(0), if column < 2 { Side::Left } else { Side::Right })
+    }));
+    lines.iter().fold(String::new(), |text, line| text + &columns.line(line) + "\n")
 }
 
 #[cfg(test)]

@@ -11,9 +11,23 @@ pub mod published;
 pub mod report;
 pub mod results;
 mod run;
+mod sheets;
 pub mod stats;
 pub mod summary;
 mod tune;
 
 pub use config::{CompareConfig, SetConfig, Tune};
 pub use run::run;
+
+use std::path::Path;
+
+use crate::Result;
+
+/// Writes what is known so far as a report into a comparison's folder.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn write_report(results: &results::Results, folder: &Path, against: bool) -> Result<()> {
+    let published = against.then_some(&published::GSOC2025);
+    report::write(folder, results, &report::Extras { published, contact_sheets: sheets::of(results, folder) })
+}

@@ -15,7 +15,7 @@ use crate::train::{self, Images, Place, Summary, Ui, interrupt};
 use crate::{Error, Result};
 
 /// Folder in a run's for what its test images came to: by class, confused classes, the most confident errors.
-const TEST: &str = "test";
+pub(super) const TEST: &str = "test";
 /// Seconds between two writings of the report while runs are left.
 const REPORT_EVERY: f64 = 30.0;
 
@@ -375,6 +375,14 @@ fn train(wanted: &TrainConfig, images: &Images, ui: &Ui) -> Result<Summary> {
 fn measured(summary: &Summary, test: &train::evaluate::Evaluation) -> Result<Measured> {
     let (best_epoch, val_accuracy) =
         summary.best.ok_or_else(|| Error::Internal("a run without a best epoch".into()))?;
+    // No number that cannot be written down, or ranked.
+    if !(test.loss.is_finite() && test.accuracy().is_finite()) {
+        return Err(Error::NonFinite(format!(
+            "on the test images the loss is {} and the accuracy {}; train with a lower --lr",
+            test.loss,
+            test.accuracy()
+        )));
+    }
     Ok(Measured {
         device: summary.device.clone(),
         test_accuracy: test.accuracy(),

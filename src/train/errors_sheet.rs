@@ -24,6 +24,8 @@ const GAP: usize = 6;
 const LINE: usize = lettering::HEIGHT + 3;
 /// Lines under an image: what it is, what it was taken for, how probable that was.
 const CAPTION: usize = 3;
+/// Pixels from one line of images to the next.
+pub(crate) const LINE_HEIGHT: usize = SIDE + CAPTION * LINE + GAP;
 const BLACK: [u8; 3] = [0; 3];
 /// Vermilion of Okabe and Ito, for what was said wrongly.
 const RED: [u8; 3] = [213, 94, 0];
@@ -181,7 +183,7 @@ pub fn write(dir: &Path, list: &[WrongImage]) -> Result<()> {
 pub fn sheet(list: &[WrongImage]) -> Result<Vec<u8>> {
     let list = &list[..list.len().min(COLUMNS * MOST_LINES)];
     let columns = list.len().clamp(1, COLUMNS);
-    let (width, height) = (columns * (SIDE + GAP) + GAP, SIDE + CAPTION * LINE + GAP);
+    let (width, height) = (columns * (SIDE + GAP) + GAP, LINE_HEIGHT);
     let lines = list.chunks(COLUMNS).len().max(1);
     let mut pixels = vec![255_u8; width * height * lines * 3];
     let strips: Vec<_> = pixels.chunks_mut(width * height * 3).zip(list.chunks(COLUMNS)).collect();

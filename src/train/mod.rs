@@ -33,6 +33,7 @@ pub mod ui;
 
 pub(crate) use commands::eval_set;
 pub use commands::{eval, merge, plan};
+pub(crate) use errors_sheet::LINE_HEIGHT as ERRORS_LINE;
 pub use explain::explain;
 pub use inputs::{Images, fingerprint, load_backbone, make_paths_absolute};
 pub use loss::{check_loss, criterion};

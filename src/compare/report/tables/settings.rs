@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Cell, Column, Table, columns};
 use crate::compare::numbers::{bytes, list};
-use crate::compare::results::Results;
+use crate::compare::results::{DatasetInfo, Results};
 
 /// What holds for every run, in words.
 pub fn protocol(results: &Results) -> Vec<(&'static str, String)> {
@@ -14,9 +14,9 @@ pub fn protocol(results: &Results) -> Vec<(&'static str, String)> {
         ("Program", format!("peftk {} ({})", results.version, results.commit)),
         ("Device", results.device.clone()),
         ("Backbone", results.backbone.clone()),
-        ("Epochs at most", protocol.epochs.to_string()),
-        ("Images a step", protocol.batch_size.to_string()),
-        ("Input", format!("{0} × {0} pixels", protocol.input_size)),
+        ("Epochs at most", of_sets(results, |set| set.epochs.to_string())),
+        ("Images a step", of_sets(results, |set| set.batch_size.to_string())),
+        ("Input", of_sets(results, |set| format!("{0} × {0} pixels", set.input_size))),
         ("Seeds", list(&seeds)),
         ("Learning rates", protocol.rates.clone()),
         ("Split", protocol.split.clone()),
@@ -29,6 +29,15 @@ pub fn protocol(results: &Results) -> Vec<(&'static str, String)> {
         rows.push(("Memory budget", bytes(budget as f64)));
     }
     rows
+}
+
+/// What is the same for all data sets once, else set by set.
+fn of_sets(results: &Results, of: impl Fn(&DatasetInfo) -> String) -> String {
+    let values: Vec<String> = results.datasets.iter().map(&of).collect();
+    match values.first() {
+        Some(first) if values.iter().all(|value| value == first) => first.clone(),
+        _ => list(&results.datasets.iter().map(|set| format!("{} ({})", of(set), set.name)).collect::<Vec<_>>()),
+    }
 }
 
 /// Settings of the runs' configurations.
