@@ -142,7 +142,7 @@ pub struct Settings {
     /// Images a step, or auto: as many as fit at once [default: 64; embedded images: 32]
     #[arg(long, value_name = "N|auto", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub batch_size: Option<BatchSize>,
-    /// Learning rate [default: full 3e-5, freeze 1e-2, lora and dora 2e-3]
+    /// Learning rate [default: full 3e-5 (micro backbone 3e-4), freeze 1e-2, lora and dora 2e-3]
     #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub lr: Option<f64>,
     /// AdamW's decoupled weight decay [default: 0.05]
@@ -154,7 +154,7 @@ pub struct Settings {
     /// Learning rate over the run: plateau, cosine or constant [default: cosine]
     #[arg(long, value_name = "KIND", value_parser = words::word::<ScheduleKind>, help_heading = "Optimisation")]
     pub schedule: Option<ScheduleKind>,
-    /// Steps of linear warm-up [default: 0]
+    /// Steps of linear warm-up [default: 0; full with --schedule cosine: a tenth of the run's]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Optimisation")]
     pub warmup_steps: Option<usize>,
     /// Stop after this many epochs without a better validation accuracy [default: never]

@@ -151,11 +151,16 @@ impl<B: Backend> Optimizer<B> {
         self.step = step;
         for (id, moments) in &mut self.moments {
             let param = params.get(*id);
-            let mut load = |kind: &str| {
+            // In place: other blocks would lie elsewhere in the planned memory, and what follows would reach beyond its end.
+            let mut load = |kind: &str, array: &mut Array<B>| {
                 let values = find(&format!("{kind}.{}", param.name), param.value.elements())?;
-                Array::upload(params.backend(), &values, param.value.shape())
+                match array.buffer_mut() {
+                    Some(buffer) => params.backend().write(buffer, &values),
+                    None => Err(Error::Internal("moments are still in use while they are loaded".into())),
+                }
             };
-            *moments = Moments { m: load("m")?, v: load("v")? };
+            load("m", &mut moments.m)?;
+            load("v", &mut moments.v)?;
         }
         Ok(())
     }

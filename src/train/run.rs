@@ -148,7 +148,7 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     fn train<B: Backend>(self, backend: B, meter: Option<EnergyMeter>) -> Result<Summary> {
-        let Self { config, dir, splits, cache, backbone, plan, save_every, device, ui, start } = self;
+        let Self { mut config, dir, splits, cache, backbone, plan, save_every, device, ui, start } = self;
         let labels = splits.train.labels();
         let criterion = loss::criterion(&config, &labels, &splits.train.class_counts())?;
         let mut notes = Vec::new();
@@ -190,8 +190,10 @@ impl Prepared<'_> {
         let width = head_width(&model.vit.config, config.pool);
         let (train, val) = features::batches(&config, width, train, val, ui)?;
         let steps = config.epochs * train.per_epoch();
-        if config.warmup_steps >= steps {
-            ui.note(&format!("note: --warmup-steps {} never ends: the run has {steps} steps", config.warmup_steps));
+        let warmup = config.warmup_steps.unwrap_or_else(|| config.strategy.default_warmup(config.schedule, steps));
+        config.warmup_steps = Some(warmup);
+        if warmup >= steps {
+            ui.note(&format!("note: --warmup-steps {warmup} never ends: the run has {steps} steps"));
         }
         // From here on there is something to save.
         interrupt::defer();
@@ -327,7 +329,7 @@ impl<B: Backend> Run<'_, B> {
             wall_s: 0.0,
             peak_bytes: 0,
             energy_j: None,
-            schedule: Schedule::new(self.config.schedule, self.config.lr, self.config.warmup_steps, total),
+            schedule: Schedule::new(self.config.schedule, self.config.lr, self.config.warmup_steps.unwrap_or(0), total),
             stopping: EarlyStopping::new(self.config.patience),
             log_lines: 0,
             history: Vec::new(),
