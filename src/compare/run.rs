@@ -34,6 +34,7 @@ pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Pa
     let folder = Folder::open(&config.out)?;
     let cache = Arc::new(ImageCache::open(&config.sets[0].runs[0].cache)?);
     let sets = config.sets.iter().map(|set| Set::open(set, cache.clone(), ui)).collect::<Result<Vec<_>>>()?;
+    ui.note(&cache.words(sets.iter().map(|set| set.images.count()).sum()));
     let mut compare = Compare { config, results: empty(config, &sets, device), folder, sets };
     compare.take_up()?;
     let left = compare.results.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Pending)).count();

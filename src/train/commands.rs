@@ -48,7 +48,7 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     };
     let cache = Arc::new(ImageCache::open(&config.cache)?);
     let mut splits = Splits { train: set, val: None, test: None, description: String::new() };
-    inputs::verify(&mut splits, false, false, &cache, ui)?;
+    inputs::verify(&mut splits, false, &cache, ui)?;
     let evaluation = eval_set(config, splits.train, cache, ui)?;
     let mut more = evaluation.more();
     let images = more.shift_remove("images").and_then(|count| count.as_u64()).unwrap_or(0);

@@ -67,19 +67,34 @@ pub struct Images {
 }
 
 impl Images {
-    /// Opens what `config` names and decodes every image of it once, those for testing too. Decoded images go into `cache`, which sets may share.
+    /// Opens what `config` names and decodes every image of it once, those for testing too. Decoded images go into `cache`, which sets may share: the
+    /// caller says what it holds.
     ///
     /// # Errors
     /// Whatever is wrong with the data.
     pub fn open(config: &TrainConfig, cache: Arc<ImageCache>, ui: &Ui) -> Result<Self> {
         let mut splits = open_data(config)?;
-        verify(&mut splits, true, config.skip_bad, &cache, ui)?;
+        read_all(&mut splits, true, config.skip_bad, &cache, ui)?;
         Ok(Self { splits, cache })
+    }
+
+    /// Images of all parts.
+    pub fn count(&self) -> usize {
+        let parts = [Some(&self.splits.train), self.splits.val.as_ref(), self.splits.test.as_ref()];
+        parts.into_iter().flatten().map(|part| part.items.len()).sum()
     }
 }
 
-/// Decodes every image once (those for testing where they are used); what cannot be read stops the run or, with --skip-bad, is listed and left out.
-pub fn verify(splits: &mut Splits, tests: bool, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<()> {
+/// Decodes every image for training and validation once and says how many are kept; what cannot be read stops the run or, with --skip-bad, is
+/// listed and left out.
+pub fn verify(splits: &mut Splits, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<()> {
+    let good = read_all(splits, false, skip_bad, cache, ui)?;
+    ui.note(&cache.words(good));
+    Ok(())
+}
+
+/// Decodes every image once (those for testing where they are used), how many could be; what cannot be read stops the run or, with --skip-bad, is listed and left out.
+fn read_all(splits: &mut Splits, tests: bool, skip_bad: bool, cache: &ImageCache, ui: &Ui) -> Result<usize> {
     let test = splits.test.as_mut().filter(|_| tests);
     let mut sets: Vec<_> = std::iter::once(&mut splits.train).chain(splits.val.as_mut()).chain(test).collect();
     let total: usize = sets.iter().map(|set| set.items.len()).sum();
@@ -92,11 +107,11 @@ pub fn verify(splits: &mut Splits, tests: bool, skip_bad: bool, cache: &ImageCac
     drop(sets);
     let (bar, _) = bar.into_inner();
     bar.finish();
-    ui.note(&cache.words(total - bad.len()));
+    let good = total - bad.len();
     for image in bad {
         ui.note(&format!("skipped {}: {}", image.name, image.reason));
     }
-    Ok(())
+    Ok(good)
 }
 
 /// A run may be resumed, and its model used, from another folder: its inputs are remembered in full.

@@ -81,7 +81,7 @@ pub fn run_on(config: &TrainConfig, resume: bool, images: Option<&Images>, ui: &
         None => {
             let cache = Arc::new(ImageCache::open(&config.cache)?);
             // Before the plan: images that are left out make other batches.
-            inputs::verify(&mut splits, false, config.skip_bad, &cache, ui)?;
+            inputs::verify(&mut splits, config.skip_bad, &cache, ui)?;
             cache
         }
     };

@@ -1,4 +1,4 @@
-//! The commands of docs/tasks.md, in their order, on small pictures laid out as it says.
+//! The commands of docs/tasks.md and docs/tutorial.md, in their order, on small pictures laid out as they say.
 
 use std::path::Path;
 
@@ -49,4 +49,30 @@ fn the_commands_of_tasks_work() {
         count += 1;
     }
     assert_eq!(count, 15, "commands in docs/tasks.md");
+}
+
+#[test]
+fn the_commands_of_the_tutorial_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(&dir.join("pictures"), 15, 1);
+    for (from, to) in [("disc", "birds"), ("flat", "bugs"), ("stripes", "mammals")] {
+        std::fs::rename(dir.join("pictures").join(from), dir.join("pictures").join(to)).unwrap();
+    }
+    let text = include_str!("../../docs/tutorial.md");
+    let mut count = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("    peftk ")) {
+        // No test downloads weights.
+        let epochs = if line.starts_with("plan") { "" } else { " --epochs 1" };
+        let line = line.replace("--backbone dinov2-small", &format!("--backbone random:micro --input-size 28{epochs}"));
+        let out = done(dir, &line);
+        assert!(!out.is_empty() || line.starts_with("merge"), "{line} said nothing");
+        count += 1;
+    }
+    assert_eq!(count, 9, "commands in docs/tutorial.md");
+    for file in
+        ["pictures.png", "report/report.html", "mistakes/errors.png", "mistakes/confusion.png", "merged/config.json"]
+    {
+        assert!(dir.join(file).is_file(), "{file}");
+    }
 }
