@@ -32,7 +32,7 @@ pub fn resolve(flags: &Settings, file: &Settings) -> Result<TrainConfig> {
     if s.data.is_none() && !matches!(s.format.unwrap_or_default(), Format::Auto | Format::Folder) {
         return Err(wrong("--format", "it says how --data is laid out, and none is given; add --data DIR"));
     }
-    let is_micro = s.backbone.as_deref().is_none_or(|b| matches!(b, "random:micro" | "random:micro-reg"));
+    let is_micro = s.backbone.as_deref().is_none_or(|b| matches!(b, "embedded" | "random:micro" | "random:micro-reg"));
     let (epochs, batch) =
         if s.data.is_none() { (EMBEDDED_EPOCHS, EMBEDDED_BATCH) } else { (DEFAULT_EPOCHS, DEFAULT_BATCH) };
     let config = TrainConfig {

@@ -34,6 +34,7 @@ fn defaults_follow_strategy_data_and_backbone() {
     let config = resolved(|s| s.adapter.rank = Some(4)).unwrap();
     assert_eq!(config.adapter.unwrap().alpha, 4.0);
     assert_eq!(resolved(|s| s.backbone = Some("random:micro-reg".into())).unwrap().input_size, 56);
+    assert_eq!(resolved(|s| s.backbone = Some("embedded".into())).unwrap().input_size, 56);
     assert_eq!(resolved(|s| s.backbone = Some("random:small".into())).unwrap().input_size, 224);
 }
 
