@@ -300,7 +300,9 @@ fn names(data: &[Option<PathBuf>]) -> Vec<String> {
         );
         let mut unique = name.clone();
         let mut number = 2;
-        while names.contains(&unique) {
+        // Their folders are to be told apart as well, also where upper and lower case are one.
+        let folder = |name: &str| compare::file_name(name).to_lowercase();
+        while names.iter().any(|other| folder(other) == folder(&unique)) {
             unique = format!("{name}-{number}");
             number += 1;
         }
@@ -398,8 +400,8 @@ mod tests {
 
     #[test]
     fn names_are_told_apart() {
-        let data = ["a/x", "b/x", "y/"].map(|path| Some(PathBuf::from(path)));
-        assert_eq!(names(&data), ["x", "x-2", "y"]);
+        let data = ["a/x", "b/x", "y/", "a b", "a-b", "Y"].map(|path| Some(PathBuf::from(path)));
+        assert_eq!(names(&data), ["x", "x-2", "y", "a b", "a-b-2", "Y-2"]);
         assert_eq!(names(&[None]), ["embedded"]);
     }
 }

@@ -1,6 +1,6 @@
 //! A comparison's folder: what lies where, and what of it may be taken up again.
 //!
-//! `runs/<set>/<variant>/seed-<n>/` is a run folder as `train` makes it, with `cell.json` once it is over; `tune/<set>/<variant>.json` holds a
+//! `runs/<set>/<variant>/seed-<n>/` is a run folder as `train` makes it, with `cell.json` once it is over and `seed-<n>.begun.json` beside it until then; `tune/<set>/<variant>.json` holds a
 //! search's trials, written after each.
 
 use std::fs::{File, TryLockError};
@@ -118,6 +118,11 @@ impl Folder {
         format!("runs/{}/{}/seed-{seed}", file_name(set), file_name(variant))
     }
 
+    /// The record of a run that was begun, beside its folder, which has to be empty then. Its result says nothing.
+    pub fn begun(&self, run: &str) -> PathBuf {
+        self.path.join(format!("{run}.begun.json"))
+    }
+
     /// A run's record.
     pub fn cell(&self, run: &str) -> PathBuf {
         self.path.join(run).join("cell.json")
@@ -135,7 +140,7 @@ pub fn settings(config: &TrainConfig) -> Result<Value> {
 }
 
 /// A name that is one part of a path on any system.
-fn file_name(name: &str) -> String {
+pub fn file_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
     let name: String = name.chars().map(plain).collect();
     if name.trim_matches('.').is_empty() { format!("_{name}") } else { name }

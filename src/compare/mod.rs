@@ -17,6 +17,7 @@ pub mod summary;
 mod tune;
 
 pub use config::{CompareConfig, SetConfig, Tune};
+pub(crate) use folder::file_name;
 pub use run::run;
 
 use std::path::Path;

@@ -48,6 +48,11 @@ pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Pa
         config.out.display()
     ));
     let done = compare.all(ui, report);
+    if matches!(done, Err(Error::Interrupted)) {
+        let left = compare.results.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Pending)).count();
+        let all = compare.results.cells.len();
+        ui.note(&format!("stopped after {} of {all} runs; the same command goes on", all - left));
+    }
     // What is known is worth a report, whatever ended it.
     compare.results.device = devices(&compare.results);
     report(&compare.results, compare.folder.path())?;
@@ -190,6 +195,8 @@ impl Compare<'_> {
             let path = self.folder.cell(&cell.run);
             let print = &self.sets[cell.dataset].print;
             let outcome = self.folder.read::<Outcome>(&path, print, &wanted)?;
+            // One that was stopped on the way goes on by the settings it has.
+            self.folder.read::<()>(&self.folder.begun(&cell.run), print, &wanted)?;
             let again = self.config.retry && matches!(outcome, Some(Outcome::Failed { .. }));
             let cell = &mut self.results.cells[index];
             cell.config = settings(&wanted)?;
@@ -230,6 +237,7 @@ impl Compare<'_> {
             cell.config = settings(&wanted)?;
             cell.outcome = outcome;
             self.folder.write(&self.folder.cell(&cell.run), &self.sets[cell.dataset].print, &wanted, &cell.outcome)?;
+            remove_file(&self.folder.begun(&cell.run))?;
             live.done(&self.results, index, begun.elapsed().as_secs_f64());
             if written.elapsed().as_secs_f64() > REPORT_EVERY {
                 report(&self.results, self.folder.path())?;
@@ -243,7 +251,8 @@ impl Compare<'_> {
     fn cell(&self, index: usize, ui: &Ui) -> Result<(Outcome, TrainConfig)> {
         let wanted = self.wanted(index).ok_or_else(|| Error::Internal("a run before its learning rate".into()))?;
         let cell = &self.results.cells[index];
-        let images = &self.sets[cell.dataset].images;
+        let Set { images, print } = &self.sets[cell.dataset];
+        self.folder.write(&self.folder.begun(&cell.run), print, &wanted, &())?;
         let done = train(&wanted, images, ui).and_then(|summary| {
             let test = images.splits.test.clone();
             let test = test.ok_or_else(|| Error::Internal("no test images".into()))?;
@@ -365,9 +374,12 @@ fn trial_base(run: &TrainConfig) -> TrainConfig {
 
 /// Trains a run, or goes on with it.
 fn train(wanted: &TrainConfig, images: &Images, ui: &Ui) -> Result<Summary> {
-    let begun = wanted.out.join("config.toml").is_file();
+    let settings = wanted.out.join("config.toml");
+    // In the numbers it began with: where those cannot be had any more (it was begun on a GPU, and there is none) it begins again.
+    let precision = Place::choose(wanted.device, wanted.precision)?.settings(wanted.device).1;
+    let begun = settings.is_file() && TrainConfig::read_toml(&settings)?.precision == precision;
     if !begun {
-        // What a kill before the settings were whole left behind.
+        // Also what a kill before the settings were whole left behind.
         remove(&wanted.out)?;
     }
     train::run_on(wanted, begun, Some(images), ui)
@@ -442,6 +454,13 @@ fn still_there(config: &TrainConfig, error: &Error) -> Result<()> {
             "the GPU no longer answers ({gone}) after a run failed: {error}; the same command goes on with the rest"
         ))
     })
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -67,8 +67,9 @@ fn killed_and_taken_up_again_it_gives_the_same_numbers() {
     let cut = records(&dir.join("cut"));
     assert_eq!(cut, whole);
     // Nothing is left of the trials, nor of what only goes on with a run.
-    for leftover in ["cut/tune/data/lora.trial", "cut/runs/data/lora/seed-1/last"] {
-        assert!(!dir.join(leftover).exists(), "{leftover}");
+    for leftover in ["tune/data/lora.trial", "runs/data/lora/seed-1/last", "runs/data/lora/seed-1.begun.json"] {
+        let leftover = format!("cut/{leftover}");
+        assert!(!dir.join(&leftover).exists(), "{leftover}");
     }
     assert!(dir.join("cut/runs/data/lora/seed-1/adapter/adapter_model.safetensors").is_file());
 
@@ -79,6 +80,33 @@ fn killed_and_taken_up_again_it_gives_the_same_numbers() {
     assert_eq!(records(&dir.join("cut")).len(), 2 * 3 + 2);
     let error = failure(dir, &format!("{} --out cut", line.replace("--batch-size 8", "--batch-size 4")), 2);
     assert!(error.contains("batch_size = 8") && error.contains("4"), "{error}");
+}
+
+#[test]
+fn a_run_under_way_is_held_to_its_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir);
+    let line =
+        format!("{COMPARE} --strategies full --seeds 1 --out report --quiet").replace("--epochs 3", "--epochs 500");
+    let mut child = start(dir, &line, "0");
+    let run = dir.join("report/runs/data/full/seed-0");
+    assert!(crate::resume::wait_for_lines(&mut child, &run, 10));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(run.join("config.toml").is_file() && !run.join("cell.json").exists());
+    let error = failure(dir, &line.replace("--epochs 500", "--epochs 2"), 2);
+    assert!(error.contains("epochs = 500") && error.contains('2'), "{error}");
+    // Ctrl-C says how to go on.
+    let mut child = start(dir, &line.replace(" --quiet", ""), "0");
+    assert!(crate::resume::wait_for_lines(&mut child, &run, 30));
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = crate::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("stopped after 0 of 1 runs; the same command goes on"), "{stderr}");
+    assert!(dir.join("report/report.html").is_file());
 }
 
 #[test]
