@@ -16,6 +16,7 @@ use crate::{Error, Result};
 
 mod bench;
 mod compare;
+mod compare_flags;
 mod data;
 mod doctor;
 mod eval;

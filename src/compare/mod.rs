@@ -1,6 +1,7 @@
 //! The experiment of strategies by data sets: every run of it, what is known of them, and the report that is drawn from that.
 
 pub mod advice;
+mod cell;
 pub mod config;
 #[doc(hidden)]
 pub mod example;
