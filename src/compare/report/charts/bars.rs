@@ -46,6 +46,8 @@ pub fn draw(groups: &[Group], columns: usize, axis: &str, ticks: impl Fn(&[f64])
     let labels = if has_value { widest(|bar| &bar.label).min(LABELS) + 10.0 } else { 26.0 };
     let ends = all().filter(|bar| bar.value.is_some()).flat_map(|bar| {
         let end = bar.value.unwrap_or(0.0) + bar.half_width.unwrap_or(0.0);
+        // Intervals are of accuracies, which end at 1.
+        let end = if bar.half_width.is_some() { end.min(1.0) } else { end };
         bar.dots.iter().copied().chain([end])
     });
     let (top, values) = from_zero(ends.filter(|end| end.is_finite()).fold(0.0, f64::max), 5);
@@ -97,7 +99,7 @@ fn one(canvas: &mut Canvas, bar: &Bar, y: f64, right: f64, scale: &Scale) {
     canvas.rect(scale.start, middle - BAR / 2.0, scale.at(value) - scale.start, BAR, bar.colour);
     canvas.end();
     if let Some(half) = bar.half_width.filter(|half| half.is_finite()) {
-        let (from, to) = (scale.at(value - half), scale.at(value + half));
+        let (from, to) = (scale.at((value - half).max(0.0)), scale.at((value + half).min(1.0)));
         canvas.line((from, middle), (to, middle), INK, 1.4);
         for x in [from, to] {
             canvas.line((x, middle - 4.0), (x, middle + 4.0), INK, 1.4);

@@ -89,7 +89,8 @@ pub fn draw(points: &[Point], axis: &str, ticks: impl Fn(f64, f64) -> Vec<(f64, 
     for point in points {
         let (px, py) = at(point);
         if let Some(half) = point.half_width.filter(|half| half.is_finite()) {
-            let (low, high) = (y.at(point.value - half), y.at(point.value + half));
+            // An accuracy beyond all or nothing is none.
+            let (low, high) = (y.at((point.value - half).max(0.0)), y.at((point.value + half).min(1.0)));
             canvas.line((px, low), (px, high), point.colour, 1.5);
             for end in [low, high] {
                 canvas.line((px - 4.0, end), (px + 4.0, end), point.colour, 1.5);

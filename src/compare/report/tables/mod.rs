@@ -82,12 +82,15 @@ fn columns(names: &[&str]) -> Vec<Column> {
     names.iter().map(column).collect()
 }
 
+/// What stands in columns of its own already: the accuracy by its task's name, and the number of images.
+const SHOWN: [&str; 4] = ["images", "top1", "map_macro", "path_accuracy"];
+
 /// The task's other measures, by name in the order in which they come.
 pub(super) fn more_measures<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for measured in runs.filter_map(|run| run.outcome.measured()) {
         for (name, value) in &measured.test_more {
-            if value.is_number() && !names.contains(name) {
+            if value.is_number() && !names.contains(name) && !SHOWN.contains(&name.as_str()) {
                 names.push(name.clone());
             }
         }
