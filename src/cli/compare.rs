@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::compare_flags::{Flags, OTHERWISE, Only, Seeds};
 use super::resolve::{count, resolve};
-use super::settings::{AdapterFlags, Settings};
+use super::settings::{AdapterFlags, BatchSize, Settings};
 use super::table::{self, Columns, Side};
 use super::words;
 use crate::compare::advice;
@@ -85,7 +85,17 @@ impl Args {
             return Err(Error::input(text));
         }
         let mut file = self.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
+        // What a run's file holds of its own strategy, or was settled for it.
         (file.strategy, file.lr, file.seed, file.adapter.rank, file.init_adapter) = (None, None, None, None, None);
+        (file.warmup_steps, file.micro_batch, file.recompute, file.adapter.alpha) = (None, None, None, None);
+        if !self.flags.data.is_empty() {
+            file.val_data = None;
+        }
+        if given.batch_size == Some(BatchSize::Auto) || file.batch_size == Some(BatchSize::Auto) {
+            return Err(Error::input(
+                "--batch-size auto: each strategy would have another batch, and accuracies would not compare; give a number",
+            ));
+        }
         let data: Vec<Option<PathBuf>> = match (&self.flags.data[..], &file.data) {
             ([], own) => vec![own.clone()],
             (given, _) => given.iter().cloned().map(Some).collect(),
@@ -125,7 +135,7 @@ impl Args {
             variants,
             seeds: self.seeds.0.clone(),
             tune,
-            rates_given: self.lrs.is_some(),
+            rates_given: self.lrs.iter().flatten().map(|(name, _)| name.clone()).collect(),
             note: self.note.clone(),
             retry: self.retry,
             against: self.against.is_some(),
@@ -182,6 +192,9 @@ impl Args {
             ..flags.clone()
         };
         let mut file = file.clone();
+        if variant.strategy == Strategy::Lora {
+            file.adapter.dora_norm_grad = None;
+        }
         if !has_adapter {
             file.adapter = AdapterFlags::default();
         }

@@ -24,6 +24,10 @@ pub const OTHERWISE: [(&str, &str); 5] = [
     ("init_adapter", "--init-adapter: strategies start alike in a comparison; leave it out"),
 ];
 
+/// Settings that hold for a comparison as a whole.
+const WHOLE: [&str; 9] =
+    ["data", "backbone", "split_seed", "memory_budget", "memory", "device", "precision", "cache", "batch_auto"];
+
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let data = matches.get_many::<PathBuf>("data").into_iter().flatten().cloned().collect();
@@ -60,7 +64,11 @@ impl FromStr for Seeds {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         const MOST: u64 = 1000;
-        let number = |part: &str| part.trim().parse::<u64>().map_err(|_| format!("'{part}' is not a number"));
+        // TOML's integers have a sign.
+        let number = |part: &str| match part.trim().parse::<u64>() {
+            Ok(number) if i64::try_from(number).is_ok() => Ok(number),
+            _ => Err(format!("'{part}' is not a number up to {}", i64::MAX)),
+        };
         let seeds = match text.split_once(',') {
             None => (0..number(text)?.min(MOST + 1)).collect(),
             Some(_) => text.split(',').map(number).collect::<std::result::Result<Vec<_>, _>>()?,
@@ -89,7 +97,7 @@ impl FromStr for Only {
         for part in rest.split(',') {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("'{part}' is not KEY=VALUE"))?;
             let (key, value) = (key.trim().replace('-', "_"), value.trim());
-            if OTHERWISE.iter().any(|(other, _)| *other == key) || key == "data" {
+            if OTHERWISE.iter().any(|(other, _)| *other == key) || WHOLE.contains(&key.as_str()) {
                 return Err(format!("'{key}' is not a setting of one data set"));
             }
             // A number or a truth as it stands, anything else a word.
@@ -111,7 +119,7 @@ mod tests {
         let seeds = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0);
         assert_eq!(seeds("3"), Ok(vec![0, 1, 2]));
         assert_eq!(seeds("7,1"), Ok(vec![7, 1]));
-        for bad in ["0", "", "a", "1,1", "-1", "1,", "5000"] {
+        for bad in ["0", "", "a", "18446744073709551615,1", "1,1", "-1", "1,", "5000"] {
             assert!(seeds(bad).is_err(), "{bad}");
         }
     }
@@ -124,7 +132,7 @@ mod tests {
             (only.settings.epochs, only.settings.input_size, only.settings.skip_bad),
             (Some(3), Some(56), Some(true))
         );
-        for bad in ["fashion", "a:b", "a:lr=1", "a:seed=1", "a:wat=1", "a:epochs=x"] {
+        for bad in ["fashion", "a:b", "a:lr=1", "a:backbone=x", "a:device=cpu", "a:seed=1", "a:wat=1", "a:epochs=x"] {
             assert!(bad.parse::<Only>().is_err(), "{bad}");
         }
     }

@@ -118,6 +118,7 @@ mod tests {
         let summary = Summary {
             out: "runs/0001".into(),
             device: "CPU".into(),
+            head: "head: fresh".into(),
             strategy: Strategy::Dora,
             epochs: 30,
             steps: 900,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::folder::settled;
 use super::results::{EpochPoint, Measured};
 use crate::config::{Device, Strategy, TrainConfig};
 use crate::train::evaluate::Evaluation;
@@ -22,7 +23,7 @@ pub fn train(wanted: &TrainConfig, images: &Images, ui: &Ui) -> Result<Summary> 
 }
 
 /// The numbers of a run, tested.
-pub fn measured(summary: &Summary, test: &Evaluation) -> Result<Measured> {
+pub fn measured(wanted: &TrainConfig, summary: &Summary, test: &Evaluation) -> Result<Measured> {
     let (best_epoch, val_accuracy) =
         summary.best.ok_or_else(|| Error::Internal("a run without a best epoch".into()))?;
     // No number that cannot be written down, or ranked.
@@ -34,7 +35,10 @@ pub fn measured(summary: &Summary, test: &Evaluation) -> Result<Measured> {
         )));
     }
     Ok(Measured {
+        commit: train::bench::COMMIT.to_owned(),
         device: summary.device.clone(),
+        settled: settled(&TrainConfig::read_toml(&summary.out.join("config.toml"))?, wanted)?,
+        head: summary.head.clone(),
         test_accuracy: test.accuracy(),
         test_loss: test.loss,
         test_more: test.more(),

@@ -16,8 +16,8 @@ pub struct CompareConfig {
     pub seeds: Vec<u64>,
     /// Where learning rates are searched.
     pub tune: Tune,
-    /// Whether learning rates were given, for the report's words.
-    pub rates_given: bool,
+    /// Strategies whose learning rates were given, for the report's words.
+    pub rates_given: Vec<String>,
     /// What the reader must know of backbone or data.
     pub note: Option<String>,
     /// Runs that failed before are to be run again.

@@ -88,7 +88,10 @@ fn measured(set: usize, variant: usize, seed: u64) -> Measured {
     let accuracy = [0.60, 0.52, 0.66, 0.65][variant] + [0.0, 0.1][set] + [0.0, 0.01, -0.01][seed as usize];
     let train_s = [8.0, 1.0, 5.0, 5.5][variant];
     Measured {
+        commit: "0123456".into(),
         device: "CPU, 2 threads, f32".into(),
+        settled: json!({}),
+        head: "head: fresh, from the seed".into(),
         test_accuracy: accuracy,
         test_loss: 1.0 - accuracy,
         test_more: Map::from_iter([("macro_f1".to_owned(), json!(accuracy - 0.02))]),

@@ -113,7 +113,7 @@ impl Folder {
         atomic::write_file(path, format!("{text}\n").as_bytes())
     }
 
-    /// `runs/<set>/<variant>/seed-<n>`, from the folder.
+    /// `runs/<set>/<variant>/seed-<n>`, from the folder; `variant` as [`super::results::Variant::folder`] has it.
     pub fn run(set: &str, variant: &str, seed: u64) -> String {
         format!("runs/{}/{}/seed-{seed}", file_name(set), file_name(variant))
     }
@@ -135,8 +135,23 @@ impl Folder {
 }
 
 /// Settings as a run's `config.toml` has them.
+/// What is asked of memory is there too, which a run's own settings hold only as what it was settled to: a comparison measures it.
 pub fn settings(config: &TrainConfig) -> Result<Value> {
-    serde_json::to_value(config).map_err(|e| Error::Internal(format!("settings: {e}")))
+    settled(config, config)
+}
+
+/// A run's settings once all was settled, with what was asked of memory.
+///
+/// # Errors
+/// None; [`Error::Internal`] where settings are no JSON.
+pub fn settled(config: &TrainConfig, asked: &TrainConfig) -> Result<Value> {
+    let mut value = serde_json::to_value(config).map_err(|e| Error::Internal(format!("settings: {e}")))?;
+    if let Some(settings) = value.as_object_mut() {
+        settings.insert("memory".into(), asked.memory.name().into());
+        settings.insert("memory_budget".into(), asked.memory_budget.into());
+        settings.insert("micro_batch_asked".into(), asked.micro_batch.into());
+    }
+    Ok(value)
 }
 
 /// A name that is one part of a path on any system.

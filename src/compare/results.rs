@@ -10,7 +10,7 @@ use crate::config::{Strategy, Task};
 pub struct Results {
     /// This program's version.
     pub version: String,
-    /// The commit it was built from.
+    /// The commit it was built from; more than one where a comparison went on with another build.
     pub commit: String,
     /// Devices and numbers in words, as `train` says them; more than one where a comparison went on elsewhere.
     pub device: String,
@@ -92,7 +92,7 @@ pub struct Cell {
     pub seed: u64,
     /// Its folder, from the report's: `runs/<data set>/<variant>/seed-<seed>`.
     pub run: String,
-    /// Its settings, as in that folder's `config.toml`.
+    /// Its settings: as in that folder's `config.toml` where it is done, else as asked for.
     pub config: Value,
     /// What it came to.
     pub outcome: Outcome,
@@ -116,8 +116,14 @@ pub enum Outcome {
 /// The numbers of a finished cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// The commit that the program was built from.
+    pub commit: String,
     /// Device and numbers in words, as `train` says them.
     pub device: String,
+    /// The run's settings once all was settled, as in its `config.toml`.
+    pub settled: Value,
+    /// Where the head came from, in the log's words.
+    pub head: String,
     /// Accuracy on the test images of the best epoch, 0 to 1; what it means is the data set's [`DatasetInfo::measure`].
     pub test_accuracy: f64,
     /// Mean loss on the test images.
@@ -144,7 +150,8 @@ pub struct Measured {
     pub train_s: f64,
     /// Seconds from start to end, reading and saving included.
     pub wall_s: f64,
-    /// Joules that the GPU took during training steps and validation, as NVML counts them; none without NVML.
+    /// Joules that the GPU took from the upload of the model to the last save, as NVML counts them; none without NVML. What a killed process took after
+    /// its last save is not counted.
     pub energy_j: Option<f64>,
     /// Values that were trained.
     pub trained_parameters: u64,
@@ -199,6 +206,26 @@ pub struct Trial {
     pub val_loss: Option<f64>,
     /// Why it failed.
     pub reason: Option<String>,
+}
+
+impl Variant {
+    /// What folders call it: always with the rank, so that others may come beside it.
+    pub fn folder(&self) -> String {
+        match self.rank {
+            Some(rank) => format!("{}-r{rank}", self.strategy.name()),
+            None => self.strategy.name().to_owned(),
+        }
+    }
+}
+
+impl Cell {
+    /// Takes up what it came to.
+    pub(super) fn take(&mut self, outcome: Outcome) {
+        if let Outcome::Done(measured) = &outcome {
+            self.config = measured.settled.clone();
+        }
+        self.outcome = outcome;
+    }
 }
 
 impl Outcome {

@@ -37,7 +37,8 @@ pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Pa
     let sets = config.sets.iter().map(|set| Set::open(set, cache.clone(), ui)).collect::<Result<Vec<_>>>()?;
     ui.note(&cache.words(sets.iter().map(|set| set.images.count()).sum()));
     let mut compare = Compare { config, results: empty(config, &sets, device), folder, sets };
-    compare.take_up()?;
+    compare.take_up_searches()?;
+    compare.take_up_cells()?;
     let left = compare.results.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Pending)).count();
     ui.note(&format!(
         "compare: {} runs, {} of them done before; {} variants, {} seeds, {} data sets; report in {}",
@@ -55,7 +56,8 @@ pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Pa
         ui.note(&format!("stopped after {} of {all} runs; the same command goes on", all - left));
     }
     // What is known is worth a report, whatever ended it.
-    compare.results.device = devices(&compare.results);
+    compare.results.device = one_or_list(&compare.results, |measured| &measured.device, &compare.results.device);
+    compare.results.commit = one_or_list(&compare.results, |measured| &measured.commit, &compare.results.commit);
     report(&compare.results, compare.folder.path())?;
     done.map(|()| compare.results)
 }
@@ -86,7 +88,7 @@ impl Set {
             test: None,
             description: String::new(),
         });
-        let print = format!("{}-{tested}", train::fingerprint(&images.splits));
+        let print = format!("{}-{tested}-{}", train::fingerprint(&images.splits), images.bytes());
         Ok(Self { images, print })
     }
 
@@ -124,20 +126,26 @@ fn empty(config: &CompareConfig, sets: &[Set], device: String) -> Results {
                 dataset,
                 variant,
                 seed,
-                run: Folder::run(&set.name, &named.name, seed),
+                run: Folder::run(&set.name, &named.folder(), seed),
                 config: serde_json::Value::Null,
                 outcome: Outcome::Pending,
             }));
         }
     }
-    let rates = match (config.tune, config.rates_given) {
+    let given = &config.rates_given;
+    let rates = match (config.tune, given.len()) {
         (Tune::Each, _) => "found for each data set by successive halving on its validation images".to_owned(),
         (Tune::On(set), _) => format!(
             "found by successive halving on the validation images of {}, used for all data sets",
             config.sets[set].name
         ),
-        (Tune::No, true) => "as given".to_owned(),
-        (Tune::No, false) => "each strategy's default".to_owned(),
+        (Tune::No, 0) => "each strategy's default".to_owned(),
+        (Tune::No, _)
+            if config.variants.iter().all(|variant| given.iter().any(|name| name == variant.strategy.name())) =>
+        {
+            "as given".to_owned()
+        }
+        (Tune::No, _) => format!("as given for {}, else each strategy's default", given.join(", ")),
     };
     Results {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -161,15 +169,15 @@ fn empty(config: &CompareConfig, sets: &[Set], device: String) -> Results {
     }
 }
 
-/// The devices that runs were done on; without any, where they would be.
-fn devices(results: &Results) -> String {
+/// What the finished runs say of themselves, each once; without any `else_`.
+fn one_or_list(results: &Results, of: impl Fn(&Measured) -> &str, else_: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for measured in results.cells.iter().filter_map(|cell| cell.outcome.measured()) {
-        if !names.contains(&&measured.device[..]) {
-            names.push(&measured.device);
+        if !names.contains(&of(measured)) {
+            names.push(of(measured));
         }
     }
-    if names.is_empty() { results.device.clone() } else { names.join("; ") }
+    if names.is_empty() { else_.to_owned() } else { names.join("; ") }
 }
 
 /// A comparison under way.
@@ -181,14 +189,19 @@ struct Compare<'a> {
 }
 
 impl Compare<'_> {
-    /// Fills in what was done before.
-    fn take_up(&mut self) -> Result<()> {
+    /// Fills in the searches that were done before.
+    fn take_up_searches(&mut self) -> Result<()> {
         for (set, variant) in self.searches() {
             let search = self.search(set, variant)?;
             if search.next().is_none() {
                 self.results.tuning.push(search.result(set, variant));
             }
         }
+        Ok(())
+    }
+
+    /// Fills in the runs that were done before, as far as their learning rates are known.
+    fn take_up_cells(&mut self) -> Result<()> {
         for index in 0..self.results.cells.len() {
             // A run whose rate is not found yet was not made.
             let Some(wanted) = self.wanted(index) else { continue };
@@ -200,9 +213,14 @@ impl Compare<'_> {
             self.folder.read::<()>(&self.folder.begun(&cell.run), print, &wanted)?;
             let again = self.config.retry && matches!(outcome, Some(Outcome::Failed { .. }));
             let cell = &mut self.results.cells[index];
+            if !matches!(cell.outcome, Outcome::Pending) {
+                continue;
+            }
             cell.config = settings(&wanted)?;
-            if let Some(outcome) = outcome.filter(|_| !again) {
-                cell.outcome = outcome;
+            if again {
+                remove(&wanted.out)?;
+            } else if let Some(outcome) = outcome {
+                cell.take(outcome);
             }
         }
         Ok(())
@@ -214,6 +232,8 @@ impl Compare<'_> {
                 self.tune(set, variant, ui)?;
             }
         }
+        // Those whose rates were searched just now may have been run before.
+        self.take_up_cells()?;
         let mut live = Live::new(ui, &self.results);
         let done = self.cells(&mut live, report);
         live.finish();
@@ -235,10 +255,11 @@ impl Compare<'_> {
             let label = live::name(&self.results, &self.results.cells[index]);
             let (outcome, wanted) = self.cell(index, &live.of(&label))?;
             let cell = &mut self.results.cells[index];
-            cell.config = settings(&wanted)?;
-            cell.outcome = outcome;
-            self.folder.write(&self.folder.cell(&cell.run), &self.sets[cell.dataset].print, &wanted, &cell.outcome)?;
+            self.folder.write(&self.folder.cell(&cell.run), &self.sets[cell.dataset].print, &wanted, &outcome)?;
             remove_file(&self.folder.begun(&cell.run))?;
+            // What is only needed to go on with a run: up to three times the trained values.
+            remove(&wanted.out.join("last"))?;
+            cell.take(outcome);
             live.done(&self.results, index, begun.elapsed().as_secs_f64());
             if written.elapsed().as_secs_f64() > REPORT_EVERY {
                 report(&self.results, self.folder.path())?;
@@ -269,15 +290,12 @@ impl Compare<'_> {
                 precision: wanted.precision,
             };
             let evaluation = train::eval_set(&eval, test, images.cache.clone(), ui)?;
-            measured(&summary, &evaluation)
+            measured(&wanted, &summary, &evaluation)
         });
         match done {
-            Ok(measured) => {
-                // What is only needed to go on with a run: up to three times the trained values.
-                remove(&wanted.out.join("last"))?;
-                Ok((Outcome::Done(Box::new(measured)), wanted))
-            }
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Ok(measured) => Ok((Outcome::Done(Box::new(measured)), wanted)),
+            // A full disk is no fault of the run's, and would be the end of the next one as well.
+            Err(error @ (Error::Interrupted | Error::Io { .. })) => Err(error),
             Err(error) => {
                 still_there(&wanted, &error)?;
                 Ok((Outcome::Failed { reason: error.to_string() }, wanted))
@@ -316,7 +334,7 @@ impl Compare<'_> {
     /// A search with the trials that were done before.
     fn search(&self, set: usize, variant: usize) -> Result<Search> {
         let (named, run) = (&self.config.sets[set], &self.config.sets[set].runs[variant]);
-        let path = self.folder.search(&named.name, &self.config.variants[variant].name);
+        let path = self.folder.search(&named.name, &self.config.variants[variant].folder());
         let trials = self.folder.read::<Vec<Trial>>(&path, &self.sets[set].print, &trial_base(run))?;
         Ok(Search::new(run, trials.unwrap_or_default()))
     }
@@ -325,7 +343,7 @@ impl Compare<'_> {
         let mut search = self.search(set, variant)?;
         let (named, run) = (&self.config.sets[set], &self.config.sets[set].runs[variant]);
         let name = &self.config.variants[variant].name;
-        let path = self.folder.search(&named.name, name);
+        let path = self.folder.search(&named.name, &self.config.variants[variant].folder());
         let bar = ui.bar(Search::total() as u64, &format!("learning rate, {} {name}", named.name));
         bar.inc(search.trials().len() as u64);
         while let Some(next) = search.next() {
@@ -356,7 +374,7 @@ impl Compare<'_> {
                 let accuracy = summary.best.map(|best| best.1);
                 Trial { round, lr, epochs, val_accuracy: accuracy, val_loss: loss, reason: None }
             }
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error @ (Error::Interrupted | Error::Io { .. })) => return Err(error),
             Err(error) => {
                 still_there(&config, &error)?;
                 let reason = Some(error.to_string());

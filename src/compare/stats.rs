@@ -51,7 +51,8 @@ pub fn difference(a: &Spread, b: &Spread) -> Option<(f64, f64)> {
 
 /// Whether two means differ by more than their seeds' noise; none where that cannot be told.
 pub fn differ(a: &Spread, b: &Spread) -> Option<bool> {
-    difference(a, b).map(|(gap, half)| gap.abs() > half)
+    // Two seeds that agree to the last image say nothing of what a third would do.
+    difference(a, b).and_then(|(gap, half)| (half > 0.0 || gap == 0.0).then_some(gap.abs() > half))
 }
 
 /// Student's two-sided 95 % quantile. Between whole degrees of freedom that of the lower one, which is on the safe side.
@@ -97,6 +98,7 @@ mod tests {
         let same = Spread::of([0.5, 0.5]).unwrap();
         assert_eq!(difference(&same, &same), Some((0.0, 0.0)));
         assert_eq!(differ(&same, &same), Some(false));
+        assert_eq!(differ(&same, &Spread::of([0.6, 0.6]).unwrap()), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::cuda::Cuda;
 use crate::data::{self, Batch, Dataset, ImageCache, Loader, LoaderOptions, Splits};
 use crate::gpu::{self, Arch};
 use crate::io::{BackboneSpec, atomic};
+use crate::task::labels::Labels;
 use crate::vit::VitConfig;
 use crate::{Error, Result, kernels};
 
@@ -35,7 +36,8 @@ const BATCH: usize = 64;
 pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
     let run = RunDir::open(&config.model, "--model")?;
     let settings = run.read_config()?;
-    let set = match held_out(&settings, &config.data)? {
+    let labels = run.read_labels()?;
+    let set = match held_out(&run, &settings, &labels, &config.data, ui)? {
         Some(set) => set,
         None => {
             let format = config.format.unwrap_or(match settings.format {
@@ -43,7 +45,7 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
                 Format::Folder | Format::Csv => Format::Auto,
                 own => own,
             });
-            data::open_for_eval(&config.data, format, &run.read_labels()?)?
+            data::open_for_eval(&config.data, format, &labels)?
         }
     };
     let cache = Arc::new(ImageCache::open(&config.cache)?);
@@ -56,10 +58,30 @@ pub fn eval(config: &EvalConfig, ui: &Ui) -> Result<EvalReport> {
 }
 
 /// The images that a run held back for testing, where `data` is what it was trained on: the rest it has seen.
-fn held_out(run: &TrainConfig, data: &Path) -> Result<Option<Dataset>> {
-    let Some(own) = &run.data else { return Ok(None) };
+fn held_out(run: &RunDir, config: &TrainConfig, labels: &Labels, data: &Path, ui: &Ui) -> Result<Option<Dataset>> {
+    let Some(own) = config.data.as_ref().filter(|_| config.test_fraction > 0.0) else { return Ok(None) };
     let same = matches!((own.canonicalize(), data.canonicalize()), (Ok(own), Ok(data)) if own == data);
-    if run.test_fraction > 0.0 && same { inputs::open_data(run).map(|splits| splits.test) } else { Ok(None) }
+    if !same {
+        ui.note(&format!(
+            "note: the run held images of {} back for testing; of another folder all are measured, also copies of those it was trained on",
+            own.display()
+        ));
+        return Ok(None);
+    }
+    let splits = inputs::open_data(config)?;
+    // Other images are held back of others: some of these it may have seen.
+    if splits.train.labels().names != labels.names
+        || run.images()?.is_some_and(|was| was != inputs::fingerprint(&splits))
+    {
+        return Err(Error::input(format!(
+            "--data {}: its images are not those that the run was trained on, so the ones held back cannot be told; give test images in a folder of their own",
+            data.display()
+        )));
+    }
+    if let Some(test) = &splits.test {
+        ui.note(&format!("data: the {} images held back for testing", test.items.len()));
+    }
+    Ok(splits.test)
 }
 
 /// Measures a run's best epoch on a set that was read before.
@@ -98,9 +120,10 @@ fn eval_on<B: Backend>(
     let loader = Loader::new(set.clone(), options, cache)?;
     let bar = ui.bar(loader.batches_per_epoch() as u64, "eval");
     // Without the weights that training may have used: what is evaluated may lack a class.
+    let run_micro = run.micro_batch;
     let plain = TrainConfig { class_weights: None, ..run };
     let criterion = loss::criterion(&plain, labels, &vec![1; labels.len()])?.plain();
-    let options = StepOptions { criterion, micro_batch: None, recompute: Recompute::NOTHING };
+    let options = StepOptions { criterion, micro_batch: run_micro, recompute: Recompute::NOTHING };
     let thresholds = Thresholds::Given(labels.thresholds.as_deref());
     let mut errors = config.out.is_some().then(|| Errors::new(labels));
     let mut keep = |batch: &Batch, logits: &[f32]| errors.iter_mut().for_each(|errors| errors.add(batch, logits));

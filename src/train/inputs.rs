@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ui::Ui;
 use crate::config::TrainConfig;
-use crate::data::{self, ImageCache, OpenOptions, Splits};
+use crate::data::{self, ImageCache, OpenOptions, Source, Splits};
 use crate::io::{Backbone, BackboneSpec};
 use crate::{Error, Result};
 
@@ -76,6 +76,18 @@ impl Images {
         let mut splits = open_data(config)?;
         read_all(&mut splits, true, config.skip_bad, &cache, ui)?;
         Ok(Self { splits, cache })
+    }
+
+    /// Bytes of all images in files of their own: a second fact, beside names and labels, by which others of the same names are told.
+    pub fn bytes(&self) -> u64 {
+        let parts = [Some(&self.splits.train), self.splits.val.as_ref(), self.splits.test.as_ref()];
+        let items = parts.into_iter().flatten().flat_map(|part| &part.items);
+        let size = |source: &Source| match source {
+            Source::File(path) => std::fs::metadata(path).map_or(0, |file| file.len()),
+            Source::Memory { bytes, .. } => bytes.len() as u64,
+            Source::Grey { .. } | Source::Packed { .. } => 0,
+        };
+        items.map(|item| size(&item.source)).sum()
     }
 
     /// Images of all parts.

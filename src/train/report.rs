@@ -16,6 +16,8 @@ pub struct Summary {
     pub out: PathBuf,
     /// Device and numbers in words.
     pub device: String,
+    /// Where the head came from, in the log's words.
+    pub head: String,
     /// What was trained.
     pub strategy: Strategy,
     /// Epochs done.
@@ -34,7 +36,7 @@ pub struct Summary {
     pub images_per_s: f64,
     /// Seconds spent in optimiser steps, waiting for data included.
     pub train_s: f64,
-    /// Joules that the GPU took from the first step to the last save; none where nothing counts them.
+    /// Joules that the GPU took from the upload of the model to the last save; none where nothing counts them.
     pub energy_j: Option<f64>,
     /// Epoch by epoch.
     pub history: Vec<EpochRecord>,

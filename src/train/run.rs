@@ -154,6 +154,7 @@ impl Prepared<'_> {
         let mut notes = Vec::new();
         let model = Model::for_training(backend.clone(), &config, backbone, labels, &mut |note| notes.push(note))?;
         notes.iter().for_each(|note| ui.note(note));
+        let head = notes.into_iter().find(|note| note.starts_with("head:")).unwrap_or_default();
         ui.note(&format!(
             "{}: trains {} of {} values; planned memory {:.0} MiB",
             config.strategy.name(),
@@ -232,6 +233,7 @@ impl Prepared<'_> {
             ui,
             start,
             meter,
+            head,
         }
         .go(backend)
     }
@@ -260,6 +262,8 @@ pub(super) struct Run<'a, B: Backend> {
     pub(super) start: Instant,
     /// What the GPU takes, where that can be told.
     pub(super) meter: Option<EnergyMeter>,
+    /// Where the head came from.
+    head: String,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -289,6 +293,7 @@ impl<B: Backend> Run<'_, B> {
         let summary = Summary {
             out: self.dir.path().to_owned(),
             device: self.device.clone(),
+            head: self.head.clone(),
             strategy: self.config.strategy,
             epochs: progress.history.len(),
             steps: progress.step,
@@ -348,6 +353,7 @@ impl<B: Backend> Run<'_, B> {
                 ("classes".to_owned(), Value::from(self.model.labels.len())),
                 ("trained_values".to_owned(), Value::from(self.model.trainable())),
                 ("values".to_owned(), Value::from(self.model.total())),
+                ("images".to_owned(), Value::from(self.data.as_str())),
             ]),
         })
     }

@@ -124,6 +124,17 @@ impl RunDir {
         self.path.join("metrics.jsonl")
     }
 
+    /// What it is trained and validated on, in short, as the log's first line has it; none in logs of earlier builds.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the log cannot be read.
+    pub fn images(&self) -> Result<Option<String>> {
+        let path = self.metrics();
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let first: Option<serde_json::Value> = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
+        Ok(first.and_then(|line| Some(line.get("images")?.as_str()?.to_owned())))
+    }
+
     /// `curves.svg`: loss and accuracy over the run.
     pub fn curves(&self) -> PathBuf {
         self.path.join("curves.svg")

@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
 /// What each cell came to, without times and energy.
 fn cells(out: &Path) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
-    for strategy in ["full", "freeze", "lora", "dora"] {
+    for strategy in ["full", "freeze", "lora-r8", "dora-r8"] {
         for seed in 0..2 {
             let name = format!("runs/embedded/{strategy}/seed-{seed}/cell.json");
             let Ok(bytes) = std::fs::read(out.join(&name)) else { continue };

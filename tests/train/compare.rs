@@ -67,16 +67,20 @@ fn killed_and_taken_up_again_it_gives_the_same_numbers() {
     let cut = records(&dir.join("cut"));
     assert_eq!(cut, whole);
     // Nothing is left of the trials, nor of what only goes on with a run.
-    for leftover in ["tune/data/lora.trial", "runs/data/lora/seed-1/last", "runs/data/lora/seed-1.begun.json"] {
+    for leftover in ["tune/data/lora-r8.trial", "runs/data/lora-r8/seed-1/last", "runs/data/lora-r8/seed-1.begun.json"]
+    {
         let leftover = format!("cut/{leftover}");
         assert!(!dir.join(&leftover).exists(), "{leftover}");
     }
-    assert!(dir.join("cut/runs/data/lora/seed-1/adapter/adapter_model.safetensors").is_file());
+    assert!(dir.join("cut/runs/data/lora-r8/seed-1/adapter/adapter_model.safetensors").is_file());
 
     // Once more with another seed: only that is run.
-    let before = std::fs::metadata(dir.join("cut/runs/data/lora/seed-0/cell.json")).unwrap().modified().unwrap();
+    let before = std::fs::metadata(dir.join("cut/runs/data/lora-r8/seed-0/cell.json")).unwrap().modified().unwrap();
     done(dir, &format!("{} --out cut", line.replace("--seeds 2", "--seeds 0,1,5")));
-    assert_eq!(std::fs::metadata(dir.join("cut/runs/data/lora/seed-0/cell.json")).unwrap().modified().unwrap(), before);
+    assert_eq!(
+        std::fs::metadata(dir.join("cut/runs/data/lora-r8/seed-0/cell.json")).unwrap().modified().unwrap(),
+        before
+    );
     assert_eq!(records(&dir.join("cut")).len(), 2 * 3 + 2);
     let error = failure(dir, &format!("{} --out cut", line.replace("--batch-size 8", "--batch-size 4")), 2);
     assert!(error.contains("batch_size = 8") && error.contains("4"), "{error}");
@@ -192,4 +196,51 @@ fn what_cannot_be_compared_is_said_first() {
     let line = COMPARE.replace("--data data", "--data flat");
     let error = failure(dir, &format!("{line} --test-fraction 0 --out s --quiet"), 2);
     assert!(error.contains("no test images"), "{error}");
+}
+
+#[test]
+fn a_folder_takes_more_cells_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir);
+    let line = format!("{COMPARE} --strategies freeze,lora --seeds 1 --out report --quiet");
+    done(dir, &line);
+    let before = records(&dir.join("report"));
+    // Another rank comes beside the one that is there.
+    done(dir, &line.replace("--seeds 1", "--seeds 1 --ranks 8,2"));
+    let more = records(&dir.join("report"));
+    assert_eq!(more.len(), before.len() + 1);
+    assert!(before.iter().all(|(name, record)| more[name] == *record));
+    // Memory is measured, so runs with more of it are no runs with less.
+    let error = failure(dir, &format!("{line} --memory lean"), 2);
+    assert!(error.contains("memory = \"fast\""), "{error}");
+    // Rates that are searched now are not those that these runs had; where they happen to be, the runs stand.
+    let output = crate::peftk(dir, &format!("{line} --tune"));
+    let stderr = crate::text(&output.stderr);
+    assert!(output.status.success() || stderr.contains("lr = "), "{stderr}");
+    let after = records(&dir.join("report"));
+    assert!(before.iter().all(|(name, record)| after[name] == *record));
+    // Images of the same names that are others.
+    pictures(&dir.join("data/test"), 6, 9);
+    let error = failure(dir, &line, 2);
+    assert!(error.contains("other images"), "{error}");
+}
+
+#[test]
+fn images_held_back_are_told_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    pictures(&dir.join("data"), 15, 1);
+    let line = "train --data data --backbone random:micro --input-size 28 --batch-size 8 --epochs 1 --strategy freeze";
+    done(dir, &format!("{line} --test-fraction 0.2 --out run --quiet"));
+    let said = crate::peftk(dir, "eval --model run --data data --json");
+    assert!(crate::text(&said.stderr).contains("the 9 images held back for testing"));
+    // A copy is another folder, and it says what that means.
+    let copied = std::process::Command::new("cp").args(["-r", "data", "copy"]).current_dir(dir).status().unwrap();
+    assert!(copied.success());
+    let said = crate::peftk(dir, "eval --model run --data copy --json");
+    assert!(said.status.success() && crate::text(&said.stderr).contains("also copies of those it was trained on"));
+    std::fs::copy(dir.join("data/disc/000.png"), dir.join("data/disc/new.png")).unwrap();
+    let error = failure(dir, "eval --model run --data data", 2);
+    assert!(error.contains("held back cannot be told"), "{error}");
 }

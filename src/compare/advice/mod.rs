@@ -126,8 +126,11 @@ pub fn of(results: &Results, against: Option<&Published>) -> Advice {
     for text in best(results, &candidates) {
         say(About::Best, Some(text));
     }
-    say(About::Memory, choice::by_memory(results, &candidates));
-    say(About::Time, choice::by_time(&candidates));
+    // Memory and time of one device say nothing of another's.
+    if !notes::has_several_devices(results) {
+        say(About::Memory, choice::by_memory(results, &candidates));
+        say(About::Time, choice::by_time(&candidates));
+    }
     for text in notes::by_dataset(results, candidates.first().map(|best| best.variant)) {
         say(About::Dataset, Some(text));
     }

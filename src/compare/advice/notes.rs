@@ -70,6 +70,13 @@ pub fn failures(results: &Results) -> Vec<String> {
     summary::overall(results).iter().filter_map(of_row).collect()
 }
 
+/// Whether runs were done on more than one device.
+pub fn has_several_devices(results: &Results) -> bool {
+    let mut devices = results.cells.iter().filter_map(|cell| Some(&cell.outcome.measured()?.device));
+    let first = devices.next();
+    devices.any(|device| Some(device) != first)
+}
+
 /// What the intervals are, what they leave out, and how large the error of the test images themselves is.
 pub fn noise(results: &Results, candidates: &[Candidate]) -> Vec<String> {
     let mut texts = Vec::new();
@@ -86,6 +93,9 @@ pub fn noise(results: &Results, candidates: &[Candidate]) -> Vec<String> {
              interval of their difference leaves out zero, each pair for itself. Within the noise does not mean equal: these seeds \
              cannot tell."
         ));
+    }
+    if has_several_devices(results) {
+        texts.push("Runs were done on several devices, so memory, time and energy do not compare, and numbers may differ in the last digits.".to_owned());
     }
     texts.extend(sampling(results));
     texts

@@ -17,6 +17,7 @@ pub fn protocol(results: &Results) -> Vec<(&'static str, String)> {
         ("Epochs at most", of_sets(results, |set| set.epochs.to_string())),
         ("Images a step", of_sets(results, |set| set.batch_size.to_string())),
         ("Input", of_sets(results, |set| format!("{0} × {0} pixels", set.input_size))),
+        ("Head", heads(results)),
         ("Seeds", list(&seeds)),
         ("Learning rates", protocol.rates.clone()),
         ("Split", protocol.split.clone()),
@@ -29,6 +30,18 @@ pub fn protocol(results: &Results) -> Vec<(&'static str, String)> {
         rows.push(("Memory budget", bytes(budget as f64)));
     }
     rows
+}
+
+/// Where heads came from, as runs say it.
+fn heads(results: &Results) -> String {
+    let mut heads: Vec<String> = Vec::new();
+    for measured in results.cells.iter().filter_map(|cell| cell.outcome.measured()) {
+        let head = measured.head.trim_start_matches("head: ").to_owned();
+        if !head.is_empty() && !heads.contains(&head) {
+            heads.push(head);
+        }
+    }
+    if heads.is_empty() { "not known yet".to_owned() } else { heads.join("; ") }
 }
 
 /// What is the same for all data sets once, else set by set.
