@@ -7,12 +7,11 @@ use super::resolve::{count, resolve};
 use super::settings::{AdapterFlags, BatchSize, Settings};
 use super::table::{self, Columns, Side};
 use super::words;
-use crate::compare::advice;
 use crate::compare::numbers::percent_within;
-use crate::compare::published::GSOC2025;
 use crate::compare::results::{Outcome, Results, Variant};
 use crate::compare::summary::{self, Row};
 use crate::compare::{self, CompareConfig, SetConfig, Tune};
+use crate::compare::{advice, published};
 use crate::config::{Strategy, TrainConfig};
 use crate::train::Ui;
 use crate::{Error, Result};
@@ -138,7 +137,7 @@ impl Args {
             rates_given: self.lrs.iter().flatten().map(|(name, _)| name.clone()).collect(),
             note: self.note.clone(),
             retry: self.retry,
-            against: self.against.is_some(),
+            against: self.against.as_deref().and_then(published::named),
             out: self.out.clone(),
         })
     }
@@ -247,8 +246,7 @@ pub fn main(args: &Args) -> Result<()> {
 /// The table, what follows from it, and where the rest stands.
 fn closing(results: &Results, config: &CompareConfig) -> String {
     let mut text = table(results);
-    let published = config.against.then_some(&GSOC2025);
-    for (about, sentences) in advice::of(results, published).grouped() {
+    for (about, sentences) in advice::of(results, config.against).grouped() {
         text.push_str(&format!("\n{}\n", about.heading()));
         sentences.iter().for_each(|sentence| text.push_str(&format!("  {sentence}\n")));
     }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::published::Published;
 use super::results::Variant;
 use crate::config::TrainConfig;
 
 /// What is to be compared.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct CompareConfig {
     /// The data sets, in the order given; at least one.
     pub sets: Vec<SetConfig>,
@@ -22,8 +23,8 @@ pub struct CompareConfig {
     pub note: Option<String>,
     /// Runs that failed before are to be run again.
     pub retry: bool,
-    /// The published table of the experiment this one ports is to be shown beside.
-    pub against: bool,
+    /// A published table to show beside.
+    pub against: Option<&'static Published>,
     /// The report's folder.
     pub out: PathBuf,
 }

@@ -29,7 +29,6 @@ use crate::Result;
 ///
 /// # Errors
 /// Files that cannot be written.
-pub fn write_report(results: &results::Results, folder: &Path, against: bool) -> Result<()> {
-    let published = against.then_some(&published::GSOC2025);
+pub fn write_report(results: &results::Results, folder: &Path, published: Option<&published::Published>) -> Result<()> {
     report::write(folder, results, &report::Extras { published, contact_sheets: sheets::of(results, folder) })
 }
