@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::predict::SourceFlags;
+use super::predict::OnImages;
 use super::{check_input_size, check_precision, words};
-use crate::config::{Device, ExplainConfig, Method, Precision, Resize};
+use crate::config::{ExplainConfig, Method};
 use crate::train::{self, ExplainedLabel, Explanation, Probability, Ui};
 use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: SourceFlags,
+    of: OnImages,
     /// Folder of the pictures; one of the same name is replaced
     #[arg(long, value_name = "DIR", default_value = "explained")]
     out: PathBuf,
@@ -21,44 +21,24 @@ pub struct Args {
     /// Explain this label instead of what is predicted; may be given again, or be a list between commas
     #[arg(long, value_name = "NAME")]
     label: Vec<String>,
-    /// Side of the model's input in pixels, a multiple of 14 [default: the run's, or the backbone's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    input_size: Option<usize>,
-    /// How an image becomes a square: crop or squash [default: the run's, or squash]
-    #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
-    resize: Option<Resize>,
-    /// Where it runs: auto, cpu or cuda[:N]
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: Device,
-    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
-    #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>)]
-    precision: Option<Precision>,
-    /// One JSON object an image on stdout
-    #[arg(long)]
-    json: bool,
-    /// Nothing on stderr but errors
-    #[arg(long)]
-    quiet: bool,
-    /// Images and folders of images
-    #[arg(value_name = "IMAGE|DIR", required = true)]
-    paths: Vec<PathBuf>,
 }
 
 pub fn main(args: Args) -> Result<()> {
-    check_precision(args.device, args.precision)?;
+    let of = args.of;
+    check_precision(of.device, of.precision)?;
     let config = ExplainConfig {
-        input_size: args.input_size.map(check_input_size).transpose()?,
-        model: args.source.source()?,
-        resize: args.resize,
+        input_size: of.input_size.map(check_input_size).transpose()?,
+        model: of.source.source()?,
+        resize: of.resize,
         out: args.out,
         methods: args.method.map_or(Method::ALL.to_vec(), |method| vec![method]),
         labels: args.label,
-        json: args.json,
-        device: args.device,
-        precision: args.precision,
-        paths: args.paths,
+        json: of.json,
+        device: of.device,
+        precision: of.precision,
+        paths: of.paths,
     };
-    let ui = Ui::new(args.quiet);
+    let ui = Ui::new(of.quiet);
     train::explain(&config, &ui, &mut |explanation| ui.result(&line(&explanation, config.json)?))
 }
 

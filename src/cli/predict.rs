@@ -11,31 +11,38 @@ use crate::{Error, Result};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: SourceFlags,
-    /// Side of the model's input in pixels, a multiple of 14 [default: the run's, or the backbone's]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    input_size: Option<usize>,
-    /// How an image becomes a square: crop or squash [default: the run's, or squash]
-    #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
-    resize: Option<Resize>,
-    /// Where it runs: auto, cpu or cuda[:N]
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    device: Device,
-    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
-    #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>)]
-    precision: Option<Precision>,
+    of: OnImages,
     /// Multi-label: give a label above this probability [default: the run's tuned thresholds, or 0.5]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     threshold: Option<f64>,
+}
+
+/// The flags of commands that use a classifier on images.
+#[derive(Debug, clap::Args)]
+pub struct OnImages {
+    #[command(flatten)]
+    pub source: SourceFlags,
+    /// Side of the model's input in pixels, a multiple of 14 [default: the run's, or the backbone's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub input_size: Option<usize>,
+    /// How an image becomes a square: crop or squash [default: the run's, or squash]
+    #[arg(long, value_name = "HOW", value_parser = words::word::<Resize>)]
+    pub resize: Option<Resize>,
+    /// Where it runs: auto, cpu or cuda[:N]
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: Device,
+    /// bf16 (a GPU alone) or f32 [default: bf16 on a GPU, f32 on the CPU]
+    #[arg(long, value_name = "TYPE", value_parser = words::word::<Precision>)]
+    pub precision: Option<Precision>,
     /// One JSON object an image on stdout
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Nothing on stderr but errors
     #[arg(long)]
-    quiet: bool,
+    pub quiet: bool,
     /// Images and folders of images
     #[arg(value_name = "IMAGE|DIR", required = true)]
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
 }
 
 /// The flags that name a classifier.
@@ -67,18 +74,19 @@ impl SourceFlags {
 }
 
 pub fn main(args: Args) -> Result<()> {
-    check_precision(args.device, args.precision)?;
+    let Args { of, threshold } = args;
+    check_precision(of.device, of.precision)?;
     let config = PredictConfig {
-        input_size: args.input_size.map(check_input_size).transpose()?,
-        model: args.source.source()?,
-        resize: args.resize,
-        threshold: args.threshold.map(check_threshold).transpose()?,
-        json: args.json,
-        device: args.device,
-        precision: args.precision,
-        paths: args.paths,
+        input_size: of.input_size.map(check_input_size).transpose()?,
+        model: of.source.source()?,
+        resize: of.resize,
+        threshold: threshold.map(check_threshold).transpose()?,
+        json: of.json,
+        device: of.device,
+        precision: of.precision,
+        paths: of.paths,
     };
-    let ui = Ui::new(args.quiet);
+    let ui = Ui::new(of.quiet);
     train::predict(&config, &ui, &mut |prediction| ui.result(&line(&prediction, config.json)?))
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::compare::numbers;
+
 /// Two columns, the first as wide as its longest cell, each line with its line break.
 pub fn aligned<K: AsRef<str>, V: AsRef<str>>(rows: &[(K, V)]) -> String {
     let width = rows.iter().map(|row| row.0.as_ref().chars().count()).max().unwrap_or(0);
@@ -58,15 +60,7 @@ pub fn share(part: u64, whole: u64) -> f64 {
 
 /// 1234567 as 1,234,567.
 pub fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    numbers::count(value as f64)
 }
 
 /// Bytes in the binary unit that fits.

@@ -4,16 +4,15 @@ use std::path::Path;
 
 use super::folder::settled;
 use super::results::{EpochPoint, Measured};
-use crate::config::{Device, Strategy, TrainConfig};
+use crate::config::{Device, Precision, Strategy, TrainConfig};
 use crate::train::evaluate::Evaluation;
 use crate::train::{self, Images, Place, Summary, Ui};
 use crate::{Error, Result};
 
-/// Trains a run, or goes on with it.
-pub fn train(wanted: &TrainConfig, images: &Images, ui: &Ui) -> Result<Summary> {
+/// Trains a run, or goes on with it, in numbers of `precision`.
+pub fn train(wanted: &TrainConfig, images: &Images, precision: Option<Precision>, ui: &Ui) -> Result<Summary> {
     let settings = wanted.out.join("config.toml");
-    // In the numbers it began with: where those cannot be had any more (it was begun on a GPU, and there is none) it begins again.
-    let precision = Place::choose(wanted.device, wanted.precision)?.settings(wanted.device).1;
+    // Where the numbers it began with cannot be had any more (it was begun on a GPU, and there is none) it begins again.
     let begun = settings.is_file() && TrainConfig::read_toml(&settings)?.precision == precision;
     if !begun {
         // Also what a kill before the settings were whole left behind.

@@ -10,7 +10,7 @@ use super::folder::{Folder, settings};
 use super::live::{self, Live};
 use super::results::*;
 use super::tune::{self, Next, Search};
-use crate::config::{EvalConfig, Task, TrainConfig};
+use crate::config::{EvalConfig, Precision, Task, TrainConfig};
 use crate::data::ImageCache;
 use crate::train::{self, Images, Place, Ui, interrupt};
 use crate::{Error, Result};
@@ -26,17 +26,21 @@ const REPORT_EVERY: f64 = 30.0;
 /// Whatever is wrong with data, backbone or flags, before the first run; [`Error::Interrupted`] after Ctrl-C, with all that was done saved;
 /// files that cannot be written; a GPU that no longer answers. A run that fails is no error: its cell says so.
 pub fn run(config: &CompareConfig, ui: &Ui, report: &mut dyn FnMut(&Results, &Path) -> Result<()>) -> Result<Results> {
-    let device = Place::choose(config.sets[0].runs[0].device, config.sets[0].runs[0].precision)?.words();
+    let first = &config.sets[0].runs[0];
+    let place = Place::choose(first.device, first.precision)?;
+    let (device, precision) = (place.words(), place.settings(first.device).1);
+    // Every run opens it for itself.
+    drop(place);
     ui.note(&format!("device: {device}"));
     // Read once here, so that one that is not there is no row of failures.
-    let backbone = train::load_backbone(config.sets[0].runs[0].backbone.as_deref(), ui)?;
+    let backbone = train::load_backbone(first.backbone.as_deref(), ui)?;
     ui.note(&format!("backbone: {}", backbone.source));
     drop(backbone);
     let folder = Folder::open(&config.out)?;
-    let cache = Arc::new(ImageCache::open(&config.sets[0].runs[0].cache)?);
+    let cache = Arc::new(ImageCache::open(&first.cache)?);
     let sets = config.sets.iter().map(|set| Set::open(set, cache.clone(), ui)).collect::<Result<Vec<_>>>()?;
     ui.note(&cache.words(sets.iter().map(|set| set.images.count()).sum()));
-    let mut compare = Compare { config, results: empty(config, &sets, device), folder, sets };
+    let mut compare = Compare { config, results: empty(config, &sets, device), precision, folder, sets };
     compare.take_up_searches()?;
     compare.take_up_cells()?;
     let left = compare.results.cells.iter().filter(|cell| matches!(cell.outcome, Outcome::Pending)).count();
@@ -184,6 +188,8 @@ fn one_or_list(results: &Results, of: impl Fn(&Measured) -> &str, else_: &str) -
 struct Compare<'a> {
     config: &'a CompareConfig,
     results: Results,
+    /// Which numbers the device computes in.
+    precision: Option<Precision>,
     folder: Folder,
     sets: Vec<Set>,
 }
@@ -203,6 +209,9 @@ impl Compare<'_> {
     /// Fills in the runs that were done before, as far as their learning rates are known.
     fn take_up_cells(&mut self) -> Result<()> {
         for index in 0..self.results.cells.len() {
+            if !matches!(self.results.cells[index].outcome, Outcome::Pending) {
+                continue;
+            }
             // A run whose rate is not found yet was not made.
             let Some(wanted) = self.wanted(index) else { continue };
             let cell = &self.results.cells[index];
@@ -213,9 +222,6 @@ impl Compare<'_> {
             self.folder.read::<()>(&self.folder.begun(&cell.run), print, &wanted)?;
             let again = self.config.retry && matches!(outcome, Some(Outcome::Failed { .. }));
             let cell = &mut self.results.cells[index];
-            if !matches!(cell.outcome, Outcome::Pending) {
-                continue;
-            }
             cell.config = settings(&wanted)?;
             if again {
                 remove(&wanted.out)?;
@@ -275,7 +281,7 @@ impl Compare<'_> {
         let cell = &self.results.cells[index];
         let Set { images, print } = &self.sets[cell.dataset];
         self.folder.write(&self.folder.begun(&cell.run), print, &wanted, &())?;
-        let done = train(&wanted, images, ui).and_then(|summary| {
+        let done = train(&wanted, images, self.precision, ui).and_then(|summary| {
             let test = images.splits.test.clone();
             let test = test.ok_or_else(|| Error::Internal("no test images".into()))?;
             let eval = EvalConfig {

@@ -1,6 +1,7 @@
 //! The folder of a training run: what lies where, and when it may be written.
 
 use std::fs::{File, TryLockError};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::config::TrainConfig;
@@ -130,9 +131,11 @@ impl RunDir {
     /// [`Error::Io`] where the log cannot be read.
     pub fn images(&self) -> Result<Option<String>> {
         let path = self.metrics();
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        let first: Option<serde_json::Value> = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
-        Ok(first.and_then(|line| Some(line.get("images")?.as_str()?.to_owned())))
+        let io = |e| Error::io("read", &path, e);
+        let mut line = String::new();
+        BufReader::new(File::open(&path).map_err(io)?).read_line(&mut line).map_err(io)?;
+        let line: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        Ok(line.and_then(|line| Some(line.get("images")?.as_str()?.to_owned())))
     }
 
     /// `curves.svg`: loss and accuracy over the run.
