@@ -74,8 +74,8 @@ pub struct Module {
 }
 
 impl Module {
-    /// Loads a kernel file's PTX; the driver compiles it for the device, or takes it from its cache. `waiting` names the entries that wait by
-    /// themselves for what was queued before them, ahead of their first access to global memory: they are launched early.
+    /// Loads a kernel file's PTX; the driver compiles it for the device, or takes it from its cache. `waiting` names the entries that wait
+    /// by themselves for what was queued before them, ahead of their first access to global memory: they are launched early.
     ///
     /// # Errors
     /// [`Error::Input`] when the driver is too old for the PTX.
@@ -157,7 +157,8 @@ impl Function {
     /// `P` must be the struct that the entry takes as its only argument. Every address in it must be device memory of this
     /// device, of the type and at least of the extent that the entry reads and writes for these sizes; it must stay allocated
     /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch, but
-    /// where the entry says so. `grid` must be one that the entry was written for. An entry that [`Module::load`] was told waits must do so.
+    /// where the entry says so. `grid` must be one that the entry was written for. An entry that was named as waiting to
+    /// [`Module::load`] must do so.
     pub unsafe fn launch<P: Pod>(&self, grid: Grid, params: &P) -> Result<()> {
         let Some(real) = &self.real else { return Ok(()) };
         let failed = |e| error::device(format_args!("launch {} with {grid:?}", self.entry), e);
