@@ -10,6 +10,7 @@
 
 #include "common/gelu.cuh"
 #include "common/map.cuh"
+#include "common/pdl.cuh"
 #include "params/pointwise.h"
 
 namespace gelu_map {
@@ -55,10 +56,12 @@ __device__ __forceinline__ void backward(const PeftkMapBackwardParams& p) {
 
 #define ENTRIES(NAME, T)                                                                                       \
     extern "C" __global__ void __launch_bounds__(map::kBlock) gelu_forward_##NAME(const PeftkMapParams p) {    \
+        pdl::start();                                                                                          \
         gelu_map::forward<T>(p);                                                                               \
     }                                                                                                          \
     extern "C" __global__ void __launch_bounds__(map::kBlock)                                                  \
         gelu_backward_##NAME(const PeftkMapBackwardParams p) {                                                 \
+        pdl::start();                                                                                          \
         gelu_map::backward<T>(p);                                                                              \
     }
 

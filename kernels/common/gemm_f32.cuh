@@ -141,8 +141,10 @@ __device__ __forceinline__ void product_f32(const PeftkGemmParams& p) {
 
     float sum[kRows][kColumns] = {};
     float t[kRows][2] = {};
+    // By 4, a transposed A's loop would spill at 128 registers on Hopper.
+    constexpr unsigned kUnroll = kAAcross && kM == 128 ? 8 : 4;
     const auto multiply = [&](unsigned from, unsigned depth, bool with_rank) {
-#pragma unroll 4
+#pragma unroll kUnroll
         for (unsigned d = from; d < from + depth; ++d) {
             float left[kRows], right[kColumns];
             read_line<kM>(left, a_tile[d], y);
