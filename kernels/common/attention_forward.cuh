@@ -49,7 +49,7 @@ struct QueryRows {
 // Raises the exponents that the rows' sums leave out, where scores `s` of the next keys ask for it.
 template <int kTiles, int kColumns>
 __device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s)[kTiles][kColumns][4], float exponent_scale) {
-    float base[kTiles][2];
+    float most[kTiles][2];  // of this lane's columns until a row has to be raised
     bool raise = false;
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
@@ -58,10 +58,8 @@ __device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s
             float m = fmaxf(s[i][0][2 * h], s[i][0][2 * h + 1]);
 #pragma unroll
             for (int n = 1; n < kColumns; ++n) m = fmaxf(m, fmaxf(s[i][n][2 * h], s[i][n][2 * h + 1]));
-            m = fmaxf(m, __shfl_xor_sync(kAll, m, 1));
-            m = fmaxf(m, __shfl_xor_sync(kAll, m, 2));
-            base[i][h] = m * exponent_scale;
-            raise |= base[i][h] > r.base[i][h] + kSlack;
+            most[i][h] = m;
+            raise |= m * exponent_scale > r.base[i][h] + kSlack;
         }
     }
     if (__any_sync(kAll, raise)) {
@@ -69,7 +67,10 @@ __device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s
         for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                const float raised = fmaxf(base[i][h], r.base[i][h]), factor = exp2_approx(r.base[i][h] - raised);
+                float m = most[i][h];
+                m = fmaxf(m, __shfl_xor_sync(kAll, m, 1));
+                m = fmaxf(m, __shfl_xor_sync(kAll, m, 2));
+                const float raised = fmaxf(m * exponent_scale, r.base[i][h]), factor = exp2_approx(r.base[i][h] - raised);
                 r.base[i][h] = raised;
                 r.sum[i][h] *= factor;
 #pragma unroll
