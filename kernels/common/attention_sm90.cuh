@@ -17,48 +17,53 @@ namespace attention {
 // acc [64, 8 kTiles] (= or +=) a [64, 16] b [16, 8 kTiles]; kRowsOfK: b's rows in memory are k, otherwise they are its columns.
 template <int kTiles, bool kRowsOfK, bool kAdd>
 __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)[4], uint64_t b) {
-#define ATTENTION_D(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-    if constexpr (kTiles == 8) {
+#define ATTENTION_D(how, i) how(d[i][0]), how(d[i][1]), how(d[i][2]), how(d[i][3])
+    if constexpr (kTiles == 8 && kAdd) {
         asm volatile(
-            "{\n .reg .pred p;\n setp.ne.u32 p, %37, 0;\n wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+            "{\n .reg .pred p;\n setp.ne.u32 p, 1, 0;\n wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-            "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"
-            : ATTENTION_D(0), ATTENTION_D(1), ATTENTION_D(2), ATTENTION_D(3), ATTENTION_D(4), ATTENTION_D(5), ATTENTION_D(6),
-              ATTENTION_D(7)
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kAdd ? 1 : 0), "n"(kRowsOfK ? 1 : 0));
-    } else if constexpr (kTiles == 4) {
+            "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
+            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3), ATTENTION_D("+f", 4), ATTENTION_D("+f", 5), ATTENTION_D("+f", 6), ATTENTION_D("+f", 7)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
+    } else if constexpr (kTiles == 8 && !kAdd) {
         asm volatile(
-            "{\n .reg .pred p;\n setp.ne.u32 p, %21, 0;\n wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+            "{\n .reg .pred p;\n setp.ne.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+            "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
+            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3), ATTENTION_D("=f", 4), ATTENTION_D("=f", 5), ATTENTION_D("=f", 6), ATTENTION_D("=f", 7)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
+    } else if constexpr (kTiles == 4 && kAdd) {
+        asm volatile(
+            "{\n .reg .pred p;\n setp.ne.u32 p, 1, 0;\n wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-            "}, {%16, %17, %18, %19}, %20, p, 1, 1, %22;\n}"
-            : ATTENTION_D(0), ATTENTION_D(1), ATTENTION_D(2), ATTENTION_D(3)
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kAdd ? 1 : 0), "n"(kRowsOfK ? 1 : 0));
-    } else if constexpr (kTiles == 10) {
+            "}, {%16, %17, %18, %19}, %20, p, 1, 1, %21;\n}"
+            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
+    } else if constexpr (kTiles == 4 && !kAdd) {
         asm volatile(
-            "{\n .reg .pred p;\n setp.ne.u32 p, %45, 0;\n wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-            "%32, %33, %34, %35, %36, %37, %38, %39"
-            "}, {%40, %41, %42, %43}, %44, p, 1, 1, %46;\n}"
-            : ATTENTION_D(0), ATTENTION_D(1), ATTENTION_D(2), ATTENTION_D(3), ATTENTION_D(4), ATTENTION_D(5), ATTENTION_D(6),
-              ATTENTION_D(7), ATTENTION_D(8), ATTENTION_D(9)
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kAdd ? 1 : 0), "n"(kRowsOfK ? 1 : 0));
-    } else if constexpr (kTiles == 6) {
+            "{\n .reg .pred p;\n setp.ne.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+            "}, {%16, %17, %18, %19}, %20, p, 1, 1, %21;\n}"
+            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
+    } else if constexpr (kTiles == 2 && kAdd) {
         asm volatile(
-            "{\n .reg .pred p;\n setp.ne.u32 p, %29, 0;\n wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23"
-            "}, {%24, %25, %26, %27}, %28, p, 1, 1, %30;\n}"
-            : ATTENTION_D(0), ATTENTION_D(1), ATTENTION_D(2), ATTENTION_D(3), ATTENTION_D(4), ATTENTION_D(5)
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kAdd ? 1 : 0), "n"(kRowsOfK ? 1 : 0));
+            "{\n .reg .pred p;\n setp.ne.u32 p, 1, 0;\n wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7"
+            "}, {%8, %9, %10, %11}, %12, p, 1, 1, %13;\n}"
+            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
+    } else if constexpr (kTiles == 2 && !kAdd) {
+        asm volatile(
+            "{\n .reg .pred p;\n setp.ne.u32 p, 0, 0;\n wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7"
+            "}, {%8, %9, %10, %11}, %12, p, 1, 1, %13;\n}"
+            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
     } else {
         static_assert(kTiles == 2);
-        asm volatile(
-            "{\n .reg .pred p;\n setp.ne.u32 p, %13, 0;\n wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, %14;\n}"
-            : ATTENTION_D(0), ATTENTION_D(1)
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kAdd ? 1 : 0), "n"(kRowsOfK ? 1 : 0));
     }
 #undef ATTENTION_D
 }
@@ -89,18 +94,18 @@ __device__ __forceinline__ void issue_product(float (&acc)[8][4], const uint32_t
     for (unsigned g = 0; g < kGroups; ++g) wgmma<8, true, true>(acc, a[g], rows_descriptor(address + g * kSecond));
 }
 
-// How a head's rows are cut: into groups of 16; into chunks of 4 groups that are fetched together, a single group left over joining
-// the last one; and into units of 64 that a warpgroup takes, with a tail of 1 to 16 rows apart.
+// How a head's rows are cut: into groups of 16; into chunks of 4 groups that are fetched together; and into units of 64 that a
+// warpgroup takes, with a tail of 1 to 16 rows apart.
 struct Cut {
     unsigned tokens, groups, chunks, units, tail;  // tail: rows of it
 
     __device__ __forceinline__ explicit Cut(unsigned tokens) : tokens(tokens), groups((tokens + kGroup - 1) / kGroup) {
-        chunks = (groups + kChunk - 1) / kChunk - (groups > kChunk && groups % kChunk == 1 ? 1 : 0);
+        chunks = (groups + kChunk - 1) / kChunk;
         const unsigned left = tokens % 64;
         tail = tokens > 64 && left <= kGroup ? left : 0;
         units = tail ? tokens / 64 : (tokens + 63) / 64;
     }
-    __device__ __forceinline__ unsigned chunk_groups(unsigned c) const { return c + 1 == chunks ? groups - c * kChunk : kChunk; }
+    __device__ __forceinline__ unsigned chunk_groups(unsigned c) const { return min(kChunk, groups - c * kChunk); }
 };
 
 // Starts fetching all of both matrices, b's rows behind a's, a commit a chunk.

@@ -9,56 +9,62 @@
 
 namespace attention {
 
-// Scores of the last of kGroups groups whose keys, from `keys` on, do not exist become -infinity.
-template <int kGroups>
-__device__ __forceinline__ void mask_last(float (&s)[2 * kGroups][4], unsigned keys) {
-    if (keys >= kGroups * kGroup) return;
-    const unsigned t = threadIdx.x % 4;
+// The exponentials of a step's scores in their place; their sums go to the rows'.
+template <int kTiles>
+__device__ __forceinline__ void exponentials(QueryRows<1>& r, float (&s)[kTiles][4], float exponent_scale) {
 #pragma unroll
-    for (unsigned n = 2 * kGroups - 2; n < 2 * kGroups; ++n) {
+    for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-        for (unsigned e = 0; e < 4; ++e) {
-            if (8 * n + 2 * t + e % 2 >= keys) s[n][e] = -INFINITY;
+        for (int e = 0; e < 4; ++e) {
+            s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -r.base[0][e / 2]));
+            r.sum[0][e / 2] += s[n][e];
         }
     }
 }
 
-// The exponentials of a group's scores in two tiles, rounded to operand p; their sums go to the rows'.
-__device__ __forceinline__ void exponentials(QueryRows<1>& r, float (&left)[4], float (&right)[4], uint32_t (&p)[4],
-                                             float exponent_scale) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-        left[e] = exp2_approx(fmaf(left[e], exponent_scale, -r.base[0][e / 2]));
-        r.sum[0][e / 2] += left[e];
-    }
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-        right[e] = exp2_approx(fmaf(right[e], exponent_scale, -r.base[0][e / 2]));
-        r.sum[0][e / 2] += right[e];
-    }
-    pack_operand(p, left, right);
-}
-
-// One step over 16 kGroups keys at `k`, their v at `v`, of which the first `keys` exist.
-template <int kGroups>
-__device__ __forceinline__ void attend_sm90(QueryRows<1>& r, uint32_t k, uint32_t v, unsigned keys, float exponent_scale) {
+// One step over 16 kGroups keys at `k`, of which the first `keys` exist: their scores become operand p, for the product with their v
+// that the next step starts. That of the step before, over kBefore groups at `v`, is under way while the exponentials are formed.
+template <int kGroups, int kBefore>
+__device__ __forceinline__ void attend_sm90(QueryRows<1>& r, uint32_t (&p)[kGroups][4], const uint32_t (&before)[kBefore][4], uint32_t k,
+                                            uint32_t v, unsigned keys, float exponent_scale) {
     float s[1][2 * kGroups][4];
-    pin(s[0]);
+    pin(r.out[0]);
     sm90::wgmma_fence();
     issue_scores(s[0], r.q[0], k);
     sm90::wgmma_commit();
-    sm90::wgmma_wait<0>();
+    issue_product(r.out[0], before, v);
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
     pin(s[0]);
-    pin(r.out[0]);
-    mask_last<kGroups>(s[0], keys);
-    raise_base(r, s, exponent_scale);
-    uint32_t p[kGroups][4];
+    if (keys < kGroups * kGroup) {
+        const unsigned t = threadIdx.x % 4;
 #pragma unroll
-    for (unsigned g = 0; g < kGroups; ++g) exponentials(r, s[0][2 * g], s[0][2 * g + 1], p[g], exponent_scale);
+        for (unsigned n = 2 * kGroups - 2; n < 2 * kGroups; ++n) {
+#pragma unroll
+            for (unsigned e = 0; e < 4; ++e) {
+                if (8 * n + 2 * t + e % 2 >= keys) s[0][n][e] = -INFINITY;
+            }
+        }
+    }
+    float factor[1][2];
+    const bool raised = raise_base(r, s, exponent_scale, factor);
+    exponentials(r, s[0], exponent_scale);
+    sm90::wgmma_wait<0>();
+    pin(r.out[0]);
+    if (raised) rescale(r, factor);
+#pragma unroll
+    for (unsigned g = 0; g < kGroups; ++g) pack_operand(p[g], s[0][2 * g], s[0][2 * g + 1]);
+}
+
+// The product with v of the last step.
+template <int kGroups>
+__device__ __forceinline__ void attend_last(QueryRows<1>& r, const uint32_t (&p)[kGroups][4], uint32_t v) {
     pin(r.out[0]);
     sm90::wgmma_fence();
     issue_product(r.out[0], p, v);
-    sm90::wgmma_commit();  // the next step's wait, or the caller's, covers it
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<0>();
+    pin(r.out[0]);
 }
 
 // The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, five at a time, all their scores at once.
@@ -83,12 +89,13 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
             }
         }
         raise_base(r, s, p.exponent_scale);
+        exponentials(r, s[0], p.exponent_scale);
 #pragma unroll
         for (unsigned i = 0; i < kAtOnce; ++i) {
             const unsigned group = from + 4 * i;
             if (group >= cut.groups) break;
             uint32_t probability[4];
-            exponentials(r, s[0][2 * i], s[0][2 * i + 1], probability, p.exponent_scale);
+            pack_operand(probability, s[0][2 * i], s[0][2 * i + 1]);
             multiply(r.out[0], probability, v + group * kSecond);
         }
     }
@@ -152,28 +159,46 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         fetch_chunks(shared, source.rows(1), source.rows(2), cut);
     }
     bool arrived = false;
+    const unsigned whole = cut.groups / kChunk, singles = cut.groups % kChunk;  // steps of 64 keys, then of 16
 #pragma unroll 1
     for (; unit < cut.units; unit += kStep, arrived = true) {
         QueryRows<1> r = {};
         to_operand(r.q[0], pieces);
         load_unit(unit + kStep);
         r.base[0][0] = r.base[0][1] = -INFINITY;
+        if (!arrived) arrive_chunk(0, cut.chunks);
+        const uint32_t none[0 + 1][4] = {};
+        uint32_t k = shared, single[1][4];
+        unsigned keys = cut.tokens, i = 0;
+        if (whole > 0) {
+            uint32_t four[kChunk][4];
+            attend_sm90<kChunk, 1>(r, four, none, k, k + second, keys, p.exponent_scale);
 #pragma unroll 1
-        for (unsigned c = 0; c < cut.chunks; ++c) {
-            if (!arrived) arrive_chunk(c, cut.chunks);
-            uint32_t k = shared + c * kChunk * kSecond;
-            unsigned keys = cut.tokens - c * kChunk * kGroup, here = cut.chunk_groups(c);
-            if (here == kChunk) {
-                attend_sm90<kChunk>(r, k, k + second, keys, p.exponent_scale);
-            } else if (here == kChunk + 1) {
-                attend_sm90<kChunk + 1>(r, k, k + second, keys, p.exponent_scale);
-            } else {
-#pragma unroll 1
-                for (; here > 0; --here, k += kSecond, keys -= kGroup) attend_sm90<1>(r, k, k + second, keys, p.exponent_scale);
+            for (unsigned c = 1; c < whole; ++c) {
+                if (!arrived) arrive_chunk(c, cut.chunks);
+                keys -= kChunk * kGroup;
+                attend_sm90<kChunk, kChunk>(r, four, four, k + kChunk * kSecond, k + second, keys, p.exponent_scale);
+                k += kChunk * kSecond;
             }
+            if (singles > 0) {
+                if (!arrived) arrive_chunk(whole, cut.chunks);
+                keys -= kChunk * kGroup;
+                attend_sm90<1, kChunk>(r, single, four, k + kChunk * kSecond, k + second, keys, p.exponent_scale);
+                k += kChunk * kSecond;
+            } else {
+                attend_last(r, four, k + second);
+            }
+        } else {
+            attend_sm90<1, 1>(r, single, none, k, k + second, keys, p.exponent_scale);
         }
-        sm90::wgmma_wait<0>();
-        pin(r.out[0]);
+        if (singles > 0) {
+#pragma unroll 1
+            for (i = 1; i < singles; ++i, k += kSecond) {
+                keys -= kGroup;
+                attend_sm90<1, 1>(r, single, single, k + kSecond, k + second, keys, p.exponent_scale);
+            }
+            attend_last(r, single, k + second);
+        }
         store_result(r, 0, ForwardHead(p, block_index()), unit * 64 + threadIdx.x / 32 * kGroup);
     }
     if (!has_tail) return;
