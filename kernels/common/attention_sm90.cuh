@@ -125,6 +125,45 @@ __device__ __forceinline__ void arrive_chunk(unsigned c, unsigned chunks) {
     __syncthreads();
 }
 
+// Operand a of kGroups steps of 16.
+template <int kGroups>
+struct Operands {
+    uint32_t a[kGroups][4];
+};
+
+// Walks over the groups of a pair of matrices in steps of kStep groups, then of one. pass.step<kNow, kBefore>(now, before, at) forms the
+// operands of kNow groups from `at` on while the products with those of the kBefore groups ahead of them (0: none) are under way;
+// pass.last(operands, at) does what is left.
+template <int kStep, class Pass>
+__device__ __forceinline__ void walk(Pass& pass, const Cut& cut, bool arrived) {
+    const auto arrive = [&](unsigned at) {
+        if (!arrived && at % kChunk == 0) arrive_chunk(at / kChunk, cut.chunks);
+    };
+    typename Pass::template Operand<1> single;
+    unsigned at = 0;
+    arrive(0);
+    if (kStep == 1 || cut.groups >= kStep) {
+        typename Pass::template Operand<kStep> many;
+        pass.template step<kStep, 0>(many, many, 0);
+#pragma unroll 1
+        for (at = kStep; at + kStep <= cut.groups; at += kStep) {
+            arrive(at);
+            pass.template step<kStep, kStep>(many, many, at);
+        }
+        if (kStep == 1 || at == cut.groups) {
+            pass.last(many, at - kStep);
+            return;
+        }
+        arrive(at);
+        pass.template step<1, kStep>(single, many, at);
+    } else {
+        pass.template step<1, 0>(single, single, 0);
+    }
+#pragma unroll 1
+    for (++at; at < cut.groups; ++at) pass.template step<1, 1>(single, single, at);
+    pass.last(single, at - 1);
+}
+
 // Asks for `rows` rows of 128 bytes to come from device memory to L2, without waiting.
 __device__ __forceinline__ void prefetch_rows(Rows from, unsigned rows) {
     for (unsigned i = threadIdx.x; i < rows; i += 128) {

@@ -10,79 +10,151 @@
 
 namespace attention {
 
-// dq of this warpgroup's 64 rows += one step over 16 kGroups keys.
-template <int kGroups>
-__device__ __forceinline__ void queries_step(float (&dq)[8][4], const uint32_t (&q)[4][4], const uint32_t (&dout)[4][4], uint32_t k,
-                                             uint32_t v, unsigned keys, const float (&lse)[2], const float (&d)[2],
-                                             float exponent_scale) {
-    float s[2 * kGroups][4], dp[2 * kGroups][4];
-    pin(s);
-    pin(dp);
-    sm90::wgmma_fence();
-    issue_scores(s, q, k);
-    issue_scores(dp, dout, v);
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<0>();
-    pin(s);
-    pin(dp);
-    const unsigned t = threadIdx.x % 4;
-    const bool part = keys < kGroups * kGroup;  // of the last group
-    uint32_t ds[kGroups][4];
+// dq of a warpgroup's 64 rows, on its way over the keys: see walk. dq leaves out the scale.
+struct Queries {
+    template <int kGroups>
+    using Operand = Operands<kGroups>;
+
+    float (&dq)[8][4];
+    const uint32_t (&q)[4][4];
+    const uint32_t (&dout)[4][4];
+    const float (&lse)[2];
+    const float (&d)[2];
+    uint32_t shared, second;
+    unsigned tokens;
+    float exponent_scale;
+
+    template <int kNow, int kBefore, int kGiven>
+    __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kGiven>& before, unsigned at) const {
+        float s[2 * kNow][4], dp[2 * kNow][4];
+        const uint32_t k = shared + at * kSecond;
+        pin(dq);
+        sm90::wgmma_fence();
+        issue_scores(s, q, k);
+        sm90::wgmma_commit();
+        issue_scores(dp, dout, k + second);
+        sm90::wgmma_commit();
+        if constexpr (kBefore > 0) {
+            issue_product(dq, before.a, k - kBefore * kSecond);
+            sm90::wgmma_commit();
+        }
+        sm90::wgmma_wait<kBefore ? 2 : 1>();
+        pin(s);
 #pragma unroll
-    for (unsigned g = 0; g < kGroups; ++g) {
+        for (int n = 0; n < 2 * kNow; ++n) {
 #pragma unroll
-        for (unsigned n = 2 * g; n < 2 * g + 2; ++n) {
+            for (int e = 0; e < 4; ++e) s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -lse[e / 2]));
+        }
+        const unsigned keys = tokens - at * kGroup;  // from here on
+        if (keys < kNow * kGroup) {
+            const unsigned t = threadIdx.x % 4;
 #pragma unroll
-            for (unsigned e = 0; e < 4; ++e) {
-                float probability = exp2_approx(fmaf(s[n][e], exponent_scale, -lse[e / 2]));
-                if (g + 1 == kGroups && part && 8 * n + 2 * t + e % 2 >= keys) probability = 0.0f;
-                s[n][e] = probability * (dp[n][e] - d[e / 2]);
+            for (unsigned n = 2 * kNow - 2; n < 2 * kNow; ++n) {
+#pragma unroll
+                for (unsigned e = 0; e < 4; ++e) {
+                    if (8 * n + 2 * t + e % 2 >= keys) s[n][e] = 0.0f;
+                }
             }
         }
-        pack_operand(ds[g], s[2 * g], s[2 * g + 1]);
+        sm90::wgmma_wait<kBefore ? 1 : 0>();
+        pin(dp);
+#pragma unroll
+        for (int n = 0; n < 2 * kNow; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) s[n][e] *= dp[n][e] - d[e / 2];
+        }
+        if constexpr (kBefore > 0) {
+            sm90::wgmma_wait<0>();
+            pin(dq);
+        }
+#pragma unroll
+        for (unsigned g = 0; g < kNow; ++g) pack_operand(now.a[g], s[2 * g], s[2 * g + 1]);
     }
-    pin(dq);
-    sm90::wgmma_fence();
-    issue_product(dq, ds, k);
-    sm90::wgmma_commit();
-}
 
-// dk and dv of this warpgroup's 64 rows += one step over 16 kGroups queries.
-template <int kGroups>
-__device__ __forceinline__ void keys_step(float (&dk)[8][4], float (&dv)[8][4], const uint32_t (&k)[4][4], const uint32_t (&v)[4][4],
-                                          uint32_t q, uint32_t dout, const float4* row, float exponent_scale) {
-    float s[2 * kGroups][4], dp[2 * kGroups][4];
-    pin(s);
-    pin(dp);
-    sm90::wgmma_fence();
-    issue_scores(s, k, q);
-    issue_scores(dp, v, dout);
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<0>();
-    pin(s);
-    pin(dp);
-    uint32_t probability[kGroups][4], ds[kGroups][4];
+    template <int kGroups>
+    __device__ __forceinline__ void last(const Operands<kGroups>& ds, unsigned at) const {
+        pin(dq);
+        sm90::wgmma_fence();
+        issue_product(dq, ds.a, shared + at * kSecond);
+        sm90::wgmma_commit();
+        sm90::wgmma_wait<0>();
+        pin(dq);
+    }
+};
+
+// dk, which leaves out the scale, and dv of a warpgroup's 64 rows, on its way over the queries: see walk.
+struct Keys {
+    template <int kGroups>
+    struct Operand {
+        Operands<kGroups> p, ds;
+    };
+
+    float (&dk)[8][4];
+    float (&dv)[8][4];
+    const uint32_t (&k)[4][4];
+    const uint32_t (&v)[4][4];
+    const float2* stats;
+    uint32_t shared, second;
+    float exponent_scale;
+
+    template <int kNow, int kBefore, class Now, class Given>
+    __device__ __forceinline__ void step(Now& now, const Given& before, unsigned at) const {
+        float s[2 * kNow][4], dp[2 * kNow][4];
+        const uint32_t q = shared + at * kSecond;
+        pin(dk);
+        pin(dv);
+        sm90::wgmma_fence();
+        issue_scores(s, k, q);
+        sm90::wgmma_commit();
+        issue_scores(dp, v, q + second);
+        sm90::wgmma_commit();
+        if constexpr (kBefore > 0) {
+            issue_product(dv, before.p.a, q + second - kBefore * kSecond);
+            issue_product(dk, before.ds.a, q - kBefore * kSecond);
+            sm90::wgmma_commit();
+        }
+        const float4* row = reinterpret_cast<const float4*>(stats + at * kGroup) + threadIdx.x % 4;
+        sm90::wgmma_wait<kBefore ? 2 : 1>();
+        pin(s);
 #pragma unroll
-    for (unsigned g = 0; g < kGroups; ++g) {
-#pragma unroll
-        for (unsigned n = 2 * g; n < 2 * g + 2; ++n) {
+        for (int n = 0; n < 2 * kNow; ++n) {
             const float4 two = row[4 * n];  // (lse, D) of queries 8 n + 2 t and the next
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -(e % 2 ? two.z : two.x)));
-                dp[n][e] = s[n][e] * (dp[n][e] - (e % 2 ? two.w : two.y));
-            }
+            for (int e = 0; e < 4; ++e) s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -(e % 2 ? two.z : two.x)));
         }
-        pack_operand(probability[g], s[2 * g], s[2 * g + 1]);
-        pack_operand(ds[g], dp[2 * g], dp[2 * g + 1]);
+        sm90::wgmma_wait<kBefore ? 1 : 0>();
+        pin(dp);
+#pragma unroll
+        for (int n = 0; n < 2 * kNow; ++n) {
+            const float4 two = row[4 * n];
+#pragma unroll
+            for (int e = 0; e < 4; ++e) dp[n][e] = s[n][e] * (dp[n][e] - (e % 2 ? two.w : two.y));
+        }
+        if constexpr (kBefore > 0) {
+            sm90::wgmma_wait<0>();
+            pin(dk);
+            pin(dv);
+        }
+#pragma unroll
+        for (unsigned g = 0; g < kNow; ++g) {
+            pack_operand(now.p.a[g], s[2 * g], s[2 * g + 1]);
+            pack_operand(now.ds.a[g], dp[2 * g], dp[2 * g + 1]);
+        }
     }
-    pin(dk);
-    pin(dv);
-    sm90::wgmma_fence();
-    issue_product(dv, probability, dout);
-    issue_product(dk, ds, q);
-    sm90::wgmma_commit();
-}
+
+    template <class Given>
+    __device__ __forceinline__ void last(const Given& given, unsigned at) const {
+        pin(dk);
+        pin(dv);
+        sm90::wgmma_fence();
+        issue_product(dv, given.p.a, shared + second + at * kSecond);
+        issue_product(dk, given.ds.a, shared + at * kSecond);
+        sm90::wgmma_commit();
+        sm90::wgmma_wait<0>();
+        pin(dk);
+        pin(dv);
+    }
+};
 
 // A unit's rows of dout and out as they come, on their way to an operand, lse and D.
 struct UnitRows {
@@ -191,7 +263,7 @@ __device__ __forceinline__ void keys_tail(const PeftkAttentionBackwardParams& p,
 // kKeys, kQueries: groups of keys a step in the pass over queries, and of queries in the other. Shared memory: the pair of matrices,
 // then a float2 a row. kSplit: two blocks a head (grid y), one a pass; the second makes lse and D for itself. The numbers are the
 // same bits either way.
-template <unsigned kKeys, unsigned kQueries, bool kSplit>
+template <int kKeys, int kQueries, bool kSplit>
 __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams& p) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
@@ -199,7 +271,6 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
     const unsigned tokens = cut.tokens, rows = cut.groups * kGroup;
     const uint32_t second = cut.groups * kSecond;
     float2* stats = reinterpret_cast<float2*>(memory + cut.groups * kGroupBytes);
-    const unsigned t = threadIdx.x % 4;
     const float factor[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
     const unsigned all_units = cut.units + (cut.tail ? 1 : 0);
 
@@ -232,22 +303,8 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
                 break;
             }
             float dq[8][4] = {};
-#pragma unroll 1
-            for (unsigned c = 0; c < cut.chunks; ++c) {
-                if (unit == 0) arrive_chunk(c, cut.chunks);
-                uint32_t k = shared + c * kChunk * kSecond;
-                unsigned keys = tokens - c * kChunk * kGroup, here = cut.chunk_groups(c);
-#pragma unroll 1
-                for (; here >= kKeys; here -= kKeys, k += kKeys * kSecond, keys -= kKeys * kGroup) {
-                    queries_step<kKeys>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
-                }
-#pragma unroll 1
-                for (; here > 0; --here, k += kSecond, keys -= kGroup) {
-                    queries_step<1>(dq, q, dout, k, k + second, keys, lse, d, p.exponent_scale);
-                }
-            }
-            sm90::wgmma_wait<0>();
-            pin(dq);
+            const Queries pass{dq, q, dout, lse, d, shared, second, tokens, p.exponent_scale};
+            walk<kKeys>(pass, cut, unit > 0);
             load_unit(unit + 1);
             const Head target(p, block_index());
             store_rows(target.gradient(0), 3 * target.width(), first, tokens, dq, factor);
@@ -293,24 +350,8 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             break;
         }
         float dk[8][4] = {}, dv[8][4] = {};
-#pragma unroll 1
-        for (unsigned c = 0; c < cut.chunks; ++c) {
-            if (unit == 0) arrive_chunk(c, cut.chunks);
-            uint32_t q = shared + c * kChunk * kSecond;
-            const float4* row = reinterpret_cast<const float4*>(stats + c * kChunk * kGroup) + t;
-            unsigned here = cut.chunk_groups(c);
-#pragma unroll 1
-            for (; here >= kQueries; here -= kQueries, q += kQueries * kSecond, row += kQueries * kGroup / 2) {
-                keys_step<kQueries>(dk, dv, k, v, q, q + second, row, p.exponent_scale);
-            }
-#pragma unroll 1
-            for (; here > 0; --here, q += kSecond, row += kGroup / 2) {
-                keys_step<1>(dk, dv, k, v, q, q + second, row, p.exponent_scale);
-            }
-        }
-        sm90::wgmma_wait<0>();
-        pin(dk);
-        pin(dv);
+        const Keys pass{dk, dv, k, v, stats, shared, second, p.exponent_scale};
+        walk<kQueries>(pass, cut, unit > 0);
         load_unit(unit + 1);
         const Head target(p, block_index());
         const unsigned first = unit_row(cut, unit);

@@ -22,50 +22,63 @@ __device__ __forceinline__ void exponentials(QueryRows<1>& r, float (&s)[kTiles]
     }
 }
 
-// One step over 16 kGroups keys at `k`, of which the first `keys` exist: their scores become operand p, for the product with their v
-// that the next step starts. That of the step before, over kBefore groups at `v`, is under way while the exponentials are formed.
-template <int kGroups, int kBefore>
-__device__ __forceinline__ void attend_sm90(QueryRows<1>& r, uint32_t (&p)[kGroups][4], const uint32_t (&before)[kBefore][4], uint32_t k,
-                                            uint32_t v, unsigned keys, float exponent_scale) {
-    float s[1][2 * kGroups][4];
-    pin(r.out[0]);
-    sm90::wgmma_fence();
-    issue_scores(s[0], r.q[0], k);
-    sm90::wgmma_commit();
-    issue_product(r.out[0], before, v);
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<1>();
-    pin(s[0]);
-    if (keys < kGroups * kGroup) {
-        const unsigned t = threadIdx.x % 4;
+// A warpgroup's way over the keys: see walk.
+struct Attend {
+    template <int kGroups>
+    using Operand = Operands<kGroups>;
+
+    QueryRows<1>& r;
+    uint32_t shared, second;
+    unsigned tokens;
+    float exponent_scale;
+
+    template <int kNow, int kBefore, int kGiven>
+    __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kGiven>& before, unsigned at) const {
+        float s[1][2 * kNow][4];
+        const uint32_t k = shared + at * kSecond;
+        pin(r.out[0]);
+        sm90::wgmma_fence();
+        issue_scores(s[0], r.q[0], k);
+        sm90::wgmma_commit();
+        if constexpr (kBefore > 0) {
+            issue_product(r.out[0], before.a, k + second - kBefore * kSecond);
+            sm90::wgmma_commit();
+        }
+        sm90::wgmma_wait<kBefore ? 1 : 0>();
+        pin(s[0]);
+        const unsigned keys = tokens - at * kGroup;  // from here on
+        if (keys < kNow * kGroup) {
+            const unsigned t = threadIdx.x % 4;
 #pragma unroll
-        for (unsigned n = 2 * kGroups - 2; n < 2 * kGroups; ++n) {
+            for (unsigned n = 2 * kNow - 2; n < 2 * kNow; ++n) {
 #pragma unroll
-            for (unsigned e = 0; e < 4; ++e) {
-                if (8 * n + 2 * t + e % 2 >= keys) s[0][n][e] = -INFINITY;
+                for (unsigned e = 0; e < 4; ++e) {
+                    if (8 * n + 2 * t + e % 2 >= keys) s[0][n][e] = -INFINITY;
+                }
             }
         }
-    }
-    float factor[1][2];
-    const bool raised = raise_base(r, s, exponent_scale, factor);
-    exponentials(r, s[0], exponent_scale);
-    sm90::wgmma_wait<0>();
-    pin(r.out[0]);
-    if (raised) rescale(r, factor);
+        float factor[1][2];
+        const bool raised = raise_base(r, s, exponent_scale, factor);
+        exponentials(r, s[0], exponent_scale);
+        if constexpr (kBefore > 0) {
+            sm90::wgmma_wait<0>();
+            pin(r.out[0]);
+            if (raised) rescale(r, factor);
+        }
 #pragma unroll
-    for (unsigned g = 0; g < kGroups; ++g) pack_operand(p[g], s[0][2 * g], s[0][2 * g + 1]);
-}
+        for (unsigned g = 0; g < kNow; ++g) pack_operand(now.a[g], s[0][2 * g], s[0][2 * g + 1]);
+    }
 
-// The product with v of the last step.
-template <int kGroups>
-__device__ __forceinline__ void attend_last(QueryRows<1>& r, const uint32_t (&p)[kGroups][4], uint32_t v) {
-    pin(r.out[0]);
-    sm90::wgmma_fence();
-    issue_product(r.out[0], p, v);
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<0>();
-    pin(r.out[0]);
-}
+    template <int kGroups>
+    __device__ __forceinline__ void last(const Operands<kGroups>& p, unsigned at) const {
+        pin(r.out[0]);
+        sm90::wgmma_fence();
+        issue_product(r.out[0], p.a, shared + second + at * kSecond);
+        sm90::wgmma_commit();
+        sm90::wgmma_wait<0>();
+        pin(r.out[0]);
+    }
+};
 
 // The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, five at a time, all their scores at once.
 __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p, const Cut& cut, QueryRows<1>& r, unsigned char* memory) {
@@ -159,46 +172,14 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         fetch_chunks(shared, source.rows(1), source.rows(2), cut);
     }
     bool arrived = false;
-    const unsigned whole = cut.groups / kChunk, singles = cut.groups % kChunk;  // steps of 64 keys, then of 16
 #pragma unroll 1
     for (; unit < cut.units; unit += kStep, arrived = true) {
         QueryRows<1> r = {};
         to_operand(r.q[0], pieces);
         load_unit(unit + kStep);
         r.base[0][0] = r.base[0][1] = -INFINITY;
-        if (!arrived) arrive_chunk(0, cut.chunks);
-        const uint32_t none[0 + 1][4] = {};
-        uint32_t k = shared, single[1][4];
-        unsigned keys = cut.tokens, i = 0;
-        if (whole > 0) {
-            uint32_t four[kChunk][4];
-            attend_sm90<kChunk, 1>(r, four, none, k, k + second, keys, p.exponent_scale);
-#pragma unroll 1
-            for (unsigned c = 1; c < whole; ++c) {
-                if (!arrived) arrive_chunk(c, cut.chunks);
-                keys -= kChunk * kGroup;
-                attend_sm90<kChunk, kChunk>(r, four, four, k + kChunk * kSecond, k + second, keys, p.exponent_scale);
-                k += kChunk * kSecond;
-            }
-            if (singles > 0) {
-                if (!arrived) arrive_chunk(whole, cut.chunks);
-                keys -= kChunk * kGroup;
-                attend_sm90<1, kChunk>(r, single, four, k + kChunk * kSecond, k + second, keys, p.exponent_scale);
-                k += kChunk * kSecond;
-            } else {
-                attend_last(r, four, k + second);
-            }
-        } else {
-            attend_sm90<1, 1>(r, single, none, k, k + second, keys, p.exponent_scale);
-        }
-        if (singles > 0) {
-#pragma unroll 1
-            for (i = 1; i < singles; ++i, k += kSecond) {
-                keys -= kGroup;
-                attend_sm90<1, 1>(r, single, single, k + kSecond, k + second, keys, p.exponent_scale);
-            }
-            attend_last(r, single, k + second);
-        }
+        const Attend pass{r, shared, second, cut.tokens, p.exponent_scale};
+        walk<kChunk>(pass, cut, arrived);
         store_result(r, 0, ForwardHead(p, block_index()), unit * 64 + threadIdx.x / 32 * kGroup);
     }
     if (!has_tail) return;
