@@ -68,8 +68,18 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
 #undef ATTENTION_D
 }
 
-// Rows at `address` (a multiple of 1024, plus 32 for every 16 columns further right) as operand b, in either orientation.
-__device__ __forceinline__ uint64_t rows_descriptor(uint32_t address) { return sm90::descriptor(address, 1024, 1024); }
+// The lower half of the descriptor of rows at `address` (a multiple of 1024) as operand b, in either orientation; the upper half is the
+// same for all. Further rows or columns are reached by adding a sixteenth of their bytes: one instruction where sm90::descriptor takes four.
+__device__ __forceinline__ uint32_t rows_at(uint32_t address) { return static_cast<uint32_t>(sm90::descriptor(address, 1024, 1024)); }
+
+constexpr uint32_t kRowsOfGroup = kSecond / 16, kColumnsOfStep = 32 / 16;  // what to add for 16 rows, and for 16 columns
+
+__device__ __forceinline__ uint64_t rows_descriptor(uint32_t low) {
+    constexpr uint32_t kHigh = 1u << 30 | 1024 >> 4;
+    uint64_t whole;
+    asm("mov.b64 %0, {%1, %2};" : "=l"(whole) : "r"(low), "r"(kHigh));
+    return whole;
+}
 
 // Keeps the compiler from moving reads of accumulators above the wait that they depend on, or writes below the fence.
 template <int kTiles>
@@ -78,20 +88,19 @@ __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
     for (int i = 0; i < kTiles; ++i) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
 }
 
-// scores = a rows^T, all 64 columns of both, for 8 kTiles rows at `address`.
+// scores = a rows^T, all 64 columns of both, for the 8 kTiles rows of `rows`.
 template <int kTiles>
-__device__ __forceinline__ void issue_scores(float (&s)[kTiles][4], const uint32_t (&a)[4][4], uint32_t address) {
-    wgmma<kTiles, false, false>(s, a[0], rows_descriptor(address));
-    wgmma<kTiles, false, true>(s, a[1], rows_descriptor(address + 32));
-    wgmma<kTiles, false, true>(s, a[2], rows_descriptor(address + 64));
-    wgmma<kTiles, false, true>(s, a[3], rows_descriptor(address + 96));
+__device__ __forceinline__ void issue_scores(float (&s)[kTiles][4], const uint32_t (&a)[4][4], uint32_t rows) {
+    wgmma<kTiles, false, false>(s, a[0], rows_descriptor(rows));
+#pragma unroll
+    for (unsigned c = 1; c < 4; ++c) wgmma<kTiles, false, true>(s, a[c], rows_descriptor(rows + c * kColumnsOfStep));
 }
 
-// acc [64, 64] += a rows for 16 kGroups rows at `address`.
+// acc [64, 64] += a rows for the 16 kGroups rows of `rows`.
 template <int kGroups>
-__device__ __forceinline__ void issue_product(float (&acc)[8][4], const uint32_t (&a)[kGroups][4], uint32_t address) {
+__device__ __forceinline__ void issue_product(float (&acc)[8][4], const uint32_t (&a)[kGroups][4], uint32_t rows) {
 #pragma unroll
-    for (unsigned g = 0; g < kGroups; ++g) wgmma<8, true, true>(acc, a[g], rows_descriptor(address + g * kSecond));
+    for (unsigned g = 0; g < kGroups; ++g) wgmma<8, true, true>(acc, a[g], rows_descriptor(rows + g * kRowsOfGroup));
 }
 
 // How a head's rows are cut: into groups of 16; into chunks of 4 groups that are fetched together; and into units of 64 that a

@@ -20,22 +20,21 @@ struct Queries {
     const uint32_t (&dout)[4][4];
     const float (&lse)[2];
     const float (&d)[2];
-    uint32_t shared, second;
+    uint32_t keys_at, values_at;  // see rows_at
     unsigned tokens;
     float exponent_scale;
 
     template <int kNow, int kBefore, int kGiven>
     __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kGiven>& before, unsigned at) const {
         float s[2 * kNow][4], dp[2 * kNow][4];
-        const uint32_t k = shared + at * kSecond;
         pin(dq);
         sm90::wgmma_fence();
-        issue_scores(s, q, k);
+        issue_scores(s, q, keys_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
-        issue_scores(dp, dout, k + second);
+        issue_scores(dp, dout, values_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         if constexpr (kBefore > 0) {
-            issue_product(dq, before.a, k - kBefore * kSecond);
+            issue_product(dq, before.a, keys_at + (at - kBefore) * kRowsOfGroup);
             sm90::wgmma_commit();
         }
         sm90::wgmma_wait<kBefore ? 2 : 1>();
@@ -75,7 +74,7 @@ struct Queries {
     __device__ __forceinline__ void last(const Operands<kGroups>& ds, unsigned at) const {
         pin(dq);
         sm90::wgmma_fence();
-        issue_product(dq, ds.a, shared + at * kSecond);
+        issue_product(dq, ds.a, keys_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         sm90::wgmma_wait<0>();
         pin(dq);
@@ -94,23 +93,22 @@ struct Keys {
     const uint32_t (&k)[4][4];
     const uint32_t (&v)[4][4];
     const float2* stats;
-    uint32_t shared, second;
+    uint32_t queries_at, dout_at;  // see rows_at
     float exponent_scale;
 
     template <int kNow, int kBefore, class Now, class Given>
     __device__ __forceinline__ void step(Now& now, const Given& before, unsigned at) const {
         float s[2 * kNow][4], dp[2 * kNow][4];
-        const uint32_t q = shared + at * kSecond;
         pin(dk);
         pin(dv);
         sm90::wgmma_fence();
-        issue_scores(s, k, q);
+        issue_scores(s, k, queries_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
-        issue_scores(dp, v, q + second);
+        issue_scores(dp, v, dout_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         if constexpr (kBefore > 0) {
-            issue_product(dv, before.p.a, q + second - kBefore * kSecond);
-            issue_product(dk, before.ds.a, q - kBefore * kSecond);
+            issue_product(dv, before.p.a, dout_at + (at - kBefore) * kRowsOfGroup);
+            issue_product(dk, before.ds.a, queries_at + (at - kBefore) * kRowsOfGroup);
             sm90::wgmma_commit();
         }
         const float4* row = reinterpret_cast<const float4*>(stats + at * kGroup) + threadIdx.x % 4;
@@ -147,8 +145,8 @@ struct Keys {
         pin(dk);
         pin(dv);
         sm90::wgmma_fence();
-        issue_product(dv, given.p.a, shared + second + at * kSecond);
-        issue_product(dk, given.ds.a, shared + at * kSecond);
+        issue_product(dv, given.p.a, dout_at + at * kRowsOfGroup);
+        issue_product(dk, given.ds.a, queries_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         sm90::wgmma_wait<0>();
         pin(dk);
@@ -269,7 +267,6 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
     const uint32_t shared = shared_address(memory);
     const Cut cut(p.tokens);
     const unsigned tokens = cut.tokens, rows = cut.groups * kGroup;
-    const uint32_t second = cut.groups * kSecond;
     float2* stats = reinterpret_cast<float2*>(memory + cut.groups * kGroupBytes);
     const float factor[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
     const unsigned all_units = cut.units + (cut.tail ? 1 : 0);
@@ -303,7 +300,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
                 break;
             }
             float dq[8][4] = {};
-            const Queries pass{dq, q, dout, lse, d, shared, second, tokens, p.exponent_scale};
+            const Queries pass{dq, q, dout, lse, d, rows_at(shared), rows_at(shared + cut.groups * kSecond), tokens, p.exponent_scale};
             walk<kKeys>(pass, cut, unit > 0);
             load_unit(unit + 1);
             const Head target(p, block_index());
@@ -350,7 +347,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             break;
         }
         float dk[8][4] = {}, dv[8][4] = {};
-        const Keys pass{dk, dv, k, v, stats, shared, second, p.exponent_scale};
+        const Keys pass{dk, dv, k, v, stats, rows_at(shared), rows_at(shared + cut.groups * kSecond), p.exponent_scale};
         walk<kQueries>(pass, cut, unit > 0);
         load_unit(unit + 1);
         const Head target(p, block_index());

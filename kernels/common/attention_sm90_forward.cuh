@@ -28,20 +28,19 @@ struct Attend {
     using Operand = Operands<kGroups>;
 
     QueryRows<1>& r;
-    uint32_t shared, second;
+    uint32_t keys_at, values_at;  // see rows_at
     unsigned tokens;
     float exponent_scale;
 
     template <int kNow, int kBefore, int kGiven>
     __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kGiven>& before, unsigned at) const {
         float s[1][2 * kNow][4];
-        const uint32_t k = shared + at * kSecond;
         pin(r.out[0]);
         sm90::wgmma_fence();
-        issue_scores(s[0], r.q[0], k);
+        issue_scores(s[0], r.q[0], keys_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         if constexpr (kBefore > 0) {
-            issue_product(r.out[0], before.a, k + second - kBefore * kSecond);
+            issue_product(r.out[0], before.a, values_at + (at - kBefore) * kRowsOfGroup);
             sm90::wgmma_commit();
         }
         sm90::wgmma_wait<kBefore ? 1 : 0>();
@@ -73,7 +72,7 @@ struct Attend {
     __device__ __forceinline__ void last(const Operands<kGroups>& p, unsigned at) const {
         pin(r.out[0]);
         sm90::wgmma_fence();
-        issue_product(r.out[0], p.a, shared + second + at * kSecond);
+        issue_product(r.out[0], p.a, values_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
         sm90::wgmma_wait<0>();
         pin(r.out[0]);
@@ -155,7 +154,6 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
     const Cut cut(p.tokens);
-    const uint32_t second = cut.groups * kSecond;
     constexpr unsigned kStep = kSplit ? 2 : 1;
     unsigned unit = kSplit ? blockIdx.y : 0;
     const bool has_tail = cut.tail && (!kSplit || cut.units % 2 == unit);
@@ -178,7 +176,7 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         to_operand(r.q[0], pieces);
         load_unit(unit + kStep);
         r.base[0][0] = r.base[0][1] = -INFINITY;
-        const Attend pass{r, shared, second, cut.tokens, p.exponent_scale};
+        const Attend pass{r, rows_at(shared), rows_at(shared + cut.groups * kSecond), cut.tokens, p.exponent_scale};
         walk<kChunk>(pass, cut, arrived);
         store_result(r, 0, ForwardHead(p, block_index()), unit * 64 + threadIdx.x / 32 * kGroup);
     }
