@@ -14,6 +14,7 @@
 // Tiles    columns fastest, so the blocks at work share A's rows in L2; parts of a split product slowest.
 #pragma once
 
+#include "common/pdl.cuh"
 #include "common/sm90.cuh"
 #include "common/sm90_epilogue.cuh"
 #include "common/sm90_tiles.cuh"
@@ -159,6 +160,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
         for (unsigned i = 0; S::kResident && i < S::kResidentBlocks; ++i) barrier_init(resident_full + 8 * i, 1);
         barrier_init_fence();
     }
+    pdl::start();
     const Schedule<S> schedule(p);
     if constexpr (S::kResident) load_vectors<S, kEpilogue>(p, blockIdx.x % schedule.column_tiles * S::kColumns, vectors);
     if constexpr (kClustered) {

@@ -181,12 +181,12 @@ const _: () = {
     ["Alignment of PeftkTensorMap"][::core::mem::align_of::<PeftkTensorMap>() - 64usize];
     ["Offset of field: PeftkTensorMap::words"][::core::mem::offset_of!(PeftkTensorMap, words) - 0usize];
 };
-#[doc = " A matrix product whose operands the copy engine loads; every map is 2D bf16, 128-byte swizzle, out of bounds reads zero."]
+#[doc = " A matrix product whose operands the copy engine loads; every map is 2D, bf16 but for f32 residual and C, 128-byte swizzle, out of bounds reads zero."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkSm90GemmParams {
-    #[doc = "X"]
+    #[doc = " 0: A, 1: B, 2: a2, 3: b2; in-loop adapters instead of the second product: 2 + 2 i its A, 3 + 2 i its B. 8: C, 9: the residual, or\n the pre-activation read or written; both in boxes of 16 rows of 128 bytes. C of tn has none."]
     pub maps: [PeftkTensorMap; 10usize],
     #[doc = " Sizes, outputs and epilogue operands."]
     pub gemm: PeftkGemmParams,

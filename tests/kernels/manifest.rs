@@ -70,8 +70,7 @@ fn registers_and_spills() {
 }
 
 /// Kernel files whose entries do not wait yet: they are launched when all before them is done.
-const LATE: [&str; 7] =
-    ["adapter_pack", "dora_norm", "lora_gradients", "magnitude_rescale", "merge", "sm90_attention", "sm90_matmul"];
+const LATE: [&str; 5] = ["adapter_pack", "dora_norm", "lora_gradients", "magnitude_rescale", "merge"];
 
 /// Early launches are right only where every entry waits, in the one place that all its threads pass, before it touches what another launch
 /// may have written or read: kernels/common/pdl.cuh. An entry without the wait works, but gives away what they win.
