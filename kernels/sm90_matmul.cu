@@ -34,9 +34,9 @@ using sm90::Layout;
 using sm90::Shape;
 
 using Forward = Shape<Layout::kNT, 192, 4, 1, 0>;
-using ForwardResident = Shape<Layout::kNT, 192, 3, 1, 0, true>;
+using ForwardResident = Shape<Layout::kNT, 128, 6, 1, 0, true, 2>;
 using Lora16 = Shape<Layout::kNT, 128, 4, 1, 16>;
-using Lora16Resident = Shape<Layout::kNT, 128, 4, 1, 16, true>;
+using Lora16Resident = Shape<Layout::kNT, 128, 5, 1, 16, true, 2>;
 using Lora32 = Shape<Layout::kNT, 128, 4, 1, 32>;
 using Given = Shape<Layout::kNT, 128, 5, 1, -1>;
 using Backward = Shape<Layout::kNN, 192, 4, 1, 0>;
@@ -55,7 +55,9 @@ PEFTK_ENTRY(matmul_nt_bf16_gelu, Forward, Epilogue::kGelu)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual, Forward, Epilogue::kScaleResidual)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res, Forward, Epilogue::kScaleResidualF32)
 
+PEFTK_ENTRY(matmul_nt_bf16_resident, ForwardResident, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nt_bf16_gelu_resident, ForwardResident, Epilogue::kGelu)
+PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res_resident, ForwardResident, Epilogue::kScaleResidualF32)
 
 PEFTK_ENTRY(lora_matmul_bf16_r16, Lora16, Epilogue::kStore)
 PEFTK_ENTRY(lora_matmul_bf16_r16_resident, Lora16Resident, Epilogue::kStore)

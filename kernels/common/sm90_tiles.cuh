@@ -16,14 +16,14 @@ constexpr unsigned kResidentDepth = 384;
 
 // resident_: the block keeps to one tile of columns and holds its part of B, for a depth up to kResidentDepth, in shared memory, so that only
 // A streams: the ring brings 16 KiB a step instead of 40, and what the columns need (bias, gain, gamma) lies in shared memory too.
-template <Layout layout_, int columns_, int stages_, int cluster_, int rank_, bool resident_ = false>
+template <Layout layout_, int columns_, int stages_, int cluster_, int rank_, bool resident_ = false, unsigned slots_ = 4>
 struct Shape {
     static constexpr Layout kLayout = layout_;
     static constexpr int kColumns = columns_;
     static constexpr int kStages = stages_;
     static constexpr int kCluster = cluster_;
     static constexpr bool kResident = resident_;
-    static constexpr unsigned kSlots = resident_ && columns_ + rank_ > 128 ? 2 : 4;  // pieces of C (sm90_epilogue.cuh) that a warp has room for
+    static constexpr unsigned kSlots = slots_;  // pieces of C (sm90_epilogue.cuh) that a warp has room for
     static constexpr int kRank = rank_ > 0 ? rank_ : 0;  // rows of an adapter's tile of A; 0: no adapters in the loop
     static constexpr bool kGiven = rank_ < 0;            // adapters whose t is read
     // Of the block's 3 x 168: the loader's work with adapters needs more than 24.

@@ -44,7 +44,7 @@ impl Shape {
         let block = (self.columns + self.rank) * TILE_DEPTH * 2;
         let stage = TILE_ROWS * TILE_DEPTH * 2 + if self.resident { 0 } else { block };
         let blocks = if self.resident { RESIDENT_DEPTH / TILE_DEPTH } else { 0 };
-        let slots = if self.resident && self.columns + self.rank > 128 { 2 } else { 4 };
+        let slots = if self.resident { 2 } else { 4 };
         let buffers = if self.rank == 16 && !self.resident { 2 } else { 1 };
         let adapter_b = self.columns * self.rank * 2;
         let barriers = 16 * (self.stages + buffers) + WARPS * 8 * slots + 8 * blocks;
@@ -74,10 +74,11 @@ impl Shape {
 }
 
 const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0, resident: false };
-const PLAIN_RESIDENT: Shape = Shape { stages: 3, resident: true, ..PLAIN };
+const PLAIN_RESIDENT: Shape = Shape { columns: 128, stages: 6, rank: 0, resident: true };
 const GIVEN: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false };
 /// Adapters in the loop, `rank` aside.
 const ADAPTED: Shape = Shape { stages: 4, ..GIVEN };
+const ADAPTED_RESIDENT: Shape = Shape { rank: 16, resident: true, ..GIVEN };
 
 /// How a product's adapters come to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,30 +124,35 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
         matches!(&args.epilogue, Epilogue::ScaleResidual { residual, .. } if residual.dtype() == DType::F32);
     let narrow = Shape { rank: 16, ..ADAPTED };
     let wide = Shape { rank: 32, ..ADAPTED };
-    // Where B fits, it stays: for adapters, whose loop has more to load, and where GELU alone is written.
-    let across = |shape: Shape| shape.across(params) <= device.multiprocessors();
-    let stays = args.second.is_none() && params.k <= RESIDENT_DEPTH;
-    let kept = Shape { resident: true, ..narrow };
-    let keeps = stays && across(kept);
+    // Where a tile's B fits, it stays.
+    let keeps = args.second.is_none()
+        && params.k <= RESIDENT_DEPTH
+        && ADAPTED_RESIDENT.across(params) <= device.multiprocessors();
     Some(match (args.layout, adapters, &args.epilogue) {
         (Layout::Tn, _, Epilogue::Plain) => ("matmul_tn_f32", PLAIN),
         (Layout::Nn, _, Epilogue::Plain) => ("matmul_nn_bf16", PLAIN),
         (Layout::Nn, _, Epilogue::GeluBackward { .. }) => ("matmul_nn_bf16_gelu_backward", PLAIN),
-        (Layout::Nt, Adapters::None, Epilogue::Plain) => ("matmul_nt_bf16", PLAIN),
-        (Layout::Nt, Adapters::None, Epilogue::Gelu { aux: None }) if stays && across(PLAIN_RESIDENT) => {
+        (Layout::Nt, Adapters::None, Epilogue::Plain) if keeps => ("matmul_nt_bf16_resident", PLAIN_RESIDENT),
+        (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) if keeps => {
             ("matmul_nt_bf16_gelu_resident", PLAIN_RESIDENT)
         }
+        (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if keeps && stream_f32 => {
+            ("matmul_nt_bf16_scale_residual_f32res_resident", PLAIN_RESIDENT)
+        }
+        (Layout::Nt, Adapters::None, Epilogue::Plain) => ("matmul_nt_bf16", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) => ("matmul_nt_bf16_gelu", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if stream_f32 => {
             ("matmul_nt_bf16_scale_residual_f32res", PLAIN)
         }
         (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) => ("matmul_nt_bf16_scale_residual", PLAIN),
-        (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) if keeps => ("lora_matmul_bf16_r16_resident", kept),
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) if keeps => {
+            ("lora_matmul_bf16_r16_resident", ADAPTED_RESIDENT)
+        }
         (Layout::Nt, Adapters::InLoop(16), Epilogue::Gelu { .. }) if keeps => {
-            ("lora_matmul_bf16_gelu_r16_resident", kept)
+            ("lora_matmul_bf16_gelu_r16_resident", ADAPTED_RESIDENT)
         }
         (Layout::Nt, Adapters::InLoop(16), Epilogue::ScaleResidual { .. }) if keeps && stream_f32 => {
-            ("lora_matmul_bf16_scale_residual_f32res_r16_resident", kept)
+            ("lora_matmul_bf16_scale_residual_f32res_r16_resident", ADAPTED_RESIDENT)
         }
         (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) => ("lora_matmul_bf16_r16", narrow),
         (Layout::Nt, Adapters::InLoop(16), Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_r16", narrow),

@@ -65,18 +65,18 @@ PEFTK_ENTRY(nn_192c2, Nn192c2, Epilogue::kStore)
 PEFTK_ENTRY(tn_192c2, Tn192c2, Epilogue::kStoreF32)
 PEFTK_ENTRY(lora16_c2, Lora16c2, Epilogue::kStore)
 PEFTK_ENTRY(given_192, Given192, Epilogue::kStore)
-using Nt192r = ForwardResident;
-using Nn192r = Shape<Layout::kNN, 192, 3, 1, 0, true>;
-using Nt128r = Shape<Layout::kNT, 128, 4, 1, 0, true>;
-using Nn128r = Shape<Layout::kNN, 128, 4, 1, 0, true>;
-#define RESIDENT(width)                                                                  \
-    PEFTK_ENTRY(nt_##width##r, Nt##width##r, Epilogue::kStore)                           \
-    PEFTK_ENTRY(nt_##width##r_gelu, Nt##width##r, Epilogue::kGelu)                       \
-    PEFTK_ENTRY(nt_##width##r_scale_f32, Nt##width##r, Epilogue::kScaleResidualF32)      \
-    PEFTK_ENTRY(nn_##width##r, Nn##width##r, Epilogue::kStore)                           \
-    PEFTK_ENTRY(nn_##width##r_gelu_backward, Nn##width##r, Epilogue::kGeluBackward)
-RESIDENT(192)
-RESIDENT(128)
+using Nta = Shape<Layout::kNT, 128, 6, 1, 0, true, 2>;
+using Nna = Shape<Layout::kNN, 128, 6, 1, 0, true, 2>;
+using Ntb = Shape<Layout::kNT, 128, 5, 1, 0, true, 3>;
+using Nnb = Shape<Layout::kNN, 128, 5, 1, 0, true, 3>;
+#define RESIDENT(v)                                                      \
+    PEFTK_ENTRY(nt_##v, Nt##v, Epilogue::kStore)                         \
+    PEFTK_ENTRY(nt_##v##_gelu, Nt##v, Epilogue::kGelu)                   \
+    PEFTK_ENTRY(nt_##v##_scale_f32, Nt##v, Epilogue::kScaleResidualF32)  \
+    PEFTK_ENTRY(nn_##v, Nn##v, Epilogue::kStore)                         \
+    PEFTK_ENTRY(nn_##v##_gelu_backward, Nn##v, Epilogue::kGeluBackward)
+RESIDENT(a)
+RESIDENT(b)
 PEFTK_ENTRY(lora16_r, Lora16Resident, Epilogue::kStore)
 PEFTK_ENTRY(lora16_r_gelu, Lora16Resident, Epilogue::kGelu)
 PEFTK_ENTRY(lora16_r_scale_f32, Lora16Resident, Epilogue::kScaleResidualF32)
@@ -493,11 +493,11 @@ int main(int count, char** arguments) {
     const Kernel lora_c2 = kernel<Lora16c2>("lora16 c2", lora16_c2, Epilogue::kStore);
     const Kernel given_wide = kernel<Given192>("given 192", given_192, Epilogue::kStore);
 #define KERNEL(shape, name, epilogue) kernel<shape>(#name, name, Epilogue::epilogue)
-    const std::vector<Kernel> nt_resident = {KERNEL(Nt192r, nt_192r, kStore), KERNEL(Nt128r, nt_128r, kStore)};
-    const std::vector<Kernel> nn_resident = {KERNEL(Nn192r, nn_192r, kStore), KERNEL(Nn128r, nn_128r, kStore)};
-    const std::vector<Kernel> gelu_resident = {KERNEL(Nt192r, nt_192r_gelu, kGelu), KERNEL(Nt128r, nt_128r_gelu, kGelu)};
-    const std::vector<Kernel> slope_resident = {KERNEL(Nn192r, nn_192r_gelu_backward, kGeluBackward), KERNEL(Nn128r, nn_128r_gelu_backward, kGeluBackward)};
-    const std::vector<Kernel> scale_resident = {KERNEL(Nt192r, nt_192r_scale_f32, kScaleResidualF32), KERNEL(Nt128r, nt_128r_scale_f32, kScaleResidualF32)};
+    const std::vector<Kernel> nt_resident = {KERNEL(Nta, nt_a, kStore), KERNEL(Ntb, nt_b, kStore)};
+    const std::vector<Kernel> nn_resident = {KERNEL(Nna, nn_a, kStore), KERNEL(Nnb, nn_b, kStore)};
+    const std::vector<Kernel> gelu_resident = {KERNEL(Nta, nt_a_gelu, kGelu), KERNEL(Ntb, nt_b_gelu, kGelu)};
+    const std::vector<Kernel> slope_resident = {KERNEL(Nna, nn_a_gelu_backward, kGeluBackward), KERNEL(Nnb, nn_b_gelu_backward, kGeluBackward)};
+    const std::vector<Kernel> scale_resident = {KERNEL(Nta, nt_a_scale_f32, kScaleResidualF32), KERNEL(Ntb, nt_b_scale_f32, kScaleResidualF32)};
     const std::vector<Kernel> lora_resident = {KERNEL(Lora16Resident, lora16_r, kStore), KERNEL(Lora16Resident, lora16_r_gelu, kGelu), KERNEL(Lora16Resident, lora16_r_scale_f32, kScaleResidualF32)};
     const Kernel gelu128 = kernel<Nt128>("nt 128 gelu", nt_128_gelu, Epilogue::kGelu);
     const Kernel scale128 = kernel<Nt128>("nt 128 scale", nt_128_scale, Epilogue::kScaleResidual);
@@ -680,7 +680,7 @@ int main(int count, char** arguments) {
         });
         line("dW", us, tn_variants);
     }
-    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128 (gel-: no aux); res: bf16 192 | f32 192 | 128; dx, dW: 192 | in clusters; then with B resident 192 | 128; lora: r16 | r32 | r16 with t given | the same, 192 columns; "
+    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128 (gel-: no aux); res: bf16 192 | f32 192 | 128; dx, dW: 192 | in clusters; then with B resident, 128 wide, 6 stages and 2 slots | 5 and 3; lora: r16 | r32 | r16 with t given | the same, 192 columns; "
                 "x = cuBLAS's plain product / ours\n");
     CHECK(cudaDeviceSynchronize());
     return g_failed != 0;
