@@ -107,22 +107,28 @@ struct PeftkDoraNormBackwardParams {
     uint64_t items;
 };
 
-/** g = magnitude / norm and its gradients, elementwise. */
-struct PeftkMagnitudeParams {
-    /** Magnitudes, `[count]`, read. */
+/** The gradients of one adapter's gain g = m / n, elementwise, in device memory. */
+struct PeftkMagnitudeBackwardItem {
+    /** Magnitudes, `[count]`, read where dn is asked for. */
     uint64_t magnitude;
     /** Norms, `[count]`, read. */
     uint64_t norm;
-    /** The gain, `[count]`: written by the forward pass. */
-    uint64_t gain;
-    /** dg, `[count]`: read by the backward pass. */
+    /** dg, `[count]`, read. */
     uint64_t dgain;
-    /** dm = dg / n, `[count]`: written by the backward pass. */
+    /** dm = dg / n, `[count]`, written or added to. */
     uint64_t dmagnitude;
-    /** dn = -dg m / n^2, `[count]`: written by the backward pass. */
+    /** dn = -dg m / n^2, `[count]`, written; 0: not asked for. */
     uint64_t dnorm;
     /** Values. */
-    uint64_t count;
+    uint32_t count;
+    /** 1: dm is added to; 0: written. */
+    uint32_t add;
+};
+
+/** The gradients of many gains in one launch. */
+struct PeftkMagnitudeBackwardParams {
+    /** One item an index of the grid's y, read. */
+    uint64_t items;
 };
 
 /** The gradient of DoRA's gain, dg_j = sum over tokens of dy (x W_j + s t B_j). */

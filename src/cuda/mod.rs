@@ -9,6 +9,7 @@
 mod adapters;
 mod backend;
 mod buffer;
+mod gains;
 mod images;
 mod linear;
 mod linear_backward;
@@ -33,6 +34,7 @@ pub struct Cuda {
     activations: DType,
     residual: DType,
     ready: adapters::Ready,
+    tables: gains::Shared,
 }
 
 impl Cuda {
@@ -42,7 +44,13 @@ impl Cuda {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::Bf16,
         };
-        Self { device: device.clone(), activations, residual: DType::F32, ready: adapters::Ready::default() }
+        Self {
+            device: device.clone(),
+            activations,
+            residual: DType::F32,
+            ready: adapters::Ready::default(),
+            tables: gains::Shared::default(),
+        }
     }
 
     /// The same with the residual stream in numbers of its own; f32 mode has none but f32.

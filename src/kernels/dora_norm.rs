@@ -2,6 +2,7 @@
 
 use super::check::{dimension, length};
 use super::params::{PeftkDoraNormBatchParams, PeftkDoraNormItem, PeftkDoraNormParams};
+use super::table::ItemTable;
 use super::{function, load};
 use crate::gpu::{Buf, DType, Device, Function, Grid};
 use crate::{Error, Result};
@@ -139,11 +140,14 @@ pub struct DoraNormItem<'a> {
     pub gain: Option<(&'a Buf, &'a mut Buf)>,
 }
 
+/// Where many adapters stand for one launch.
+pub type NormTable = ItemTable<PeftkDoraNormItem>;
+
 /// Queues the norms of many adapters, and their gains where asked for, in one launch.
 ///
 /// # Errors
 /// As [`DoraNorm::launch`]; [`Error::Shape`] for no item.
-pub fn dora_norm_batched(device: &Device, items: &mut [DoraNormItem<'_>]) -> Result<()> {
+pub fn dora_norm_batched(device: &Device, items: &mut [DoraNormItem<'_>], held: &mut NormTable) -> Result<()> {
     let op = "dora_norm_batched";
     let mut first_block = 0;
     let mut table = Vec::with_capacity(items.len());
@@ -179,13 +183,13 @@ pub fn dora_norm_batched(device: &Device, items: &mut [DoraNormItem<'_>]) -> Res
         return Err(Error::shape(op, "at least one item", 0));
     }
     let count = table.len() as u32;
-    let table = Buf::from_slice(device, bytemuck::cast_slice::<_, u8>(&table), DType::U8)?;
+    let items = held.hold(device, table)?;
     let grid = Grid { blocks: (first_block, 1, 1), threads: THREADS, shared_bytes: 0 };
     // SAFETY: the entry takes a PeftkDoraNormBatchParams whose table has `count` items with all of the grid's blocks; each was checked as for one, and what is written is
-    // borrowed mutably. The table is freed in stream order, so after the launch.
+    // borrowed mutably. The table is written in stream order before the launch.
     unsafe {
         function(device, "dora_norm", "dora_norm_batched_f32")?
-            .launch(grid, &PeftkDoraNormBatchParams { items: table.address(), count, padding: 0 })
+            .launch(grid, &PeftkDoraNormBatchParams { items, count, padding: 0 })
     }
 }
 

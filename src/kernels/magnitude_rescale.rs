@@ -1,11 +1,12 @@
-//! Launches kernels/magnitude_rescale.cu: DoRA's gain g = m / n, its gradients, and the gain's own gradient.
+//! Launches kernels/magnitude_rescale.cu: the gradients of DoRA's gain g = m / n, and the gain's own gradient.
 
 use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
 use super::cut::Rows;
 use super::function;
 use super::lora_gradients::piece;
-use super::params::{PeftkMagnitudeGradientParams, PeftkMagnitudeParams};
+use super::params::{PeftkMagnitudeBackwardItem, PeftkMagnitudeBackwardParams, PeftkMagnitudeGradientParams};
+use super::table::ItemTable;
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
 
@@ -13,59 +14,67 @@ const THREADS: u32 = 256;
 const COLUMNS: u32 = 64;
 const FILE: &str = "magnitude_rescale";
 
-fn elementwise(count: u32) -> Grid {
-    Grid { blocks: (count.div_ceil(THREADS), 1, 1), threads: THREADS, shared_bytes: 0 }
+/// One gain's inputs, and where its gradients go; all f32.
+#[derive(Debug)]
+pub struct GainGradients<'a> {
+    /// Values.
+    pub count: usize,
+    /// m.
+    pub magnitude: &'a Buf,
+    /// n.
+    pub norm: &'a Buf,
+    /// dg.
+    pub dgain: &'a Buf,
+    /// dm = dg / n.
+    pub dmagnitude: &'a mut Buf,
+    /// Whether dm is added to what is there, or written over it.
+    pub add: bool,
+    /// dn = -dg m / n^2, where it is asked for.
+    pub dnorm: Option<&'a mut Buf>,
 }
 
-/// Queues `gain` = `magnitude` / `norm` over `count` values, f32.
-///
-/// # Errors
-/// [`Error::Shape`] for no values or a buffer that is too short.
-pub fn magnitude_rescale(device: &Device, count: usize, magnitude: &Buf, norm: &Buf, gain: &mut Buf) -> Result<()> {
-    let op = "magnitude_rescale";
-    for (name, buf) in [("magnitude", magnitude), ("norm", norm), ("gain", &*gain)] {
-        length(op, name, buf, device, DType::F32, count)?;
-    }
-    let mut params = <PeftkMagnitudeParams as bytemuck::Zeroable>::zeroed();
-    (params.magnitude, params.norm, params.gain) = (magnitude.address(), norm.address(), gain.address());
-    params.count = count as u64;
-    let grid = elementwise(dimension(op, "values", count)?);
-    // SAFETY: the entry takes a PeftkMagnitudeParams and touches magnitude, norm and gain, which were checked; gain is borrowed mutably.
-    unsafe { function(device, FILE, "magnitude_rescale_forward_f32")?.launch(grid, &params) }
-}
+/// Where many gains stand for one launch.
+pub type GainTable = ItemTable<PeftkMagnitudeBackwardItem>;
 
-/// Queues `dmagnitude` = `dgain` / n and `dnorm` = -`dgain` m / n^2 over `count` values, f32.
+/// Queues the gradients of many gains in one launch.
 ///
 /// # Errors
-/// [`Error::Shape`] for no values or a buffer that is too short.
-#[allow(clippy::too_many_arguments)]
+/// [`Error::Shape`] for no gain, no values or a buffer that is too short.
 pub fn magnitude_rescale_backward(
     device: &Device,
-    count: usize,
-    magnitude: &Buf,
-    norm: &Buf,
-    dgain: &Buf,
-    dmagnitude: &mut Buf,
-    dnorm: &mut Buf,
+    gains: &mut [GainGradients<'_>],
+    table: &mut GainTable,
 ) -> Result<()> {
     let op = "magnitude_rescale_backward";
-    let all =
-        [("magnitude", magnitude), ("norm", norm), ("dgain", dgain), ("dmagnitude", &*dmagnitude), ("dnorm", &*dnorm)];
-    for (name, buf) in all {
+    let items = gains.iter().map(|gain| backward_item(op, device, gain)).collect::<Result<Vec<_>>>()?;
+    let Some(most) = items.iter().map(|item| item.count).max() else {
+        return Err(Error::shape(op, "at least one gain", 0));
+    };
+    let blocks = (most.div_ceil(THREADS), dimension(op, "gains", items.len())?, 1);
+    let params = PeftkMagnitudeBackwardParams { items: table.hold(device, items)? };
+    // SAFETY: the entry takes a PeftkMagnitudeBackwardParams; the table has grid.y items, each with buffers that were checked, and is written
+    // in stream order before the launch; the outputs are borrowed mutably.
+    unsafe {
+        function(device, FILE, "magnitude_rescale_backward_f32")?
+            .launch(Grid { blocks, threads: THREADS, shared_bytes: 0 }, &params)
+    }
+}
+
+fn backward_item(op: &str, device: &Device, gain: &GainGradients<'_>) -> Result<PeftkMagnitudeBackwardItem> {
+    let GainGradients { count, magnitude, norm, dgain, .. } = *gain;
+    let all = [("magnitude", magnitude), ("norm", norm), ("dgain", dgain), ("dmagnitude", &*gain.dmagnitude)];
+    for (name, buf) in all.into_iter().chain(gain.dnorm.as_deref().map(|dnorm| ("dnorm", dnorm))) {
         length(op, name, buf, device, DType::F32, count)?;
     }
-    let params = PeftkMagnitudeParams {
+    Ok(PeftkMagnitudeBackwardItem {
         magnitude: magnitude.address(),
         norm: norm.address(),
-        gain: 0,
         dgain: dgain.address(),
-        dmagnitude: dmagnitude.address(),
-        dnorm: dnorm.address(),
-        count: count as u64,
-    };
-    let grid = elementwise(dimension(op, "values", count)?);
-    // SAFETY: the entry takes a PeftkMagnitudeParams and touches all but gain; all were checked, the outputs are borrowed mutably.
-    unsafe { function(device, FILE, "magnitude_rescale_backward_f32")?.launch(grid, &params) }
+        dmagnitude: gain.dmagnitude.address(),
+        dnorm: gain.dnorm.as_ref().map_or(0, |dnorm| dnorm.address()),
+        count: dimension(op, "values", count)?,
+        add: gain.add.into(),
+    })
 }
 
 /// From what z is known, z = x W^T + s t B^T being what the gain multiplies.

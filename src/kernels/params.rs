@@ -1370,6 +1370,18 @@ pub struct PeftkLoraAdapter {
     pub da: u64,
     #[doc = " dB, `[rows, rank]` f32, written by the reduction."]
     pub db: u64,
+    #[doc = " The linear's output y, `[m, ld_dy]`, operand type, read by the entries that make the gain's gradient; 0: it is not asked for."]
+    pub y: u64,
+    #[doc = " The linear's bias, `[n]` f32, read from `first_row` on; 0: none."]
+    pub bias: u64,
+    #[doc = " W, `[n, k]`, operand type, read from row `first_row` on, only for rows of small gain."]
+    pub w: u64,
+    #[doc = " B, `[rows, rank_padded]`, operand type, likewise."]
+    pub b: u64,
+    #[doc = " `[pieces, rows]` f32: each piece's sums of dy z."]
+    pub partial_gain: u64,
+    #[doc = " dg, `[rows]` f32, written by the reduction."]
+    pub dgain: u64,
     #[doc = " s."]
     pub scale: f32,
     #[doc = " First column of dy."]
@@ -1386,10 +1398,14 @@ pub struct PeftkLoraAdapter {
     pub add_a: u32,
     #[doc = " 1: dB is added to; 0: written."]
     pub add_b: u32,
+    #[doc = " 1: dg is added to; 0: written."]
+    pub add_gain: u32,
+    #[doc = " 0."]
+    pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 80usize];
+    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 136usize];
     ["Alignment of PeftkLoraAdapter"][::core::mem::align_of::<PeftkLoraAdapter>() - 8usize];
     ["Offset of field: PeftkLoraAdapter::t"][::core::mem::offset_of!(PeftkLoraAdapter, t) - 0usize];
     ["Offset of field: PeftkLoraAdapter::bg"][::core::mem::offset_of!(PeftkLoraAdapter, bg) - 8usize];
@@ -1397,15 +1413,24 @@ const _: () = {
     ["Offset of field: PeftkLoraAdapter::partial_b"][::core::mem::offset_of!(PeftkLoraAdapter, partial_b) - 24usize];
     ["Offset of field: PeftkLoraAdapter::da"][::core::mem::offset_of!(PeftkLoraAdapter, da) - 32usize];
     ["Offset of field: PeftkLoraAdapter::db"][::core::mem::offset_of!(PeftkLoraAdapter, db) - 40usize];
-    ["Offset of field: PeftkLoraAdapter::scale"][::core::mem::offset_of!(PeftkLoraAdapter, scale) - 48usize];
-    ["Offset of field: PeftkLoraAdapter::first_row"][::core::mem::offset_of!(PeftkLoraAdapter, first_row) - 52usize];
-    ["Offset of field: PeftkLoraAdapter::rows"][::core::mem::offset_of!(PeftkLoraAdapter, rows) - 56usize];
-    ["Offset of field: PeftkLoraAdapter::rank"][::core::mem::offset_of!(PeftkLoraAdapter, rank) - 60usize];
+    ["Offset of field: PeftkLoraAdapter::y"][::core::mem::offset_of!(PeftkLoraAdapter, y) - 48usize];
+    ["Offset of field: PeftkLoraAdapter::bias"][::core::mem::offset_of!(PeftkLoraAdapter, bias) - 56usize];
+    ["Offset of field: PeftkLoraAdapter::w"][::core::mem::offset_of!(PeftkLoraAdapter, w) - 64usize];
+    ["Offset of field: PeftkLoraAdapter::b"][::core::mem::offset_of!(PeftkLoraAdapter, b) - 72usize];
+    ["Offset of field: PeftkLoraAdapter::partial_gain"]
+        [::core::mem::offset_of!(PeftkLoraAdapter, partial_gain) - 80usize];
+    ["Offset of field: PeftkLoraAdapter::dgain"][::core::mem::offset_of!(PeftkLoraAdapter, dgain) - 88usize];
+    ["Offset of field: PeftkLoraAdapter::scale"][::core::mem::offset_of!(PeftkLoraAdapter, scale) - 96usize];
+    ["Offset of field: PeftkLoraAdapter::first_row"][::core::mem::offset_of!(PeftkLoraAdapter, first_row) - 100usize];
+    ["Offset of field: PeftkLoraAdapter::rows"][::core::mem::offset_of!(PeftkLoraAdapter, rows) - 104usize];
+    ["Offset of field: PeftkLoraAdapter::rank"][::core::mem::offset_of!(PeftkLoraAdapter, rank) - 108usize];
     ["Offset of field: PeftkLoraAdapter::rank_padded"]
-        [::core::mem::offset_of!(PeftkLoraAdapter, rank_padded) - 64usize];
-    ["Offset of field: PeftkLoraAdapter::q_column"][::core::mem::offset_of!(PeftkLoraAdapter, q_column) - 68usize];
-    ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 72usize];
-    ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 76usize];
+        [::core::mem::offset_of!(PeftkLoraAdapter, rank_padded) - 112usize];
+    ["Offset of field: PeftkLoraAdapter::q_column"][::core::mem::offset_of!(PeftkLoraAdapter, q_column) - 116usize];
+    ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 120usize];
+    ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 124usize];
+    ["Offset of field: PeftkLoraAdapter::add_gain"][::core::mem::offset_of!(PeftkLoraAdapter, add_gain) - 128usize];
+    ["Offset of field: PeftkLoraAdapter::padding"][::core::mem::offset_of!(PeftkLoraAdapter, padding) - 132usize];
 };
 #[doc = " The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this."]
 #[repr(C)]
@@ -1442,7 +1467,7 @@ pub struct PeftkLoraGradientsParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 328usize];
+    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 496usize];
     ["Alignment of PeftkLoraGradientsParams"][::core::mem::align_of::<PeftkLoraGradientsParams>() - 8usize];
     ["Offset of field: PeftkLoraGradientsParams::x"][::core::mem::offset_of!(PeftkLoraGradientsParams, x) - 0usize];
     ["Offset of field: PeftkLoraGradientsParams::dy"][::core::mem::offset_of!(PeftkLoraGradientsParams, dy) - 8usize];
@@ -1451,22 +1476,22 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLoraGradientsParams, partial_a) - 24usize];
     ["Offset of field: PeftkLoraGradientsParams::adapters"]
         [::core::mem::offset_of!(PeftkLoraGradientsParams, adapters) - 32usize];
-    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 272usize];
-    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 276usize];
+    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 440usize];
+    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 444usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_dy"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 280usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 448usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_q"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 284usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 452usize];
     ["Offset of field: PeftkLoraGradientsParams::q_first"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 288usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 456usize];
     ["Offset of field: PeftkLoraGradientsParams::q_columns"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 292usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 460usize];
     ["Offset of field: PeftkLoraGradientsParams::cut"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, cut) - 296usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, cut) - 464usize];
     ["Offset of field: PeftkLoraGradientsParams::count"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 320usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 488usize];
     ["Offset of field: PeftkLoraGradientsParams::slices"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 324usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 492usize];
 };
 #[doc = " The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps."]
 #[repr(C)]
@@ -1656,38 +1681,57 @@ const _: () = {
     ["Offset of field: PeftkDoraNormBackwardParams::items"]
         [::core::mem::offset_of!(PeftkDoraNormBackwardParams, items) - 96usize];
 };
-#[doc = " g = magnitude / norm and its gradients, elementwise."]
+#[doc = " The gradients of one adapter's gain g = m / n, elementwise, in device memory."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct PeftkMagnitudeParams {
-    #[doc = " Magnitudes, `[count]`, read."]
+pub struct PeftkMagnitudeBackwardItem {
+    #[doc = " Magnitudes, `[count]`, read where dn is asked for."]
     pub magnitude: u64,
     #[doc = " Norms, `[count]`, read."]
     pub norm: u64,
-    #[doc = " The gain, `[count]`: written by the forward pass."]
-    pub gain: u64,
-    #[doc = " dg, `[count]`: read by the backward pass."]
+    #[doc = " dg, `[count]`, read."]
     pub dgain: u64,
-    #[doc = " dm = dg / n, `[count]`: written by the backward pass."]
+    #[doc = " dm = dg / n, `[count]`, written or added to."]
     pub dmagnitude: u64,
-    #[doc = " dn = -dg m / n^2, `[count]`: written by the backward pass."]
+    #[doc = " dn = -dg m / n^2, `[count]`, written; 0: not asked for."]
     pub dnorm: u64,
     #[doc = " Values."]
-    pub count: u64,
+    pub count: u32,
+    #[doc = " 1: dm is added to; 0: written."]
+    pub add: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMagnitudeParams"][::core::mem::size_of::<PeftkMagnitudeParams>() - 56usize];
-    ["Alignment of PeftkMagnitudeParams"][::core::mem::align_of::<PeftkMagnitudeParams>() - 8usize];
-    ["Offset of field: PeftkMagnitudeParams::magnitude"]
-        [::core::mem::offset_of!(PeftkMagnitudeParams, magnitude) - 0usize];
-    ["Offset of field: PeftkMagnitudeParams::norm"][::core::mem::offset_of!(PeftkMagnitudeParams, norm) - 8usize];
-    ["Offset of field: PeftkMagnitudeParams::gain"][::core::mem::offset_of!(PeftkMagnitudeParams, gain) - 16usize];
-    ["Offset of field: PeftkMagnitudeParams::dgain"][::core::mem::offset_of!(PeftkMagnitudeParams, dgain) - 24usize];
-    ["Offset of field: PeftkMagnitudeParams::dmagnitude"]
-        [::core::mem::offset_of!(PeftkMagnitudeParams, dmagnitude) - 32usize];
-    ["Offset of field: PeftkMagnitudeParams::dnorm"][::core::mem::offset_of!(PeftkMagnitudeParams, dnorm) - 40usize];
-    ["Offset of field: PeftkMagnitudeParams::count"][::core::mem::offset_of!(PeftkMagnitudeParams, count) - 48usize];
+    ["Size of PeftkMagnitudeBackwardItem"][::core::mem::size_of::<PeftkMagnitudeBackwardItem>() - 48usize];
+    ["Alignment of PeftkMagnitudeBackwardItem"][::core::mem::align_of::<PeftkMagnitudeBackwardItem>() - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::magnitude"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, magnitude) - 0usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::norm"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, norm) - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dgain"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dgain) - 16usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dmagnitude"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dmagnitude) - 24usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dnorm"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dnorm) - 32usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::count"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, count) - 40usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::add"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, add) - 44usize];
+};
+#[doc = " The gradients of many gains in one launch."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct PeftkMagnitudeBackwardParams {
+    #[doc = " One item an index of the grid's y, read."]
+    pub items: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PeftkMagnitudeBackwardParams"][::core::mem::size_of::<PeftkMagnitudeBackwardParams>() - 8usize];
+    ["Alignment of PeftkMagnitudeBackwardParams"][::core::mem::align_of::<PeftkMagnitudeBackwardParams>() - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardParams::items"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardParams, items) - 0usize];
 };
 #[doc = " The gradient of DoRA's gain, dg_j = sum over tokens of dy (x W_j + s t B_j)."]
 #[repr(C)]
