@@ -1,13 +1,16 @@
 //! What adapters take besides their products: gradients, norms, gains, packing, merging.
 
 use peftk::gpu::{Buf, DType};
-use peftk::kernels::adapter_pack::{AdapterPack, RowGain, adapter_pack, padded_rank, weight_rescale};
+use peftk::kernels::adapter_pack::{
+    AdapterPack, RescaleTable, RowGain, WeightRescale, adapter_pack, padded_rank, weight_rescale,
+    weight_rescale_batched,
+};
 use peftk::kernels::dora_dropout::{Columns, add_rescaled, gain_minus_one};
-use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
+use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm, dora_norm_batched};
 use peftk::kernels::dora_norm_backward::dora_norm_backward;
-use peftk::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients, lora_project};
+use peftk::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients, lora_project};
 use peftk::kernels::magnitude_rescale::{
-    GainGradient, GainSource, magnitude_gradient, magnitude_rescale, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, GainTable, magnitude_gradient, magnitude_rescale_backward,
 };
 use peftk::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
 
@@ -24,40 +27,49 @@ const QKV: Ranges = &[(0, 384), (384, 384), (768, 384)];
 struct Gradients {
     x: Buf,
     dy: Buf,
+    y: Buf,
+    w: Buf,
+    bias: Buf,
     q: Buf,
-    /// t, s g B, g, dA, dB.
-    adapters: Vec<(Buf, Buf, Buf, Buf, Buf)>,
+    /// t, s g B, g, dA, dB, dg.
+    adapters: Vec<[Buf; 6]>,
 }
 
 fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank: usize, dora: bool, all: bool) -> Case {
     let padded = padded_rank(rank);
     let rows: usize = ranges.iter().map(|(_, rows)| rows).sum();
     let width = padded * ranges.len();
-    // x, the adapters' columns of dy, t, Q.
-    let read = if all { m * (k + rows + width) } else { m * rows };
+    // x, the adapters' columns of dy and for dg of y, t, Q.
+    let read = if all { m * (k + rows * if dora { 2 } else { 1 } + width) } else { m * rows };
     let products = if all { 2 * rows + k * ranges.len() } else { rows };
     let work = Work { bytes: 2 * (read + m * width) as u64, flops: (2 * m * padded * products) as u64 };
     let make = move |gpu: &Gpu| {
         let adapters = ranges.iter().map(|&(_, rows)| {
-            Ok((
+            Ok([
                 gpu.random(BF16, m * padded)?,
                 gpu.random(BF16, rows * padded)?,
                 gpu.positive(rows)?,
                 gpu.out(F32, rank * k)?,
                 gpu.out(F32, rows * rank)?,
-            ))
+                gpu.out(F32, rows)?,
+            ])
         });
         Ok(Gradients {
             x: gpu.random(BF16, m * k)?,
             dy: gpu.random(BF16, m * n)?,
+            y: gpu.random(BF16, m * n)?,
+            w: gpu.random(BF16, n * k)?,
+            bias: gpu.random(F32, n)?,
             q: gpu.out(BF16, m * width)?,
             adapters: adapters.collect::<peftk::Result<_>>()?,
         })
     };
     case(name, work, make, move |device, buffers| {
-        let Gradients { x, dy, q, adapters } = buffers;
-        let adapters =
-            ranges.iter().zip(adapters).map(|(&(first_row, rows), (t, bg, gain, da, db))| AdapterGradients {
+        let Gradients { x, dy, y, w, bias, q, adapters } = buffers;
+        let adapters = ranges.iter().zip(adapters).map(|(&(first_row, rows), [t, bg, gain, da, db, dgain])| {
+            // s g B stands for B as well, which is read for small gains alone.
+            let from = GainFromOutput { y, bias: Some(&*bias), w, b: bg, dgain, add: false };
+            AdapterGradients {
                 first_row,
                 rows,
                 rank,
@@ -68,7 +80,9 @@ fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank:
                 da,
                 db,
                 add: (false, false),
-            });
+                dgain: dora.then_some(from),
+            }
+        });
         let mut args = LoraGradients { m, k, n, x, dy, granule: m, adapters: adapters.collect() };
         if all { lora_gradients(device, &mut args, q) } else { lora_project(device, &mut args, q) }
     })
@@ -109,8 +123,11 @@ fn adapted(gpu: &Gpu, (rows, cols): (usize, usize), rank: usize) -> peftk::Resul
     })
 }
 
-fn all_adapted(all_linear: bool, rank: usize) -> impl Fn(&Gpu) -> peftk::Result<Vec<Adapted>> {
-    move |gpu| sites(all_linear).into_iter().map(|site| adapted(gpu, site, rank)).collect()
+fn all_adapted(all_linear: bool, rank: usize) -> impl Fn(&Gpu) -> peftk::Result<(Vec<Adapted>, NormTable)> {
+    move |gpu| {
+        let list = sites(all_linear).into_iter().map(|site| adapted(gpu, site, rank));
+        Ok((list.collect::<peftk::Result<_>>()?, NormTable::default()))
+    }
 }
 
 /// Bytes of W, A and B of these sites in f32, and operations of their B A.
@@ -122,7 +139,7 @@ fn masters(sites: &[(usize, usize)], rank: usize) -> Work {
 
 fn norms(name: &str, all_linear: bool, rank: usize) -> Case {
     let work = masters(&sites(all_linear), rank);
-    case(name, work, all_adapted(all_linear, rank), |device, list| {
+    case(name, work, all_adapted(all_linear, rank), |device, (list, table)| {
         let items = list.iter_mut().map(|Adapted { w, a, b, magnitude, norm, gain, place, .. }| DoraNormItem {
             adapter: *place,
             w,
@@ -131,7 +148,7 @@ fn norms(name: &str, all_linear: bool, rank: usize) -> Case {
             norm,
             gain: Some((magnitude, gain)),
         });
-        dora_norm_batched(device, &mut items.collect::<Vec<_>>())
+        dora_norm_batched(device, &mut items.collect::<Vec<_>>(), table)
     })
 }
 
@@ -139,7 +156,7 @@ fn merges(name: &str, all_linear: bool, rank: usize, dora: bool) -> Case {
     let list = sites(all_linear);
     let mut work = masters(&list, rank);
     work.bytes += list.iter().map(|(rows, cols)| 2 * rows * cols).sum::<usize>() as u64;
-    case(name, work, all_adapted(all_linear, rank), move |device, list| {
+    case(name, work, all_adapted(all_linear, rank), move |device, (list, _)| {
         let weights = list.iter_mut().map(|Adapted { w, a, b, magnitude, merged, place, .. }| MergeWeight {
             w,
             adapters: vec![MergeAdapter {
@@ -215,6 +232,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         gradients("lora_gradients b256 qkv q,v r8", (ROWS, d, 3 * d), QV, 8, false, true),
         gradients("lora_gradients b256 qkv q,v r8 dora", (ROWS, d, 3 * d), QV, 8, true, true),
+        gradients("lora_gradients b256 fc2 r16 dora", (ROWS, f, d), &[(0, 384)], 16, true, true),
+        gradients("lora_gradients b32 qkv q,v r8 dora", (small, d, 3 * d), QV, 8, true, true),
         gradients("lora_gradients b32 qkv q,v r8", (small, d, 3 * d), QV, 8, false, true),
         gradients("lora_gradients b256 qkv q,k,v r16", (ROWS, d, 3 * d), QKV, 16, false, true),
         gradients("lora_gradients b256 proj r16", (ROWS, d, d), &[(0, 384)], 16, false, true),
@@ -263,24 +282,43 @@ pub fn cases() -> Vec<Case> {
             bytes(6 * 3 * d * d),
             move |gpu| Ok((gpu.random(F32, 3 * d * d)?, gpu.positive(d)?, gpu.out(BF16, 3 * d * d)?)),
             move |device, (w, gain, out)| {
-                let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain });
-                weight_rescale(device, 3 * d, d, w, &gains, out)
+                let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain }).to_vec();
+                weight_rescale(device, &mut WeightRescale { n: 3 * d, k: d, w, gains, out })
             },
         ),
         case(
-            "magnitude_rescale 384",
-            bytes(12 * d),
-            move |gpu| Ok((gpu.positive(d)?, gpu.positive(d)?, gpu.out(F32, d)?)),
-            move |device, (magnitude, norm, gain)| magnitude_rescale(device, d, magnitude, norm, gain),
-        ),
-        case(
-            "magnitude_rescale_backward 384",
-            bytes(20 * d),
+            "weight_rescale_batched 12 qkv, q and v, f32 to bf16",
+            bytes(12 * 6 * 3 * d * d),
             move |gpu| {
-                Ok((gpu.positive(d)?, gpu.positive(d)?, gpu.random(F32, d)?, gpu.out(F32, d)?, gpu.out(F32, d)?))
+                let one = |_| Ok((gpu.random(F32, 3 * d * d)?, gpu.positive(d)?, gpu.out(BF16, 3 * d * d)?));
+                Ok(((0..12).map(one).collect::<peftk::Result<Vec<_>>>()?, RescaleTable::default()))
             },
-            move |device, (magnitude, norm, dgain, dm, dn)| {
-                magnitude_rescale_backward(device, d, magnitude, norm, dgain, dm, dn)
+            move |device, (list, table)| {
+                let weights = list.iter_mut().map(|(w, gain, out)| {
+                    let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain: &*gain }).to_vec();
+                    WeightRescale { n: 3 * d, k: d, w, gains, out }
+                });
+                weight_rescale_batched(device, &mut weights.collect::<Vec<_>>(), table)
+            },
+        ),
+        case(
+            "magnitude_rescale_backward q,v, 24 adapters",
+            bytes(24 * 12 * d),
+            move |gpu| {
+                let one = |_| Ok([gpu.positive(d)?, gpu.positive(d)?, gpu.random(F32, d)?, gpu.out(F32, d)?]);
+                Ok(((0..24).map(one).collect::<peftk::Result<Vec<_>>>()?, GainTable::default()))
+            },
+            move |device, (list, table)| {
+                let gains = list.iter_mut().map(|[magnitude, norm, dgain, dmagnitude]| GainGradients {
+                    count: d,
+                    magnitude,
+                    norm,
+                    dgain,
+                    dmagnitude,
+                    add: false,
+                    dnorm: None,
+                });
+                magnitude_rescale_backward(device, &mut gains.collect::<Vec<_>>(), table)
             },
         ),
         case(

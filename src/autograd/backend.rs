@@ -83,6 +83,9 @@ pub struct GainBackward<'a, T> {
     pub need_norm: bool,
 }
 
+/// dL/dm and, where it was asked for, dL/dn of a gain m / n.
+pub type GainGrads<T> = (T, Option<T>);
+
 /// What [`Backend::linear`] makes.
 pub struct LinearOutput<T> {
     /// y \[m, n\].
@@ -531,7 +534,7 @@ pub trait Backend: Clone + 'static {
         &self,
         list: &[GainBackward<'_, Self::Buffer>],
         sums: Sums<Self::Buffer>,
-    ) -> Result<Vec<(Self::Buffer, Option<Self::Buffer>)>>;
+    ) -> Result<Vec<GainGrads<Self::Buffer>>>;
     /// (dA, dB) of the norms: with V = W + s B A and c = dn / n, dB = s (c V) A^T, dA = s B^T (c V).
     #[allow(clippy::too_many_arguments)]
     fn dora_norm_backward(

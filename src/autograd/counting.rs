@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{
-    AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, DoraAdapter, GainBackward, LinearBackward,
-    LinearDims, LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss,
+    AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads,
+    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss,
 };
 use crate::Result;
 
@@ -162,7 +162,7 @@ impl Backend for Counting {
         &self,
         list: &[GainBackward<'_, Block>],
         mut sums: Sums<Block>,
-    ) -> Result<Vec<(Block, Option<Block>)>> {
+    ) -> Result<Vec<GainGrads<Block>>> {
         let gradients = list.iter().enumerate().map(|(place, gain)| {
             let dn = gain.need_norm.then(|| self.like(gain.magnitude));
             (sums.take(place).map_or_else(|| self.like(gain.magnitude), |to| to.block), dn)

@@ -20,8 +20,8 @@ pub use buffer::Buffer;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, LinearBackward, LinearDims,
-    LinearGrads, LinearOutput, NormBackward, SumTo, Sums, TokenDims, TreeLoss,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads, LinearBackward,
+    LinearDims, LinearGrads, LinearOutput, NormBackward, SumTo, Sums, TokenDims, TreeLoss,
 };
 
 /// The CPU; a clone shares its threads and its memory.
@@ -117,7 +117,7 @@ impl Backend for Cpu {
         &self,
         list: &[GainBackward<'_, Buffer>],
         mut sums: Sums<Buffer>,
-    ) -> Result<Vec<(Buffer, Option<Buffer>)>> {
+    ) -> Result<Vec<GainGrads<Buffer>>> {
         let gradients = list.iter().enumerate().map(|(place, gain)| {
             let (dm, dn) = dora::gain_backward(self, gain);
             (sums.finish(place, dm, |to, dm| elementwise::add_assign(self, to, dm)), dn)

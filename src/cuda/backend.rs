@@ -6,7 +6,7 @@ use super::linear::{self, After, Forward};
 use super::optimizer::trained;
 use super::{Cuda, CudaBuffer, Prepared};
 use crate::autograd::{
-    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, DoraAdapter, GainBackward, Images,
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, DoraAdapter, GainBackward, GainGrads, Images,
     LaterNumber, LinearAdapters, LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto,
     Sums, TokenDims, TreeLoss,
 };
@@ -241,7 +241,7 @@ impl Backend for Cuda {
         &self,
         list: &[GainBackward<'_, CudaBuffer>],
         sums: Sums<CudaBuffer>,
-    ) -> Result<Vec<(CudaBuffer, Option<CudaBuffer>)>> {
+    ) -> Result<Vec<GainGrads<CudaBuffer>>> {
         self.run_dora_gains_backward(list, sums)
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{Cuda, CudaBuffer};
 use crate::Result;
-use crate::autograd::{AdapterDims, DoraAdapter, GainBackward, Sums};
+use crate::autograd::{AdapterDims, DoraAdapter, GainBackward, GainGrads, Sums};
 use crate::gpu::DType;
 use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm_batched};
 use crate::kernels::magnitude_rescale::{GainGradients, GainTable, magnitude_rescale_backward};
@@ -43,7 +43,7 @@ impl Cuda {
         &self,
         list: &[GainBackward<'_, CudaBuffer>],
         mut sums: Sums<CudaBuffer>,
-    ) -> Result<Vec<(CudaBuffer, Option<CudaBuffer>)>> {
+    ) -> Result<Vec<GainGrads<CudaBuffer>>> {
         let mut made = Vec::with_capacity(list.len());
         for (place, gain) in list.iter().enumerate() {
             let (count, mut add) = (gain.magnitude.len, false);

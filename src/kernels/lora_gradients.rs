@@ -150,7 +150,7 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
                 continue;
             };
             let sizes = GainGradient { m, k, n, first_row, rows, rank, scale, granule, add: *add };
-            let from = GainSource::Output { y: *y, bias: *bias, gain, x, w: *w, t, b: *b };
+            let from = GainSource::Output { y, bias: *bias, gain, x, w, t, b };
             magnitude_gradient(device, sizes, dy, from, dgain)?;
         }
     }

@@ -23,8 +23,8 @@ pub use real::Real;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, LinearBackward, LinearDims,
-    LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads, LinearBackward,
+    LinearDims, LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -116,7 +116,7 @@ impl<T: Real> Backend for Reference<T> {
         &self,
         list: &[GainBackward<'_, Vec<T>>],
         mut sums: Sums<Vec<T>>,
-    ) -> Result<Vec<(Vec<T>, Option<Vec<T>>)>> {
+    ) -> Result<Vec<GainGrads<Vec<T>>>> {
         let gradients = list.iter().enumerate().map(|(place, gain)| {
             let (dm, dn) = dora::magnitude_rescale_backward(gain.magnitude, gain.norm, gain.dgain);
             (sums.finish(place, dm, add), gain.need_norm.then_some(dn))
