@@ -6,11 +6,11 @@ use peftk::kernels::adapter_pack::{
     weight_rescale_batched,
 };
 use peftk::kernels::dora_dropout::{Columns, add_rescaled, gain_minus_one};
-use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm, dora_norm_batched};
+use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use peftk::kernels::dora_norm_backward::dora_norm_backward;
 use peftk::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients, lora_project};
 use peftk::kernels::magnitude_rescale::{
-    GainGradient, GainGradients, GainSource, GainTable, magnitude_gradient, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, magnitude_gradient, magnitude_rescale_backward,
 };
 use peftk::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
 
@@ -123,11 +123,8 @@ fn adapted(gpu: &Gpu, (rows, cols): (usize, usize), rank: usize) -> peftk::Resul
     })
 }
 
-fn all_adapted(all_linear: bool, rank: usize) -> impl Fn(&Gpu) -> peftk::Result<(Vec<Adapted>, NormTable)> {
-    move |gpu| {
-        let list = sites(all_linear).into_iter().map(|site| adapted(gpu, site, rank));
-        Ok((list.collect::<peftk::Result<_>>()?, NormTable::default()))
-    }
+fn all_adapted(all_linear: bool, rank: usize) -> impl Fn(&Gpu) -> peftk::Result<Vec<Adapted>> {
+    move |gpu| sites(all_linear).into_iter().map(|site| adapted(gpu, site, rank)).collect()
 }
 
 /// Bytes of W, A and B of these sites in f32, and operations of their B A.
@@ -139,7 +136,7 @@ fn masters(sites: &[(usize, usize)], rank: usize) -> Work {
 
 fn norms(name: &str, all_linear: bool, rank: usize) -> Case {
     let work = masters(&sites(all_linear), rank);
-    case(name, work, all_adapted(all_linear, rank), |device, (list, table)| {
+    case(name, work, all_adapted(all_linear, rank), |device, list| {
         let items = list.iter_mut().map(|Adapted { w, a, b, magnitude, norm, gain, place, .. }| DoraNormItem {
             adapter: *place,
             w,
@@ -148,7 +145,7 @@ fn norms(name: &str, all_linear: bool, rank: usize) -> Case {
             norm,
             gain: Some((magnitude, gain)),
         });
-        dora_norm_batched(device, &mut items.collect::<Vec<_>>(), table)
+        dora_norm_batched(device, &mut items.collect::<Vec<_>>())
     })
 }
 
@@ -156,7 +153,7 @@ fn merges(name: &str, all_linear: bool, rank: usize, dora: bool) -> Case {
     let list = sites(all_linear);
     let mut work = masters(&list, rank);
     work.bytes += list.iter().map(|(rows, cols)| 2 * rows * cols).sum::<usize>() as u64;
-    case(name, work, all_adapted(all_linear, rank), move |device, (list, _)| {
+    case(name, work, all_adapted(all_linear, rank), move |device, list| {
         let weights = list.iter_mut().map(|Adapted { w, a, b, magnitude, merged, place, .. }| MergeWeight {
             w,
             adapters: vec![MergeAdapter {
@@ -245,6 +242,7 @@ pub fn cases() -> Vec<Case> {
         packing(16),
         norms("dora_norm_batched q,v r8, 24 adapters", false, 8),
         norms("dora_norm_batched all linears r16, 72 adapters", true, 16),
+        merges("merge_batched dora q,v r8", false, 8, true),
         merges("merge_batched lora all linears r16", true, 16, false),
         merges("merge_batched dora all linears r16", true, 16, true),
     ];
@@ -306,9 +304,9 @@ pub fn cases() -> Vec<Case> {
             bytes(24 * 12 * d),
             move |gpu| {
                 let one = |_| Ok([gpu.positive(d)?, gpu.positive(d)?, gpu.random(F32, d)?, gpu.out(F32, d)?]);
-                Ok(((0..24).map(one).collect::<peftk::Result<Vec<_>>>()?, GainTable::default()))
+                (0..24).map(one).collect::<peftk::Result<Vec<_>>>()
             },
-            move |device, (list, table)| {
+            move |device, list| {
                 let gains = list.iter_mut().map(|[magnitude, norm, dgain, dmagnitude]| GainGradients {
                     count: d,
                     magnitude,
@@ -318,7 +316,7 @@ pub fn cases() -> Vec<Case> {
                     add: false,
                     dnorm: None,
                 });
-                magnitude_rescale_backward(device, &mut gains.collect::<Vec<_>>(), table)
+                magnitude_rescale_backward(device, &mut gains.collect::<Vec<_>>())
             },
         ),
         case(

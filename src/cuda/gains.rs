@@ -1,27 +1,17 @@
-//! DoRA's gains of all adapters at once, forward and back: one launch each.
-
-use std::cell::RefCell;
-use std::rc::Rc;
+//! DoRA's gains of all adapters at once, forward and back: a launch each for every 48 of them.
 
 use super::{Cuda, CudaBuffer};
 use crate::Result;
 use crate::autograd::{AdapterDims, DoraAdapter, GainBackward, GainGrads, Sums};
 use crate::gpu::DType;
-use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm_batched};
-use crate::kernels::magnitude_rescale::{GainGradients, GainTable, magnitude_rescale_backward};
-
-/// Where the launches find their adapters; a step finds what the one before wrote.
-#[derive(Debug, Default)]
-pub(super) struct Tables {
-    norms: NormTable,
-    gains: GainTable,
-}
-
-/// The tables of a GPU's handles.
-pub(super) type Shared = Rc<RefCell<Tables>>;
+use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm_batched};
+use crate::kernels::magnitude_rescale::{GainGradients, magnitude_rescale_backward};
 
 impl Cuda {
     pub(super) fn run_dora_gains(&self, list: &[DoraAdapter<'_, CudaBuffer>]) -> Result<Vec<(CudaBuffer, CudaBuffer)>> {
+        if list.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut made = Vec::with_capacity(list.len());
         for adapter in list {
             let rows = adapter.dims.rows;
@@ -35,7 +25,7 @@ impl Cuda {
             norm,
             gain: Some((&adapter.magnitude.data, gain)),
         });
-        dora_norm_batched(&self.device, &mut items.collect::<Vec<_>>(), &mut self.tables.borrow_mut().norms)?;
+        dora_norm_batched(&self.device, &mut items.collect::<Vec<_>>())?;
         Ok(made.into_iter().map(|(norm, gain)| (CudaBuffer::new(norm), CudaBuffer::new(gain))).collect())
     }
 
@@ -61,7 +51,7 @@ impl Cuda {
             dnorm: dnorm.as_mut(),
         });
         let mut gains = gains.collect::<Vec<_>>();
-        magnitude_rescale_backward(&self.device, &mut gains, &mut self.tables.borrow_mut().gains)?;
+        magnitude_rescale_backward(&self.device, &mut gains)?;
         drop(gains);
         Ok(made.into_iter().map(|(dm, dn, _)| (CudaBuffer::new(dm), dn.map(CudaBuffer::new))).collect())
     }

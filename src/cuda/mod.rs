@@ -34,7 +34,6 @@ pub struct Cuda {
     activations: DType,
     residual: DType,
     ready: adapters::Ready,
-    tables: gains::Shared,
 }
 
 impl Cuda {
@@ -44,13 +43,7 @@ impl Cuda {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::Bf16,
         };
-        Self {
-            device: device.clone(),
-            activations,
-            residual: DType::F32,
-            ready: adapters::Ready::default(),
-            tables: gains::Shared::default(),
-        }
+        Self { device: device.clone(), activations, residual: DType::F32, ready: adapters::Ready::default() }
     }
 
     /// The same with the residual stream in numbers of its own; f32 mode has none but f32.

@@ -6,13 +6,14 @@ use super::cut::Rows;
 use super::function;
 use super::lora_gradients::piece;
 use super::params::{PeftkMagnitudeBackwardItem, PeftkMagnitudeBackwardParams, PeftkMagnitudeGradientParams};
-use super::table::ItemTable;
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
 
 const THREADS: u32 = 256;
 const COLUMNS: u32 = 64;
 const FILE: &str = "magnitude_rescale";
+// As in kernels/params/dora.h.
+const MOST_GAINS: usize = 48;
 
 /// One gain's inputs, and where its gradients go; all f32.
 #[derive(Debug)]
@@ -33,31 +34,28 @@ pub struct GainGradients<'a> {
     pub dnorm: Option<&'a mut Buf>,
 }
 
-/// Where many gains stand for one launch.
-pub type GainTable = ItemTable<PeftkMagnitudeBackwardItem>;
-
-/// Queues the gradients of many gains in one launch.
+/// Queues the gradients of many gains: a launch for each 48 of them.
 ///
 /// # Errors
 /// [`Error::Shape`] for no gain, no values or a buffer that is too short.
-pub fn magnitude_rescale_backward(
-    device: &Device,
-    gains: &mut [GainGradients<'_>],
-    table: &mut GainTable,
-) -> Result<()> {
+pub fn magnitude_rescale_backward(device: &Device, gains: &mut [GainGradients<'_>]) -> Result<()> {
     let op = "magnitude_rescale_backward";
-    let items = gains.iter().map(|gain| backward_item(op, device, gain)).collect::<Result<Vec<_>>>()?;
-    let Some(most) = items.iter().map(|item| item.count).max() else {
+    if gains.is_empty() {
         return Err(Error::shape(op, "at least one gain", 0));
-    };
-    let blocks = (most.div_ceil(THREADS), dimension(op, "gains", items.len())?, 1);
-    let params = PeftkMagnitudeBackwardParams { items: table.hold(device, items)? };
-    // SAFETY: the entry takes a PeftkMagnitudeBackwardParams; the table has grid.y items, each with buffers that were checked, and is written
-    // in stream order before the launch; the outputs are borrowed mutably.
-    unsafe {
-        function(device, FILE, "magnitude_rescale_backward_f32")?
-            .launch(Grid { blocks, threads: THREADS, shared_bytes: 0 }, &params)
     }
+    for gains in gains.chunks_mut(MOST_GAINS) {
+        let mut params = <PeftkMagnitudeBackwardParams as bytemuck::Zeroable>::zeroed();
+        let mut most = 1;
+        for (to, gain) in params.items.iter_mut().zip(gains.iter()) {
+            *to = backward_item(op, device, gain)?;
+            most = most.max(to.count);
+        }
+        let grid = Grid { blocks: (most.div_ceil(THREADS), gains.len() as u32, 1), threads: THREADS, shared_bytes: 0 };
+        // SAFETY: the entry takes a PeftkMagnitudeBackwardParams and reads its first grid.y items, whose buffers were checked; the outputs are
+        // borrowed mutably.
+        unsafe { function(device, FILE, "magnitude_rescale_backward_f32")?.launch(grid, &params)? };
+    }
+    Ok(())
 }
 
 fn backward_item(op: &str, device: &Device, gain: &GainGradients<'_>) -> Result<PeftkMagnitudeBackwardItem> {

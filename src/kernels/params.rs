@@ -1527,7 +1527,7 @@ const _: () = {
     ["Offset of field: PeftkDoraNormParams::cols"][::core::mem::offset_of!(PeftkDoraNormParams, cols) - 40usize];
     ["Offset of field: PeftkDoraNormParams::rank"][::core::mem::offset_of!(PeftkDoraNormParams, rank) - 44usize];
 };
-#[doc = " One adapter of a batch of norms, in device memory."]
+#[doc = " One adapter of a batch of norms."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkDoraNormItem {
@@ -1551,7 +1551,7 @@ pub struct PeftkDoraNormItem {
     pub cols: u32,
     #[doc = " Rank, 1 to 256."]
     pub rank: u32,
-    #[doc = " The first of its blocks, which are ceil(rows / 8)."]
+    #[doc = " The first of its blocks, which are ceil(rows / 16)."]
     pub first_block: u32,
     #[doc = " Unused."]
     pub padding: u32,
@@ -1578,23 +1578,23 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkDoraNormBatchParams {
-    #[doc = " `[count]` of PeftkDoraNormItem, read."]
-    pub items: u64,
-    #[doc = " Items."]
+    #[doc = " The adapters, by first block."]
+    pub items: [PeftkDoraNormItem; 48usize],
+    #[doc = " How many there are, at least 1."]
     pub count: u32,
     #[doc = " Unused."]
     pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkDoraNormBatchParams"][::core::mem::size_of::<PeftkDoraNormBatchParams>() - 16usize];
+    ["Size of PeftkDoraNormBatchParams"][::core::mem::size_of::<PeftkDoraNormBatchParams>() - 3464usize];
     ["Alignment of PeftkDoraNormBatchParams"][::core::mem::align_of::<PeftkDoraNormBatchParams>() - 8usize];
     ["Offset of field: PeftkDoraNormBatchParams::items"]
         [::core::mem::offset_of!(PeftkDoraNormBatchParams, items) - 0usize];
     ["Offset of field: PeftkDoraNormBatchParams::count"]
-        [::core::mem::offset_of!(PeftkDoraNormBatchParams, count) - 8usize];
+        [::core::mem::offset_of!(PeftkDoraNormBatchParams, count) - 3456usize];
     ["Offset of field: PeftkDoraNormBatchParams::padding"]
-        [::core::mem::offset_of!(PeftkDoraNormBatchParams, padding) - 12usize];
+        [::core::mem::offset_of!(PeftkDoraNormBatchParams, padding) - 3460usize];
 };
 #[doc = " One adapter of the norms' backward pass."]
 #[repr(C)]
@@ -1681,7 +1681,7 @@ const _: () = {
     ["Offset of field: PeftkDoraNormBackwardParams::items"]
         [::core::mem::offset_of!(PeftkDoraNormBackwardParams, items) - 96usize];
 };
-#[doc = " The gradients of one adapter's gain g = m / n, elementwise, in device memory."]
+#[doc = " The gradients of one adapter's gain g = m / n, elementwise."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkMagnitudeBackwardItem {
@@ -1723,12 +1723,12 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkMagnitudeBackwardParams {
-    #[doc = " One item an index of the grid's y, read."]
-    pub items: u64,
+    #[doc = " One an index of the grid's y."]
+    pub items: [PeftkMagnitudeBackwardItem; 48usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMagnitudeBackwardParams"][::core::mem::size_of::<PeftkMagnitudeBackwardParams>() - 8usize];
+    ["Size of PeftkMagnitudeBackwardParams"][::core::mem::size_of::<PeftkMagnitudeBackwardParams>() - 2304usize];
     ["Alignment of PeftkMagnitudeBackwardParams"][::core::mem::align_of::<PeftkMagnitudeBackwardParams>() - 8usize];
     ["Offset of field: PeftkMagnitudeBackwardParams::items"]
         [::core::mem::offset_of!(PeftkMagnitudeBackwardParams, items) - 0usize];
@@ -1837,12 +1837,10 @@ pub struct PeftkMergeItem {
     pub a: u64,
     #[doc = " B, `[rows, rank]`, read."]
     pub b: u64,
-    #[doc = " g, `[rows]`: read by merge (0: g = 1); written by merge_dora where not 0."]
+    #[doc = " g, `[rows]`: read by merge; 0: g = 1."]
     pub gain: u64,
     #[doc = " The magnitude, `[rows]`: read by merge_dora."]
     pub magnitude: u64,
-    #[doc = " The norm, `[rows]`: written by merge_dora where not 0."]
-    pub norm: u64,
     #[doc = " The merged rows, `[rows, cols]` f32, written where not 0; may be w."]
     pub out_f32: u64,
     #[doc = " The merged rows, `[rows, cols]` bf16, written where not 0."]
@@ -1855,51 +1853,47 @@ pub struct PeftkMergeItem {
     pub cols: u32,
     #[doc = " Rank, 1 to 256."]
     pub rank: u32,
-    #[doc = " The first of its blocks, which are ceil(rows / 8)."]
+    #[doc = " The first of its blocks, which are ceil(rows / block_rows)."]
     pub first_block: u32,
-    #[doc = " Unused."]
-    pub padding: u32,
+    #[doc = " Rows a block, 4 warps' shares: 16 of up to 384 columns, 8 of up to 768, 4 of up to 1536, 16 of more."]
+    pub block_rows: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMergeItem"][::core::mem::size_of::<PeftkMergeItem>() - 88usize];
+    ["Size of PeftkMergeItem"][::core::mem::size_of::<PeftkMergeItem>() - 80usize];
     ["Alignment of PeftkMergeItem"][::core::mem::align_of::<PeftkMergeItem>() - 8usize];
     ["Offset of field: PeftkMergeItem::w"][::core::mem::offset_of!(PeftkMergeItem, w) - 0usize];
     ["Offset of field: PeftkMergeItem::a"][::core::mem::offset_of!(PeftkMergeItem, a) - 8usize];
     ["Offset of field: PeftkMergeItem::b"][::core::mem::offset_of!(PeftkMergeItem, b) - 16usize];
     ["Offset of field: PeftkMergeItem::gain"][::core::mem::offset_of!(PeftkMergeItem, gain) - 24usize];
     ["Offset of field: PeftkMergeItem::magnitude"][::core::mem::offset_of!(PeftkMergeItem, magnitude) - 32usize];
-    ["Offset of field: PeftkMergeItem::norm"][::core::mem::offset_of!(PeftkMergeItem, norm) - 40usize];
-    ["Offset of field: PeftkMergeItem::out_f32"][::core::mem::offset_of!(PeftkMergeItem, out_f32) - 48usize];
-    ["Offset of field: PeftkMergeItem::out_bf16"][::core::mem::offset_of!(PeftkMergeItem, out_bf16) - 56usize];
-    ["Offset of field: PeftkMergeItem::scale"][::core::mem::offset_of!(PeftkMergeItem, scale) - 64usize];
-    ["Offset of field: PeftkMergeItem::rows"][::core::mem::offset_of!(PeftkMergeItem, rows) - 68usize];
-    ["Offset of field: PeftkMergeItem::cols"][::core::mem::offset_of!(PeftkMergeItem, cols) - 72usize];
-    ["Offset of field: PeftkMergeItem::rank"][::core::mem::offset_of!(PeftkMergeItem, rank) - 76usize];
-    ["Offset of field: PeftkMergeItem::first_block"][::core::mem::offset_of!(PeftkMergeItem, first_block) - 80usize];
-    ["Offset of field: PeftkMergeItem::padding"][::core::mem::offset_of!(PeftkMergeItem, padding) - 84usize];
+    ["Offset of field: PeftkMergeItem::out_f32"][::core::mem::offset_of!(PeftkMergeItem, out_f32) - 40usize];
+    ["Offset of field: PeftkMergeItem::out_bf16"][::core::mem::offset_of!(PeftkMergeItem, out_bf16) - 48usize];
+    ["Offset of field: PeftkMergeItem::scale"][::core::mem::offset_of!(PeftkMergeItem, scale) - 56usize];
+    ["Offset of field: PeftkMergeItem::rows"][::core::mem::offset_of!(PeftkMergeItem, rows) - 60usize];
+    ["Offset of field: PeftkMergeItem::cols"][::core::mem::offset_of!(PeftkMergeItem, cols) - 64usize];
+    ["Offset of field: PeftkMergeItem::rank"][::core::mem::offset_of!(PeftkMergeItem, rank) - 68usize];
+    ["Offset of field: PeftkMergeItem::first_block"][::core::mem::offset_of!(PeftkMergeItem, first_block) - 72usize];
+    ["Offset of field: PeftkMergeItem::block_rows"][::core::mem::offset_of!(PeftkMergeItem, block_rows) - 76usize];
 };
 #[doc = " g (W + s B A) for one adapter or many."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkMergeParams {
-    #[doc = " The only adapter, where there is no array."]
-    pub item: PeftkMergeItem,
-    #[doc = " `[count]` of PeftkMergeItem in device memory; 0: `item`."]
-    pub items: u64,
-    #[doc = " Items."]
+    #[doc = " The adapters, by first block."]
+    pub items: [PeftkMergeItem; 48usize],
+    #[doc = " How many there are, at least 1."]
     pub count: u32,
     #[doc = " Unused."]
     pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMergeParams"][::core::mem::size_of::<PeftkMergeParams>() - 104usize];
+    ["Size of PeftkMergeParams"][::core::mem::size_of::<PeftkMergeParams>() - 3848usize];
     ["Alignment of PeftkMergeParams"][::core::mem::align_of::<PeftkMergeParams>() - 8usize];
-    ["Offset of field: PeftkMergeParams::item"][::core::mem::offset_of!(PeftkMergeParams, item) - 0usize];
-    ["Offset of field: PeftkMergeParams::items"][::core::mem::offset_of!(PeftkMergeParams, items) - 88usize];
-    ["Offset of field: PeftkMergeParams::count"][::core::mem::offset_of!(PeftkMergeParams, count) - 96usize];
-    ["Offset of field: PeftkMergeParams::padding"][::core::mem::offset_of!(PeftkMergeParams, padding) - 100usize];
+    ["Offset of field: PeftkMergeParams::items"][::core::mem::offset_of!(PeftkMergeParams, items) - 0usize];
+    ["Offset of field: PeftkMergeParams::count"][::core::mem::offset_of!(PeftkMergeParams, count) - 3840usize];
+    ["Offset of field: PeftkMergeParams::padding"][::core::mem::offset_of!(PeftkMergeParams, padding) - 3844usize];
 };
 #[doc = " y += g z - u on an adapter's columns."]
 #[repr(C)]

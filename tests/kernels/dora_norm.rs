@@ -1,7 +1,7 @@
 //! kernels/dora_norm.cu against the plain loops in f64.
 
 use peftk::gpu::{Buf, DType, Device};
-use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm, dora_norm_batched};
+use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use peftk::kernels::{DoraNorm, DoraNormShape, MAX_RANK};
 use peftk::reference;
 use rand::{Rng, RngExt, SeedableRng};
@@ -254,11 +254,7 @@ fn batched() {
             let gain = (i % 2 == 0).then_some((&uploaded[i], gain));
             items.push(DoraNormItem { adapter, w, a, b, norm, gain });
         }
-        // Twice: the second time the table stands.
-        let mut table = NormTable::default();
-        for _ in 0..2 {
-            dora_norm_batched(device, &mut items, &mut table).unwrap();
-        }
+        dora_norm_batched(device, &mut items).unwrap();
         drop(items);
         for (i, case) in cases.iter().enumerate() {
             let (ours, alone) = (norms[i].to_vec::<f32>().unwrap(), case.launch(device));
@@ -272,7 +268,7 @@ fn batched() {
                 }
             }
         }
-        dora_norm_batched(device, &mut [], &mut table).expect_err("nothing to do");
+        dora_norm_batched(device, &mut []).expect_err("nothing to do");
     });
 }
 

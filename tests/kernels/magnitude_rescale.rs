@@ -5,7 +5,7 @@ use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::adapter_pack::padded_rank;
 use peftk::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients};
 use peftk::kernels::magnitude_rescale::{
-    GainGradient, GainGradients, GainSource, GainTable, magnitude_gradient, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, magnitude_gradient, magnitude_rescale_backward,
 };
 use peftk::reference::Reference;
 use rand::Rng;
@@ -37,13 +37,12 @@ fn check(count: usize, random: &mut impl Rng) {
         let [magnitude, norm, dgain] = [&magnitude, &norm, &dgain].map(|numbers| numbers.upload(device));
         let [mut first, mut dnorm] = [0; 2].map(|_| poisoned(device, DType::F32, count));
         let mut second = poisoned(device, DType::F32, fewer);
-        let mut table = GainTable::default();
         for add in [false, true] {
             let (magnitude, norm, dgain) = (&magnitude, &norm, &dgain);
             let gain =
                 |count, dmagnitude, dnorm| GainGradients { count, magnitude, norm, dgain, dmagnitude, add, dnorm };
             let mut gains = [gain(count, &mut first, Some(&mut dnorm)), gain(fewer, &mut second, None)];
-            magnitude_rescale_backward(device, &mut gains, &mut table).unwrap();
+            magnitude_rescale_backward(device, &mut gains).unwrap();
             let twice = if add { 2.0 } else { 1.0 };
             for (ours, truth) in [(&first, &dm[..]), (&second, &dm[..fewer])] {
                 let truth: Vec<f64> = truth.iter().map(|x| twice * x).collect();
@@ -346,18 +345,17 @@ fn wrong_shapes() {
     on_every_arch(|device| {
         let buffer = |n: usize| Buf::zeros(device, DType::F32, n).unwrap();
         let (magnitude, norm, dgain, mut dm) = (buffer(4), buffer(4), buffer(4), buffer(4));
-        let mut table = GainTable::default();
         let mut backward = |count| {
             let (magnitude, norm, dgain, dmagnitude) = (&magnitude, &norm, &dgain, &mut dm);
             let gain = GainGradients { count, magnitude, norm, dgain, dmagnitude, add: false, dnorm: None };
-            magnitude_rescale_backward(device, &mut [gain], &mut table)
+            magnitude_rescale_backward(device, &mut [gain])
         };
         backward(4).unwrap();
         for count in [0, 5] {
             let error = backward(count).expect_err("it does not fit");
             assert!(error.to_string().starts_with("magnitude_rescale_backward"), "{count}: {error}");
         }
-        magnitude_rescale_backward(device, &mut [], &mut table).expect_err("nothing to do");
+        magnitude_rescale_backward(device, &mut []).expect_err("nothing to do");
         let (dy, z, mut dgain) = (buffer(10), buffer(6), buffer(3));
         let mut launch = |m, n, first_row, rows| {
             magnitude_gradient(device, sizes(m, 1, n, first_row, rows, 1), &dy, GainSource::Z(&z), &mut dgain)

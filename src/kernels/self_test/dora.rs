@@ -6,10 +6,10 @@ use crate::autograd::{AdapterDims, Backend, DoraAdapter, GainBackward, Sums};
 use crate::gpu::DType;
 use crate::kernels::adapter_pack::padded_rank;
 use crate::kernels::dora_dropout::{Columns, add_rescaled, gain_minus_one};
-use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, NormTable, dora_norm, dora_norm_batched};
+use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use crate::kernels::dora_norm_backward::dora_norm_backward;
 use crate::kernels::magnitude_rescale::{
-    GainGradient, GainGradients, GainSource, GainTable, magnitude_gradient, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, magnitude_gradient, magnitude_rescale_backward,
 };
 use crate::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
 use crate::reference::Reference;
@@ -69,7 +69,6 @@ fn norms(bench: &mut Bench<'_>) {
         let magnitude = bench.draw_gains(DIMS.rows, true)?;
         let (norm, gain) = truths(DIMS, [&w, &a, &b], &magnitude.wide)?;
         let norm2 = norm_of(whole, [&w2, &a2, &b2])?;
-        let mut table = NormTable::default();
         let rooms = [bench.room(F32, DIMS.rows)?, bench.room(F32, DIMS.rows)?, bench.room(F32, N)?];
         bench.measure(rooms, [norm, gain, norm2], |[norm, gain, norm2]| {
             let gain = Some((&magnitude.buf, gain));
@@ -80,7 +79,6 @@ fn norms(bench: &mut Bench<'_>) {
                     DoraNormItem { adapter: first, w: &w.buf, a: &a.buf, b: &b.buf, norm, gain },
                     DoraNormItem { adapter: second, w: &w2.buf, a: &a2.buf, b: &b2.buf, norm: norm2, gain: None },
                 ],
-                &mut table,
             )
         })
     });
@@ -107,7 +105,6 @@ fn gains(bench: &mut Bench<'_>) {
         let (dm, dn) = reference.dora_gains_backward(&[gain], Sums::fresh())?.swap_remove(0);
         let truths = [dm.clone(), dn.unwrap_or_default(), dm[..7].to_vec()];
         let rooms = [bench.room(F32, count)?, bench.room(F32, count)?, bench.room(F32, 7)?];
-        let mut table = GainTable::default();
         bench.measure(rooms, truths, |[dm, dn, dm2]| {
             let (magnitude, norm, dgain) = (&m.buf, &n.buf, &dg.buf);
             let gain = |count, dmagnitude, dnorm| GainGradients {
@@ -119,7 +116,7 @@ fn gains(bench: &mut Bench<'_>) {
                 add: false,
                 dnorm,
             };
-            magnitude_rescale_backward(device, &mut [gain(count, dm, Some(dn)), gain(7, dm2, None)], &mut table)
+            magnitude_rescale_backward(device, &mut [gain(count, dm, Some(dn)), gain(7, dm2, None)])
         })
     });
     bench.check("dora_dropout", named("gain_minus_one", F32), rounded(F32), |bench| {
