@@ -9,8 +9,8 @@
 //           |W|^2 + 2 scale <W, BA> + scale^2 |BA|^2 would save the arithmetic and lose the result: where the adapter opposes W
 //           its terms cancel, and half of the digits are gone. The order of every sum is fixed: equal inputs give equal bits.
 // Traffic   W is read once: 4 rows cols bytes from device memory, asked for before anything else. A is read by each warp of 4 rows,
-//           a block's 4 warps from L1, blocks from L2 (rank * cols * 4 bytes: 12 KB at rank 8 and 384 columns); B once, through shared memory. The adapters of a batch
-//           are described in the launch's parameters: nothing has to be copied to the device before.
+//           a block's 4 warps from L1, blocks from L2 (rank * cols * 4 bytes: 12 KB at rank 8 and 384 columns); B once, through shared
+//           memory. The adapters of a batch are described in the launch's parameters: nothing has to be copied to the device before.
 // Work      2 rank FLOP an element of W against 4 bytes: bound by memory up to rank 40 or so on an H100.
 // Launch    one: grid (ceil(rows / 16)); batch: grid (all items' ceil(rows / 16)); block (kThreads); no dynamic shared memory.
 

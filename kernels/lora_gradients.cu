@@ -122,11 +122,12 @@ __device__ __forceinline__ void write_partial(float* partial, size_t ld, unsigne
     }
 }
 
-// dg's sums of one piece: what the lanes have of each column, and z made anew for columns of small gain. `partial` is shared memory that nobody else
-// uses any more.
+// dg's sums of one piece: what the lanes have of each column, and z made anew for columns of small gain. `partial` is shared memory that
+// nobody else uses any more.
 template <unsigned kThreads, unsigned kTiles>
-__device__ __forceinline__ void finish_gain(const PeftkLoraGradientsParams& p, const PeftkLoraAdapter& adapter, const float (&sums)[kTiles][8],
-                                            unsigned piece, unsigned first, unsigned tokens, float (&partial)[kThreads / kWarp][1]) {
+__device__ __forceinline__ void finish_gain(const PeftkLoraGradientsParams& p, const PeftkLoraAdapter& adapter,
+                                            const float (&sums)[kTiles][8], unsigned piece, unsigned first, unsigned tokens,
+                                            float (&partial)[kThreads / kWarp][1]) {
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const auto* const gain = reinterpret_cast<const float*>(adapter.gain);
     float* const out = reinterpret_cast<float*>(adapter.partial_gain) + size_t(piece) * adapter.rows;
@@ -258,8 +259,9 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
 #pragma unroll
     for (unsigned i = 0; i < kTiles; ++i) write_partial(partial, rows, (warp + i * kWarps) * 16, rows, acc[i], lane);
     if constexpr (kDora) {
-        // Nobody reads the shares after write_q but in a block whose threads are behind the barrier inside.
-        if (with_gain) finish_gain<kWarps * 32>(p, adapter, gain_sums, piece, first, tokens, *reinterpret_cast<float(*)[kWarps][1]>(shares));
+        // The shares of Q are read up to write_q; finish_gain writes over them behind a barrier.
+        auto& partial_sums = *reinterpret_cast<float(*)[kWarps][1]>(shares);
+        if (with_gain) finish_gain<kWarps * 32>(p, adapter, gain_sums, piece, first, tokens, partial_sums);
     }
 }
 

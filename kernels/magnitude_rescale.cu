@@ -104,7 +104,8 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_backward_f32(const __grid_constant__ PeftkMagnitudeBackwardParams p) {
+extern "C" __global__ void __launch_bounds__(kThreads)
+    magnitude_rescale_backward_f32(const __grid_constant__ PeftkMagnitudeBackwardParams p) {
     const PeftkMagnitudeBackwardItem& item = p.items[blockIdx.y];
     const unsigned i = blockIdx.x * kThreads + threadIdx.x;
     if (i >= item.count) return;

@@ -7,8 +7,9 @@
 //           may be W itself.
 // Numbers   f32 throughout, V = W + (s B) A as in dora_norm.cu, one rounding where the output is bf16. Sums have a fixed order.
 // Traffic   W read once and out written once: V stays in registers while its rows' norms are summed, up to 1536 columns that can be read
-//           4 at a time; else merge_dora reads W twice, the second time from L2. A by each warp, a block's 4 warps from L1: a warp has 4 rows
-//           of up to 384 columns, 2 of up to 768, 1 of up to 1536, 4 of more. All linears of ViT-S/14: 85 MB read, 42 MB written in bf16.
+//           4 at a time; else merge_dora reads W twice, the second time from L2. A by each warp, a block's 4 warps from L1: a warp has 4
+//           rows of up to 384 columns, 2 of up to 768, 1 of up to 1536, 4 of more. All linears of ViT-S/14: 85 MB read, 42 MB written in
+//           bf16.
 // Launch    grid (all items' ceil(rows / block_rows)), block (kThreads); no dynamic shared memory.
 
 #include <cuda_bf16.h>
@@ -82,7 +83,8 @@ __device__ __forceinline__ void merge_held(const PeftkMergeItem& item, const ada
     store_tile(item, tile, gains, of.first, 0);
 }
 
-// Rows of any width: V is made once for the norms and again for the output. Every element is read for the last time by the lane that writes it.
+// Rows of any width: V is made once for the norms and again for the output. Every element is read for the last time by the lane that writes
+// it.
 template <bool kDora, unsigned kRows, unsigned kChunks, unsigned kWidth>
 __device__ __forceinline__ void merge_again(const PeftkMergeItem& item, const adapted::Rows<kRows>& of) {
     using Tile = adapted::Tile<kRows, kChunks, kWidth>;

@@ -1,5 +1,5 @@
-// The gradient of DoRA's gain, dg_j = sum over tokens of dy_tj z_tj with z = (y - b) / g: columns of it from tiles, and z made anew where the gain is too
-// small to divide by.
+// The gradient of DoRA's gain, dg_j = sum over tokens of dy_tj z_tj with z = (y - b) / g: columns of it from tiles, and z made anew where
+// the gain is too small to divide by.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -50,13 +50,14 @@ __device__ __forceinline__ float exact_sum(const Column<T>& column, unsigned tok
 __device__ __forceinline__ float low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// sums += dy (y - bias) over a tile [16 tokens, 16 columns] in shared memory: lane l has token l % 16 and 8 columns from l / 16 * 8 on. Strides that are an odd
-// number of 16-byte units keep the 8 lanes that read at once in different banks.
-__device__ __forceinline__ void add_tile(float (&sums)[8], const __nv_bfloat16* dy, const __nv_bfloat16* y, const float* bias, unsigned stride,
-                                         unsigned lane) {
+// sums += dy (y - bias) over a tile [16 tokens, 16 columns] in shared memory: lane l has token l % 16 and 8 columns from l / 16 * 8 on.
+// Strides that are an odd number of 16-byte units keep the 8 lanes that read at once in different banks.
+__device__ __forceinline__ void add_tile(float (&sums)[8], const __nv_bfloat16* dy, const __nv_bfloat16* y, const float* bias,
+                                         unsigned stride, unsigned lane) {
     const unsigned at = lane % 16 * stride + lane / 16 * 8;
     const uint4 dys = *reinterpret_cast<const uint4*>(dy + at), ys = *reinterpret_cast<const uint4*>(y + at);
-    const float4 b0 = *reinterpret_cast<const float4*>(bias + lane / 16 * 8), b1 = *reinterpret_cast<const float4*>(bias + lane / 16 * 8 + 4);
+    const auto* const biases = reinterpret_cast<const float4*>(bias + lane / 16 * 8);
+    const float4 b0 = biases[0], b1 = biases[1];
     sums[0] = fmaf(low(dys.x), low(ys.x) - b0.x, sums[0]);
     sums[1] = fmaf(high(dys.x), high(ys.x) - b0.y, sums[1]);
     sums[2] = fmaf(low(dys.y), low(ys.y) - b0.z, sums[2]);

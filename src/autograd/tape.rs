@@ -255,8 +255,8 @@ impl<'m, B: Backend> Tape<'m, B> {
         Tensor { array: output, node: Some(self.push(op, inputs, saved, Kind::Op(run))) }
     }
 
-    /// Puts the results of one operation on the tape, which walks back once for all of them. It may give no gradient for inputs of an output that
-    /// no gradient reached.
+    /// Puts the results of one operation on the tape, which walks back once for all of them. It may give no gradient for inputs of an
+    /// output that no gradient reached.
     pub(super) fn record_many<P: Copy + 'static>(
         &self,
         op: &'static str,

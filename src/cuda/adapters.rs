@@ -15,8 +15,8 @@ use crate::kernels::adapter_pack::{
 };
 use crate::{Error, Result};
 
-/// The most bytes of all g W of a model that stay from step to step; where there are more each pass makes those of a linear when it comes to it. Sizes
-/// alone decide; the bits are the same.
+/// The most bytes of all g W of a model that stay from step to step; where there are more each pass makes those of a linear when it comes
+/// to it. Sizes alone decide; the bits are the same.
 const MOST_RESCALED_BYTES: usize = 64 << 20;
 
 /// What the forward pass reads of one adapter.

@@ -172,8 +172,8 @@ fn launch_many(device: &Device, items: &mut [DoraNormItem<'_>]) -> Result<()> {
     }
     params.count = items.len() as u32;
     let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
-    // SAFETY: the entry takes a PeftkDoraNormBatchParams whose `count` items have all of the grid's blocks; each was checked as for one, and
-    // what is written is borrowed mutably.
+    // SAFETY: the entry takes a PeftkDoraNormBatchParams whose `count` items have all of the grid's blocks; each was checked as for one,
+    // and what is written is borrowed mutably.
     unsafe { function(device, "dora_norm", "dora_norm_batched_f32")?.launch(grid, &params) }
 }
 

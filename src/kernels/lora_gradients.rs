@@ -104,11 +104,11 @@ impl LoraGradients<'_> {
 }
 
 /// Queues, for every adapter, Q = dy (s g B), dA = Q^T x, dB = s g dy^T t, and where asked for the gain's dg. `q` takes all Q side by side,
-/// `[m, q_columns]`: with the adapters' A one below the other it is the second product of dx. A workspace of partial sums is taken while this
-/// is queued.
+/// `[m, q_columns]`: with the adapters' A one below the other it is the second product of dx. A workspace of partial sums is taken while
+/// this is queued.
 ///
-/// dg costs y beside the dy that is read anyway, in bf16 and where the rows are few enough for both to stand in shared memory; elsewhere it is
-/// [`magnitude_gradient`]'s.
+/// dg costs y beside the dy that is read anyway, in bf16 and where the rows are few enough for both to stand in shared memory; elsewhere it
+/// is [`magnitude_gradient`]'s.
 ///
 /// # Errors
 /// [`Error::Shape`] for a size of 0, too many adapters, columns beyond n, a dtype or a buffer that does not fit, a dg without a gain;
@@ -136,9 +136,9 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
     let separate = dora.is_none();
     for launch in launches(device.arch(), dtype, &params, Some(dora)) {
         // SAFETY: every entry takes a PeftkLoraGradientsParams. `prepare` has compared every buffer's dtype, length and device with the
-        // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da, db and dgain are
-        // borrowed mutably and so apart from all else; `launches` covers every piece, column and rank; an adapter has a y only where it has
-        // a gain and the entry that reads both.
+        // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da, db and dgain
+        // are borrowed mutably and so apart from all else; `launches` covers every piece, column and rank; an adapter has a y only where it
+        // has a gain and the entry that reads both.
         unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
     }
     if separate {

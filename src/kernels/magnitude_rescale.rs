@@ -51,8 +51,8 @@ pub fn magnitude_rescale_backward(device: &Device, gains: &mut [GainGradients<'_
             most = most.max(to.count);
         }
         let grid = Grid { blocks: (most.div_ceil(THREADS), gains.len() as u32, 1), threads: THREADS, shared_bytes: 0 };
-        // SAFETY: the entry takes a PeftkMagnitudeBackwardParams and reads its first grid.y items, whose buffers were checked; the outputs are
-        // borrowed mutably.
+        // SAFETY: the entry takes a PeftkMagnitudeBackwardParams and reads its first grid.y items, whose buffers were checked; the outputs
+        // are borrowed mutably.
         unsafe { function(device, FILE, "magnitude_rescale_backward_f32")?.launch(grid, &params)? };
     }
     Ok(())

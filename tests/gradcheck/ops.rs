@@ -107,7 +107,8 @@ fn dora_gains() {
     case.check("dora_gains", |t| Ok(t.dora_gains(&[dora(t, &t.param(w), (dims, a, b, m))])?.swap_remove(0)));
 }
 
-/// Gains of several adapters are one operation: what reaches one of them goes to its values alone, and where something was before it is added.
+/// Gains of several adapters are one operation: what reaches one of them goes to its values alone, and where something was before it is
+/// added.
 #[test]
 fn a_gradient_of_one_gain_of_several() {
     let mut case = Case::new();

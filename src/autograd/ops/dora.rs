@@ -28,9 +28,9 @@ struct Site {
 }
 
 impl<B: Backend> Tape<'_, B> {
-    /// g = m / n of each adapter, \[rows\], with n_j = || W_j + s (B A)_j || over its rows (Liu et al. 2024, equation 5). The gradient goes to m, A and
-    /// B; a trained W is an error, since no strategy trains W under an adapter. Detach A and B to hold the norm constant, as the paper's section
-    /// 4.3 and peft do. One operation for all adapters, forward and back.
+    /// g = m / n of each adapter, \[rows\], with n_j = || W_j + s (B A)_j || over its rows (Liu et al. 2024, equation 5). The gradient goes
+    /// to m, A and B; a trained W is an error, since no strategy trains W under an adapter. Detach A and B to hold the norm constant, as
+    /// the paper's section 4.3 and peft do. One operation for all adapters, forward and back.
     pub fn dora_gains(&self, list: &[DoraInput<B>]) -> Result<Vec<Tensor<B>>> {
         let (mut adapters, mut sites) = (Vec::new(), Vec::new());
         for DoraInput { dims, weight, a, b, magnitude } in list {
