@@ -147,7 +147,7 @@ __device__ __forceinline__ void finish_gain(const PeftkLoraGradientsParams& p, c
         if (!gain_gradient::is_small(gain[row])) continue;
         const gain_gradient::Column<bf16> column = {
             reinterpret_cast<const bf16*>(p.x) + size_t(first) * p.k,
-            reinterpret_cast<const bf16*>(adapter.w) + size_t(adapter.first_row + row) * p.k,
+            reinterpret_cast<const bf16*>(adapter.w) + size_t(adapter.first_row + row) * adapter.ld_w,
             reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded,
             reinterpret_cast<const bf16*>(adapter.b) + size_t(row) * adapter.rank_padded,
             reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row + row,

@@ -88,7 +88,7 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
         if (!gain_gradient::is_small(gain[start + i])) continue;
         const unsigned j = start + i;
         const gain_gradient::Column<T> column = {reinterpret_cast<const T*>(p.x) + size_t(first) * p.k,
-                                                 reinterpret_cast<const T*>(p.w) + size_t(p.first_row + j) * p.k,
+                                                 reinterpret_cast<const T*>(p.w) + size_t(p.first_row + j) * p.ld_w,
                                                  reinterpret_cast<const T*>(p.t) + size_t(first) * p.rank_padded,
                                                  reinterpret_cast<const T*>(p.b) + size_t(j) * p.rank_padded,
                                                  reinterpret_cast<const T*>(p.dy) + size_t(first) * p.ld + p.first_row + j,

@@ -68,7 +68,7 @@ fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank:
         let Gradients { x, dy, y, w, bias, q, adapters } = buffers;
         let adapters = ranges.iter().zip(adapters).map(|(&(first_row, rows), [t, bg, gain, da, db, dgain])| {
             // s g B stands for B as well, which is read for small gains alone.
-            let from = GainFromOutput { y, bias: Some(&*bias), w, b: bg, dgain, add: false };
+            let from = GainFromOutput { y, bias: Some(&*bias), w, w_stride: k, b: bg, dgain, add: false };
             AdapterGradients {
                 first_row,
                 rows,
@@ -219,7 +219,7 @@ fn gain_gradient() -> Case {
     case("magnitude_gradient q of qkv", bytes(2 * 2 * m * rows), make, move |device, buffers| {
         let [dy, y, bias, gain, x, w, t, b, dgain] = buffers;
         let sizes = GainGradient { m, k, n, first_row: 0, rows, rank, scale: 1.0, granule: m, add: false };
-        let source = GainSource::Output { y, bias: Some(bias), gain, x, w, t, b };
+        let source = GainSource::Output { y, bias: Some(bias), gain, x, w, w_stride: k, t, b };
         magnitude_gradient(device, sizes, dy, source, dgain)
     })
 }

@@ -88,7 +88,7 @@ struct PeftkLoraAdapter {
     uint64_t y;
     /** The linear's bias, `[n]` f32, read from `first_row` on; 0: none. */
     uint64_t bias;
-    /** W, `[n, k]`, operand type, read from row `first_row` on, only for rows of small gain. */
+    /** W, `[n, k]` with rows `ld_w` apart, operand type, read from row `first_row` on, only for rows of small gain. */
     uint64_t w;
     /** B, `[rows, rank_padded]`, operand type, likewise. */
     uint64_t b;
@@ -114,8 +114,8 @@ struct PeftkLoraAdapter {
     uint32_t add_b;
     /** 1: dg is added to; 0: written. */
     uint32_t add_gain;
-    /** 0. */
-    uint32_t padding;
+    /** Row stride of W, elements. */
+    uint32_t ld_w;
 };
 
 /** The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this. */

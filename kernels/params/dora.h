@@ -143,7 +143,7 @@ struct PeftkMagnitudeGradientParams {
     uint64_t gain;
     /** x, `[m, k]`, read only for rows of small gain. */
     uint64_t x;
-    /** W, `[n, k]`, of x's type, read from row `first_row` on, only for rows of small gain. */
+    /** W, `[n, k]` with rows `ld_w` apart, of x's type, read from row `first_row` on, only for rows of small gain. */
     uint64_t w;
     /** t = x A^T, `[m, rank_padded]`, of x's type, likewise. */
     uint64_t t;
@@ -171,8 +171,8 @@ struct PeftkMagnitudeGradientParams {
     uint32_t rows;
     /** Columns of t and B. */
     uint32_t rank_padded;
-    /** 0. */
-    uint32_t padding;
+    /** Row stride of W, elements. */
+    uint32_t ld_w;
     /** How the tokens are cut. */
     struct PeftkCut cut;
 };

@@ -168,20 +168,22 @@ impl Cuda {
         // What gains ask for besides: y, and where they are small z made anew.
         let forward = match args.adapters.iter().any(|adapter| adapter.gain.is_some()) {
             true => {
-                Some((self.pack(k, &args.adapters, dtype)?, self.operand(args.w, n, dtype)?.0, required(args.y, "y")?))
+                Some((self.pack(k, &args.adapters, dtype)?, self.operand(args.w, n, dtype)?, required(args.y, "y")?))
             }
             false => None,
         };
         let mut adapters = Vec::with_capacity(made.len());
         for (index, (adapter, (da, db, add, dgain))) in args.adapters.iter().zip(&mut made).enumerate() {
-            let dgain = dgain.as_mut().zip(forward.as_ref()).map(|((dgain, add), (packed, w, y))| GainFromOutput {
-                y: &y.data,
-                bias: args.bias.map(|bias| &bias.data),
-                w,
-                b: &packed[index].b,
-                dgain,
-                add: *add,
-            });
+            let dgain =
+                dgain.as_mut().zip(forward.as_ref()).map(|((dgain, add), (packed, (w, stride), y))| GainFromOutput {
+                    y: &y.data,
+                    bias: args.bias.map(|bias| &bias.data),
+                    w,
+                    w_stride: *stride,
+                    b: &packed[index].b,
+                    dgain,
+                    add: *add,
+                });
             adapters.push(AdapterGradients {
                 first_row: adapter.dims.first_row,
                 rows: adapter.dims.rows,
@@ -308,13 +310,14 @@ impl Cuda {
                 magnitude_gradient(&self.device, sizes, &args.dy.data, GainSource::Z(&z.data), &mut dgain)?;
             } else {
                 let packed = self.pack(k, &args.adapters[index..=index], dtype)?;
-                let (w, _) = self.operand(args.w, n, dtype)?;
+                let (w, w_stride) = self.operand(args.w, n, dtype)?;
                 let source = GainSource::Output {
                     y: &required(args.y, "y")?.data,
                     bias: args.bias.map(|bias| &bias.data),
                     gain: &gain.data,
                     x: &required(args.x, "x")?.data,
                     w: &w,
+                    w_stride,
                     t: &args.t[index].data,
                     b: &packed[0].b,
                 };

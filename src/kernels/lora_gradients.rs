@@ -4,7 +4,7 @@ use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
 use super::cut::Rows;
 use super::function;
-use super::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient};
+use super::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient, rows_apart};
 use super::params::{PeftkLoraAdapter, PeftkLoraGradientsParams};
 use crate::gpu::{Arch, Buf, DType, Device, Grid};
 use crate::{Error, Result};
@@ -69,6 +69,8 @@ pub struct GainFromOutput<'a> {
     pub bias: Option<&'a Buf>,
     /// W `[n, k]`, of dy's dtype: rows of small gain are made anew from it.
     pub w: &'a Buf,
+    /// Elements from one row of W to the next.
+    pub w_stride: usize,
     /// B `[rows, padded rank]`, of dy's dtype, likewise.
     pub b: &'a Buf,
     /// dg `[rows]`, f32.
@@ -128,7 +130,7 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
         if let (Some(gain), true) = (&adapter.dgain, dora.is_some()) {
             let partial = Buf::uninit(device, DType::F32, pieces * adapter.rows)?;
             (to.y, to.bias) = (gain.y.address(), gain.bias.map_or(0, Buf::address));
-            (to.w, to.b) = (gain.w.address(), gain.b.address());
+            (to.w, to.ld_w, to.b) = (gain.w.address(), gain.w_stride as u32, gain.b.address());
             (to.partial_gain, to.dgain, to.add_gain) = (partial.address(), gain.dgain.address(), gain.add.into());
             partials.push(partial);
         }
@@ -145,12 +147,13 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
         let LoraGradients { m, k, n, x, dy, granule, .. } = *args;
         for adapter in &mut args.adapters {
             let AdapterGradients { first_row, rows, rank, scale, t, .. } = *adapter;
-            let (Some(GainFromOutput { y, bias, w, b, dgain, add }), Some(gain)) = (&mut adapter.dgain, adapter.gain)
+            let (Some(GainFromOutput { y, bias, w, w_stride, b, dgain, add }), Some(gain)) =
+                (&mut adapter.dgain, adapter.gain)
             else {
                 continue;
             };
             let sizes = GainGradient { m, k, n, first_row, rows, rank, scale, granule, add: *add };
-            let from = GainSource::Output { y, bias: *bias, gain, x, w, t, b };
+            let from = GainSource::Output { y, bias: *bias, gain, x, w, w_stride: *w_stride, t, b };
             magnitude_gradient(device, sizes, dy, from, dgain)?;
         }
     }
@@ -212,7 +215,8 @@ fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepare
                 return Err(Error::shape("lora_gradients' dg", "an adapter with a gain", "none"));
             }
             length(op, "y", from.y, device, dtype, m * n)?;
-            length(op, "W", from.w, device, dtype, n * k)?;
+            rows_apart(op, from.w_stride, k)?;
+            length(op, "W", from.w, device, dtype, (n - 1) * from.w_stride + k)?;
             length(op, "B", from.b, device, dtype, rows * padded)?;
             length(op, "dg", from.dgain, device, DType::F32, rows)?;
             if let Some(bias) = from.bias {

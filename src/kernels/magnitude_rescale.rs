@@ -90,6 +90,8 @@ pub enum GainSource<'a> {
         x: &'a Buf,
         /// W `[n, k]`, of dy's dtype.
         w: &'a Buf,
+        /// Elements from one row of W to the next.
+        w_stride: usize,
         /// t `[m, padded rank]`, of dy's dtype.
         t: &'a Buf,
         /// B `[rows, padded rank]`, of dy's dtype.
@@ -97,6 +99,14 @@ pub enum GainSource<'a> {
     },
     /// z itself, `[m, rows]`, of dy's dtype.
     Z(&'a Buf),
+}
+
+/// Checks W's row stride.
+pub(super) fn rows_apart(op: &str, stride: usize, k: usize) -> Result<()> {
+    if stride < k {
+        return Err(Error::shape(format!("{op} W's row stride"), format!("at least {k}"), stride));
+    }
+    dimension(op, "W's row stride", stride).map(drop)
 }
 
 /// The sizes of a gain's gradient.
@@ -156,10 +166,16 @@ pub fn magnitude_gradient(
     let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * rows)?;
     let mut params = <PeftkMagnitudeGradientParams as bytemuck::Zeroable>::zeroed();
     match from {
-        GainSource::Output { y, bias, gain, x, w, t, b } => {
+        GainSource::Output { y, bias, gain, x, w, w_stride, t, b } => {
+            rows_apart(op, w_stride, k)?;
             let padded = padded_rank(rank);
-            let all =
-                [("y", y, m * n), ("x", x, m * k), ("W", w, n * k), ("t", t, m * padded), ("B", b, rows * padded)];
+            let all = [
+                ("y", y, m * n),
+                ("x", x, m * k),
+                ("W", w, (n - 1) * w_stride + k),
+                ("t", t, m * padded),
+                ("B", b, rows * padded),
+            ];
             for (name, buf, needed) in all {
                 length(op, name, buf, device, dtype, needed)?;
             }
@@ -171,6 +187,7 @@ pub fn magnitude_gradient(
             (params.x, params.w, params.t, params.b) = (x.address(), w.address(), t.address(), b.address());
             (params.ld_y, params.y_column) = (dimension(op, "n", n)?, first_row as u32);
             params.k = dimension(op, "k", k)?;
+            params.ld_w = w_stride as u32;
             params.rank_padded = dimension(op, "padded rank", padded)?;
         }
         GainSource::Z(z) => {

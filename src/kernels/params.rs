@@ -1374,7 +1374,7 @@ pub struct PeftkLoraAdapter {
     pub y: u64,
     #[doc = " The linear's bias, `[n]` f32, read from `first_row` on; 0: none."]
     pub bias: u64,
-    #[doc = " W, `[n, k]`, operand type, read from row `first_row` on, only for rows of small gain."]
+    #[doc = " W, `[n, k]` with rows `ld_w` apart, operand type, read from row `first_row` on, only for rows of small gain."]
     pub w: u64,
     #[doc = " B, `[rows, rank_padded]`, operand type, likewise."]
     pub b: u64,
@@ -1400,8 +1400,8 @@ pub struct PeftkLoraAdapter {
     pub add_b: u32,
     #[doc = " 1: dg is added to; 0: written."]
     pub add_gain: u32,
-    #[doc = " 0."]
-    pub padding: u32,
+    #[doc = " Row stride of W, elements."]
+    pub ld_w: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1430,7 +1430,7 @@ const _: () = {
     ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 120usize];
     ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 124usize];
     ["Offset of field: PeftkLoraAdapter::add_gain"][::core::mem::offset_of!(PeftkLoraAdapter, add_gain) - 128usize];
-    ["Offset of field: PeftkLoraAdapter::padding"][::core::mem::offset_of!(PeftkLoraAdapter, padding) - 132usize];
+    ["Offset of field: PeftkLoraAdapter::ld_w"][::core::mem::offset_of!(PeftkLoraAdapter, ld_w) - 132usize];
 };
 #[doc = " The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this."]
 #[repr(C)]
@@ -1747,7 +1747,7 @@ pub struct PeftkMagnitudeGradientParams {
     pub gain: u64,
     #[doc = " x, `[m, k]`, read only for rows of small gain."]
     pub x: u64,
-    #[doc = " W, `[n, k]`, of x's type, read from row `first_row` on, only for rows of small gain."]
+    #[doc = " W, `[n, k]` with rows `ld_w` apart, of x's type, read from row `first_row` on, only for rows of small gain."]
     pub w: u64,
     #[doc = " t = x A^T, `[m, rank_padded]`, of x's type, likewise."]
     pub t: u64,
@@ -1775,8 +1775,8 @@ pub struct PeftkMagnitudeGradientParams {
     pub rows: u32,
     #[doc = " Columns of t and B."]
     pub rank_padded: u32,
-    #[doc = " 0."]
-    pub padding: u32,
+    #[doc = " Row stride of W, elements."]
+    pub ld_w: u32,
     #[doc = " How the tokens are cut."]
     pub cut: PeftkCut,
 }
@@ -1822,8 +1822,8 @@ const _: () = {
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rows) - 108usize];
     ["Offset of field: PeftkMagnitudeGradientParams::rank_padded"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rank_padded) - 112usize];
-    ["Offset of field: PeftkMagnitudeGradientParams::padding"]
-        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, padding) - 116usize];
+    ["Offset of field: PeftkMagnitudeGradientParams::ld_w"]
+        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, ld_w) - 116usize];
     ["Offset of field: PeftkMagnitudeGradientParams::cut"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, cut) - 120usize];
 };

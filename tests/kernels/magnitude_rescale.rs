@@ -114,6 +114,19 @@ impl Gradient {
         Self { sizes, dtype, x, w, bias, t, b, gain, dy, y, z }
     }
 
+    /// Rows of W lie as products read them: in bf16 a multiple of 8 apart.
+    fn w_stride(&self) -> usize {
+        if self.dtype == DType::Bf16 { self.sizes.k.next_multiple_of(8) } else { self.sizes.k }
+    }
+
+    /// W with NaN between its rows.
+    fn wide_w(&self) -> Numbers {
+        let (k, stride) = (self.sizes.k, self.w_stride());
+        let gap = || std::iter::repeat_n(f32::NAN, stride - k);
+        let values = self.w.values.chunks_exact(k).flat_map(|row| row.iter().copied().chain(gap()));
+        Numbers { dtype: self.dtype, values: values.collect() }
+    }
+
     /// (sum of dy z, sum of the sizes of what is added): z from the rounded y, and from x where the gain is small.
     fn truth(&self, j: usize) -> (f64, f64) {
         let GainGradient { m, k, n, first_row, rows: _, rank, scale, .. } = self.sizes;
@@ -140,13 +153,23 @@ impl Gradient {
 
     fn run(&self, device: &Device, from_z: bool) -> Vec<f64> {
         let what = format!("magnitude_gradient {} {:?} {:?}", device.arch(), self.dtype, self.sizes);
-        let [x, w, bias, t, b] = [&self.x, &self.w, &self.bias, &self.t, &self.b].map(|numbers| numbers.upload(device));
+        let [x, bias, t, b] = [&self.x, &self.bias, &self.t, &self.b].map(|numbers| numbers.upload(device));
+        let w = self.wide_w().upload(device);
         let [gain, dy, y, z] = [&self.gain, &self.dy, &self.y, &self.z].map(|numbers| numbers.upload(device));
         let mut dgain = poisoned(device, DType::F32, self.sizes.rows);
         let from = if from_z {
             GainSource::Z(&z)
         } else {
-            GainSource::Output { y: &y, bias: Some(&bias), gain: &gain, x: &x, w: &w, t: &t, b: &b }
+            GainSource::Output {
+                y: &y,
+                bias: Some(&bias),
+                gain: &gain,
+                x: &x,
+                w: &w,
+                w_stride: self.w_stride(),
+                t: &t,
+                b: &b,
+            }
         };
         magnitude_gradient(device, self.sizes, &dy, from, &mut dgain).unwrap();
         results(&dgain, &what)
@@ -156,7 +179,8 @@ impl Gradient {
     fn in_one_pass(&self, device: &Device) -> Vec<f64> {
         let what = format!("dg in one pass {} {:?} {:?}", device.arch(), self.dtype, self.sizes);
         let GainGradient { m, k, n, first_row, rows, rank, scale, granule, .. } = self.sizes;
-        let [x, w, bias, t, b] = [&self.x, &self.w, &self.bias, &self.t, &self.b].map(|numbers| numbers.upload(device));
+        let [x, bias, t, b] = [&self.x, &self.bias, &self.t, &self.b].map(|numbers| numbers.upload(device));
+        let w = self.wide_w().upload(device);
         let [gain, dy, y] = [&self.gain, &self.dy, &self.y].map(|numbers| numbers.upload(device));
         let room = |dtype, len| poisoned(device, dtype, len);
         let mut made = Vec::new();
@@ -164,7 +188,9 @@ impl Gradient {
         for with in [true, false] {
             let mut q = room(self.dtype, m * padded_rank(rank));
             let (mut da, mut db) = (room(DType::F32, rank * k), room(DType::F32, rows * rank));
-            let from = GainFromOutput { y: &y, bias: Some(&bias), w: &w, b: &b, dgain: &mut dgain, add: false };
+            let w_stride = self.w_stride();
+            let from =
+                GainFromOutput { y: &y, bias: Some(&bias), w: &w, w_stride, b: &b, dgain: &mut dgain, add: false };
             let adapter = AdapterGradients {
                 first_row,
                 rows,
@@ -245,7 +271,8 @@ fn several_adapters() {
             let what = format!("dg of several adapters {} {dtype:?}, rank {rank}", device.arch());
             // x, dy, y, W and the bias are the first one's.
             let shared = &cases[0];
-            let [x, w, bias] = [&shared.x, &shared.w, &shared.bias].map(|numbers| numbers.upload(device));
+            let [x, bias] = [&shared.x, &shared.bias].map(|numbers| numbers.upload(device));
+            let w = shared.wide_w().upload(device);
             let [dy, y] = [&shared.dy, &shared.y].map(|numbers| numbers.upload(device));
             let own: Vec<_> =
                 cases.iter().map(|case| [&case.t, &case.b, &case.gain].map(|numbers| numbers.upload(device))).collect();
@@ -256,7 +283,8 @@ fn several_adapters() {
                 for (&i, out) in which.iter().zip(&mut outputs) {
                     let ([t, b, gain], [da, db, dgain]) = (&own[i], out);
                     // The second has a gain and asks for no gradient of it.
-                    let from = GainFromOutput { y: &y, bias: Some(&bias), w: &w, b, dgain, add: false };
+                    let w_stride = shared.w_stride();
+                    let from = GainFromOutput { y: &y, bias: Some(&bias), w: &w, w_stride, b, dgain, add: false };
                     adapters.push(AdapterGradients {
                         first_row: i * rows,
                         rows,

@@ -149,7 +149,7 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
             let mut q = poisoned(device, dtype, part.len() * padded);
             let [da, db, dgain] = out else { unreachable!() };
             // x stands for y as well.
-            let dgain = Some(GainFromOutput { y: &x, bias: Some(&weight), w: &w, b: &bg, dgain, add });
+            let dgain = Some(GainFromOutput { y: &x, bias: Some(&weight), w: &w, w_stride: cols, b: &bg, dgain, add });
             let (t, bg, gain, scale, add) = (&t, &bg, Some(&weight), 0.5, (add, add));
             let adapter = AdapterGradients { first_row: 0, rows: cols, rank, scale, t, bg, gain, da, db, add, dgain };
             let adapters = vec![adapter];

@@ -252,7 +252,7 @@ struct Lora {
             dpartial_gain.emplace_back(size_t(p.cut.pieces) * places[i].rows), dgain_out.emplace_back(places[i].rows);
             if (i == 1) continue;
             PeftkLoraAdapter& adapter = p.adapters[i];
-            adapter.y = dy_of_gain.address(), adapter.bias = dbias.address(), adapter.w = dw.address(), adapter.b = dbg[i].address();
+            adapter.y = dy_of_gain.address(), adapter.bias = dbias.address(), adapter.w = dw.address(), adapter.ld_w = k, adapter.b = dbg[i].address();
             adapter.partial_gain = dpartial_gain[i].address(), adapter.dgain = dgain_out[i].address();
         }
         return *this;
@@ -646,7 +646,7 @@ static void test_magnitude_gradient(unsigned m, unsigned k, unsigned n, Place at
     const Device<T> dx(x), dw(w), ddy(dy), dt(t), db(b), dyy(y);
     const Device<float> dbias(bias), dgain(gain), partial(size_t(cut.pieces) * at.rows), out(at.rows);
     const PeftkMagnitudeGradientParams p{ddy.address(), dyy.address(), dbias.address(), dgain.address(), dx.address(), dw.address(), dt.address(),
-                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, 0, cut};
+                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, k, cut};
     const auto launch = [&] {
         const dim3 grid(ceil_div(at.rows, 64), cut.pieces);
         if constexpr (sizeof(T) == 4) rescale::magnitude_gradient_f32<<<grid, 256>>>(p);

@@ -175,7 +175,7 @@ fn with_gain(bench: &mut Bench<'_>, dtype: DType, (first_row, rows, rank): (usiz
         (bench.room(dtype, m * columns)?, bench.room(F32, rank * k)?, bench.room(F32, rows * rank)?);
     bench.measure([bench.room(F32, rows)?], [truth], |[dgain]| {
         let (y, bias, w, b) = (&y.buf, Some(&bias.buf), &w.buf, &b.buf);
-        let dgain = Some(GainFromOutput { y, bias, w, b, dgain, add: false });
+        let dgain = Some(GainFromOutput { y, bias, w, w_stride: k, b, dgain, add: false });
         let (t, bg, gain, scale, add) = (&t.buf, b, Some(&gain.buf), SCALE as f32, (false, false));
         let (da, db) = (&mut da, &mut db);
         let adapter = AdapterGradients { first_row, rows, rank, scale, t, bg, gain, da, db, add, dgain };

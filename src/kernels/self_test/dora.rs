@@ -156,7 +156,7 @@ fn gain_gradients(bench: &mut Bench<'_>, dtype: DType) {
         let b = bench.put(dtype, &padded(&b.wide, rank, columns))?;
         bench.measure([bench.room(F32, rows)?], [truth], |[dgain]| {
             let (y, bias, gain) = (&y.buf, Some(&bias.buf), &gain.buf);
-            let from = GainSource::Output { y, bias, gain, x: &x.buf, w: &w.buf, t: &t.buf, b: &b.buf };
+            let from = GainSource::Output { y, bias, gain, x: &x.buf, w: &w.buf, w_stride: K, t: &t.buf, b: &b.buf };
             magnitude_gradient(device, sizes, &dy.buf, from, dgain)
         })
     });
