@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use peftk::autograd::{AdamW, AdapterDims, AttentionDims, Backend, NormBackward};
+use peftk::autograd::{AdamW, AdapterDims, AttentionDims, Backend, DoraAdapter, NormBackward};
 use peftk::cpu::{Buffer, Cpu};
 use vit_step::{Shape, Step};
 
@@ -63,7 +63,14 @@ fn operations(c: &mut Criterion) {
     let dims = AdapterDims { first_row: 0, rows: WIDTH, rank: 8, scale: 1.0 };
     let (w, a, b_matrix) = (numbers(&cpu, WIDTH * WIDTH), numbers(&cpu, 8 * WIDTH), numbers(&cpu, 8 * WIDTH));
     group.throughput(bytes(WIDTH * WIDTH));
-    group.bench_function("dora_norm", |b| b.iter(|| black_box(cpu.dora_norm(dims, WIDTH, &w, &a, &b_matrix))));
+    let magnitude = numbers(&cpu, WIDTH);
+    group.bench_function("dora_gains", |b| {
+        b.iter(|| {
+            let (w, a, magnitude) = (&w, &a, &magnitude);
+            let adapter = DoraAdapter { dims, k: WIDTH, w, a, b: &b_matrix, magnitude };
+            black_box(cpu.dora_gains(&[adapter]))
+        });
+    });
 
     let mut state: Vec<Buffer> = (0..3).map(|_| numbers(&cpu, 1 << 20)).collect();
     state[2].iter_mut().for_each(|v| *v = v.abs());

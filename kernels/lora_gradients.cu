@@ -3,20 +3,24 @@
 //     Q  = dy (s g B)              [m, rank], bf16: dA's factor here, and dx's second product (dx += Q A) later
 //     dA = Q^T x                   [rank, k]
 //     dB = s g dy^T t              [rows, rank]
+//     dg_j = sum over tokens of dy_tj z_tj, z = (y - b) / g             the dora entries, from the linear's saved output y
 //
-// Shapes    x [m, k], dy [m, ld] from column first_row on, t [m, rank_padded], s g B [rows, rank_padded], Q [m, ld_q]: bf16; any m, k,
-//           rows from 1; ranks padded to multiples of 16 with zeros, cut into slices of 16. Partial sums, dA and dB: f32.
-// Numbers   products accumulate in f32; Q is rounded once. dA and dB are summed per piece of tokens, a granule's pieces in 8 runs,
-//           granules one after the other (common/cut.cuh): the cut depends on sizes alone, so the bits do not depend on the GPU.
-// Traffic   dy, t once and Q written (output kernels: a slice more reads dy again, from L2, as its block runs next to the other's);
-//           x and Q once (input kernels: up to 48 ranks of all adapters together); partial sums twice. m 65792, k = rows = 384: 101
-//           MB, 34 us at 2.96 TB/s. Above 1536 rows dy is read twice: lora_gradients_project, then lora_gradients_outer_output.
+// Shapes    x [m, k], dy and y [m, ld] from column first_row on, t [m, rank_padded], s g B [rows, rank_padded], Q [m, ld_q]: bf16; any
+//           m, k, rows from 1; ranks padded to multiples of 16 with zeros, cut into slices of 16. Partial sums, dA, dB, dg, g, b: f32.
+// Numbers   products accumulate in f32; Q is rounded once. dA, dB and dg are summed per piece of tokens, a granule's pieces in 8 runs,
+//           granules one after the other (common/cut.cuh): the cut depends on sizes alone, so the bits do not depend on the GPU. dg
+//           where |g| < 1 / 64: z is made anew from x, W, t and B (common/gain_gradient.cuh).
+// Traffic   dy, t once and Q written (output kernels: a slice more reads dy again, from L2, as its block runs next to the other's); the
+//           dora entries read y as well, in the block of an adapter's first slice. x and Q once (input kernels: up to 48 ranks of all
+//           adapters together); partial sums twice. m 65792, k = rows = 384: 101 MB, 34 us at 2.96 TB/s; y: 51 MB more. Above 1536
+//           rows dy is read twice: lora_gradients_project, then lora_gradients_outer_output.
 // Work      6 m rank_padded (rows + k) FLOP: far below the tensor cores' share.
 // Launch    output: grid (slices * pieces), 256 or 512 threads; project: the same, 256; input: grid (pieces, ceil(k / 384),
-//           groups of ranks), 256; reduce: grid (ceil(most outputs / 32), 2 * adapters), 256.
+//           groups of ranks), 256; reduce: grid (ceil(most outputs / 32), 3 * adapters), 256.
 //           Shared memory: below.
 
 #include "common/cut.cuh"
+#include "common/gain_gradient.cuh"
 #include "common/lora_tiles.cuh"
 #include "params.h"
 
@@ -38,6 +42,8 @@ __host__ __device__ constexpr unsigned share_stride(unsigned tokens) { return to
 // Dynamic shared memory, in bytes:
 //   output   kStages * tokens * 2 * (ceil_to(rows, 16) + 8 + 24) + warps * 16 * (tokens + 4) * 4; tokens 32, 8 warps up to 384 rows (96
 //            KB at most), then 16 tokens, 16 warps (171 KB at most)
+//   output, dora   kStages * 16 * 2 * (2 * (ceil_to(rows, 16) + 8) + 24) + warps * 16 * 20 * 4 + ceil_to(rows, 16) * 4; 8 warps up to 384
+//            rows (87 KB at most), then 16 warps, up to 1024 rows (220 KB at most)
 //   project  2 * 2 * (32 * 264 + 256 * 24) + 8 * 16 * 36 * 4 = 76800
 //   input    kStages * 32 * 2 * (392 + ranks + 8), 86016 at most; outer_output: ranks 16
 
@@ -116,30 +122,79 @@ __device__ __forceinline__ void write_partial(float* partial, size_t ld, unsigne
     }
 }
 
-// Q and dB's partial sums of one piece and one slice of ranks; a warp owns kTiles tiles of 16 columns of dy, with their rows of
-// s g B in registers.
-template <unsigned kTile, unsigned kWarps, unsigned kTiles>
+// dg's sums of one piece: what the lanes have of each column, and z made anew for columns of small gain. `partial` is shared memory that
+// nobody else uses any more.
+template <unsigned kThreads, unsigned kTiles>
+__device__ __forceinline__ void finish_gain(const PeftkLoraGradientsParams& p, const PeftkLoraAdapter& adapter,
+                                            const float (&sums)[kTiles][8], unsigned piece, unsigned first, unsigned tokens,
+                                            float (&partial)[kThreads / kWarp][1]) {
+    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const auto* const gain = reinterpret_cast<const float*>(adapter.gain);
+    float* const out = reinterpret_cast<float*>(adapter.partial_gain) + size_t(piece) * adapter.rows;
+#pragma unroll
+    for (unsigned i = 0; i < kTiles; ++i) {
+#pragma unroll
+        for (unsigned e = 0; e < 8; ++e) {
+            const float sum = gain_gradient::token_sum(sums[i][e]);
+            const unsigned row = (warp + i * (kThreads / 32)) * 16 + lane / 16 * 8 + e;
+            if (lane % 16 == 0 && row < adapter.rows && !gain_gradient::is_small(gain[row])) out[row] = __fdiv_rn(sum, gain[row]);
+        }
+    }
+    bool small = false;
+    for (unsigned row = threadIdx.x; row < adapter.rows; row += kThreads) small |= gain_gradient::is_small(gain[row]);
+    if (!__syncthreads_or(small)) return;
+    for (unsigned row = 0; row < adapter.rows; ++row) {
+        if (!gain_gradient::is_small(gain[row])) continue;
+        const gain_gradient::Column<bf16> column = {
+            reinterpret_cast<const bf16*>(p.x) + size_t(first) * p.k,
+            reinterpret_cast<const bf16*>(adapter.w) + size_t(adapter.first_row + row) * adapter.ld_w,
+            reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded,
+            reinterpret_cast<const bf16*>(adapter.b) + size_t(row) * adapter.rank_padded,
+            reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row + row,
+            p.k,
+            adapter.rank_padded,
+            p.ld_dy,
+            adapter.scale};
+        const float sum = gain_gradient::exact_sum<kThreads>(column, tokens, partial);
+        if (threadIdx.x == 0) out[row] = sum;
+        __syncthreads();
+    }
+}
+
+// Q and dB's partial sums of one piece and one slice of ranks, with kDora also dg's; a warp owns kTiles tiles of 16 columns of dy, with
+// their rows of s g B in registers.
+template <unsigned kTile, unsigned kWarps, unsigned kTiles, bool kDora>
 __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams& p) {
+    static_assert(!kDora || kTile == 16);
     extern __shared__ __align__(16) unsigned char memory[];
+    constexpr unsigned kShares = kWarps * kRanks * share_stride(kTile);
     const unsigned piece = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Slice slice = find_slice(p, blockIdx.x % p.slices);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
     const unsigned rows = adapter.rows, padded = ceil_to(rows, 16), stride = tile_stride(padded);
     const unsigned first = cut::first_row(p.cut, piece), tokens = cut::end_row(p.cut, piece) - first, tiles = (tokens + kTile - 1) / kTile;
+    const bool with_gain = kDora && adapter.y && slice.rank == 0;
 
     auto* const dy_tiles = reinterpret_cast<bf16*>(memory);
     bf16* const t_tiles = dy_tiles + kStages * kTile * stride;
     auto* const shares = reinterpret_cast<float*>(t_tiles + kStages * kTile * tile_stride(kRanks));
+    float* const bias = shares + kShares;                               // kDora: [padded]
+    auto* const y_tiles = reinterpret_cast<bf16*>(bias + padded);       // kDora: as dy_tiles
     const bf16* const dy = reinterpret_cast<const bf16*>(p.dy) + size_t(first) * p.ld_dy + adapter.first_row;
+    const bf16* const y = reinterpret_cast<const bf16*>(adapter.y) + size_t(first) * p.ld_dy + adapter.first_row;
     const bf16* const t = reinterpret_cast<const bf16*>(adapter.t) + size_t(first) * adapter.rank_padded + slice.rank;
     bf16* const q = reinterpret_cast<bf16*>(p.q) + size_t(first) * p.ld_q + adapter.q_column + slice.rank;
-    const bool vectors = in_vectors(dy, p.ld_dy, rows);
+    const bool vectors = in_vectors(dy, p.ld_dy, rows), y_vectors = in_vectors(y, p.ld_dy, rows);
 
     auto load = [&](unsigned tile) {
         if (tile < tiles) {
             const unsigned stage = tile % kStages, start = tile * kTile;
             load_tile<kWarps * 32>(dy_tiles + stage * kTile * stride, dy + size_t(start) * p.ld_dy, p.ld_dy, kTile, tokens - start,
                                    rows, padded, vectors);
+            if (with_gain) {
+                load_tile<kWarps * 32>(y_tiles + stage * kTile * stride, y + size_t(start) * p.ld_dy, p.ld_dy, kTile, tokens - start,
+                                       rows, padded, y_vectors);
+            }
             load_tile<kWarps * 32>(t_tiles + stage * kTile * tile_stride(kRanks), t + size_t(start) * adapter.rank_padded,
                                    adapter.rank_padded, kTile, tokens - start, kRanks, kRanks, true);
         }
@@ -150,6 +205,7 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
 
     uint32_t weight[kTiles][4];
     float acc[kTiles][2][4] = {};
+    float gain_sums[kDora ? kTiles : 1][8] = {};
     const auto* const bg = reinterpret_cast<const unsigned short*>(adapter.bg) + slice.rank;
 #pragma unroll
     for (unsigned i = 0; i < kTiles; ++i) {
@@ -161,6 +217,12 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
             weight[i][r] = high << 16 | low;
         }
     }
+    if (with_gain) {  // read once a tile has come, behind the loop's first barrier
+        const auto* const from = reinterpret_cast<const float*>(adapter.bias);
+        for (unsigned row = threadIdx.x; row < padded; row += kWarps * 32) {
+            bias[row] = from && row < rows ? from[adapter.first_row + row] : 0.0f;
+        }
+    }
 
     for (unsigned tile = 0; tile < tiles; ++tile) {
         copy_wait<kStages - 2>();
@@ -168,6 +230,7 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
         load(tile + kStages - 1);
         const bf16* const dy_tile = dy_tiles + tile % kStages * kTile * stride;
         const bf16* const t_tile = t_tiles + tile % kStages * kTile * tile_stride(kRanks);
+        const bf16* const y_tile = y_tiles + tile % kStages * kTile * stride;
         uint32_t factor[kTile / 16][4];
 #pragma unroll
         for (unsigned part = 0; part < kTile / 16; ++part) {
@@ -180,6 +243,9 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
             if (column < padded) {
                 project_columns<kTile>(share, weight[i], dy_tile + column, stride, lane);
                 outer_columns<kTile>(acc[i], factor, dy_tile + column, stride, lane);
+                if constexpr (kDora) {
+                    if (with_gain) gain_gradient::add_tile(gain_sums[i], dy_tile + column, y_tile + column, bias + column, stride, lane);
+                }
             }
         }
         store_share<kTile>(shares + warp * kRanks * share_stride(kTile), share, lane);
@@ -192,6 +258,11 @@ __device__ __forceinline__ void output_gradients(const PeftkLoraGradientsParams&
         reinterpret_cast<float*>(adapter.partial_b) + (size_t(piece) * adapter.rank_padded + slice.rank) * rows;
 #pragma unroll
     for (unsigned i = 0; i < kTiles; ++i) write_partial(partial, rows, (warp + i * kWarps) * 16, rows, acc[i], lane);
+    if constexpr (kDora) {
+        // The shares of Q are read up to write_q; finish_gain writes over them behind a barrier.
+        auto& partial_sums = *reinterpret_cast<float(*)[kWarps][1]>(shares);
+        if (with_gain) finish_gain<kWarps * 32>(p, adapter, gain_sums, piece, first, tokens, partial_sums);
+    }
 }
 
 // Partial sums of factor^T input, kSlices * 16 ranks by kBlockColumns columns, over one piece. The pointers are at its first token.
@@ -260,12 +331,24 @@ __device__ __forceinline__ void input_gradients(const PeftkLoraGradientsParams& 
 
 // Q and dB's partial sums, up to 384 rows.
 extern "C" __global__ void __launch_bounds__(256, 2) lora_gradients_output_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    output_gradients<32, 8, 3>(p);
+    output_gradients<32, 8, 3, false>(p);
 }
 
 // The same, up to 1536 rows.
 extern "C" __global__ void __launch_bounds__(512, 1) lora_gradients_output_1536_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
-    output_gradients<16, 16, 6>(p);
+    output_gradients<16, 16, 6, false>(p);
+}
+
+// Q, dB's and dg's partial sums, up to 384 rows.
+extern "C" __global__ void __launch_bounds__(256, 2)
+    lora_gradients_output_dora_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    output_gradients<16, 8, 3, true>(p);
+}
+
+// The same, up to 1024 rows.
+extern "C" __global__ void __launch_bounds__(512, 1)
+    lora_gradients_output_dora_1024_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    output_gradients<16, 16, 4, true>(p);
 }
 
 // Q alone, any number of rows: pieces of kPiece columns, with their rows of s g B in shared memory.
@@ -347,25 +430,28 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_4
     input_gradients<3>(p);
 }
 
-// Adds the pieces up: dA as it is, dB times s g and transposed. grid.y is 2 * adapter + (dA: 0, dB: 1).
+// Adds the pieces up: dA and dg as they are, dB times s g and transposed. grid.y is 3 * adapter + (dA: 0, dB: 1, dg: 2).
 extern "C" __global__ void __launch_bounds__(256) lora_gradients_reduce(const __grid_constant__ PeftkLoraGradientsParams p) {
-    const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 2];
-    const bool is_b = blockIdx.y % 2;
-    if (!is_b && adapter.da == 0) return;
-    const unsigned width = is_b ? adapter.rows : p.k;
-    const size_t count = size_t(adapter.rank) * width;
+    const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 3];
+    const unsigned what = blockIdx.y % 3;
+    const bool is_b = what == 1, is_gain = what == 2;
+    if (is_gain ? adapter.partial_gain == 0 : !is_b && adapter.da == 0) return;
+    const unsigned width = what ? adapter.rows : p.k;
+    const size_t count = is_gain ? width : size_t(adapter.rank) * width;
     if (size_t(blockIdx.x) * 32 >= count) return;
-    const size_t stride = size_t(is_b ? adapter.rank_padded : p.q_columns) * width;
-    const float* const partial = is_b ? reinterpret_cast<const float*>(adapter.partial_b)
-                                      : reinterpret_cast<const float*>(p.partial_a) + size_t(adapter.q_column - p.q_first) * width;
+    const size_t stride = size_t(is_gain ? 1 : is_b ? adapter.rank_padded : p.q_columns) * width;
+    const float* const partial = is_gain ? reinterpret_cast<const float*>(adapter.partial_gain)
+                                 : is_b  ? reinterpret_cast<const float*>(adapter.partial_b)
+                                         : reinterpret_cast<const float*>(p.partial_a) + size_t(adapter.q_column - p.q_first) * width;
     const size_t element = size_t(blockIdx.x) * 32 + threadIdx.x % 32;
     const bool there = element < count;
     const unsigned rank = element / width, row = element % width;
     const float gain = is_b && there && adapter.gain ? reinterpret_cast<const float*>(adapter.gain)[row] : 1.0f;
     const float factor = is_b ? adapter.scale * gain : 1.0f;
-    float* const to = is_b ? reinterpret_cast<float*>(adapter.db) + size_t(row) * adapter.rank + rank
-                           : reinterpret_cast<float*>(adapter.da) + element;
-    const unsigned add = is_b ? adapter.add_b : adapter.add_a;
+    float* const to = is_gain ? reinterpret_cast<float*>(adapter.dgain) + element
+                      : is_b  ? reinterpret_cast<float*>(adapter.db) + size_t(row) * adapter.rank + rank
+                              : reinterpret_cast<float*>(adapter.da) + element;
+    const unsigned add = is_gain ? adapter.add_gain : is_b ? adapter.add_b : adapter.add_a;
     const float sum = cut::add_up<32, 8>(
         p.cut, there, there && add ? *to : 0.0f, [&](unsigned piece) { return partial[piece * stride + element]; },
         [&](float sum) { return factor * sum; });

@@ -1,6 +1,6 @@
-// DoRA's gain g = m / n, its gradients, and the gain's own gradient from a linear's output.
+// The gradients of DoRA's gain g = m / n, which dora_norm.cu makes, and the gain's own gradient from a linear's output.
 //
-//     forward     g = m / n                                   backward    dm = dg / n,  dn = -dg m / n^2
+//     backward    dm = dg / n,  dn = -dg m / n^2
 //     gradient    dg_j = sum over tokens of dy_tj z_tj,   z = x W^T + s t B^T = (y - b) / g
 //
 // Shapes    m, n, g and their gradients: f32, any number. y, dy [m, any] from a first column on, x [m, k], W [n, k], t
@@ -8,52 +8,29 @@
 // Numbers   f32, divisions rounded to nearest. The gradient reads y, which was saved anyway. Where |g| < 1 / 64 that y keeps too little
 //           of z (at g = 0 nothing), so there z is made anew from x: slow, right, and rare. Tokens are summed a piece at a time,
 //           pieces as common/cut.cuh says.
-// Traffic   elementwise: 3 or 5 values each. gradient: y and dy once: m 65792, 384 rows: 101 MB in bf16, 34 us at 2.96 TB/s.
-// Launch    elementwise: grid (ceil(count / 256)), 256 threads; gradient: grid (ceil(rows / 64), pieces), 256 threads; its reduction:
-//           grid (ceil(rows / 32)), 256 threads. No dynamic shared memory.
+// Traffic   backward: 3 values each, with dn 5. gradient: y and dy once: m 65792, 384 rows: 101 MB in bf16, 34 us at 2.96 TB/s; where
+//           lora_gradients.cu reads dy anyway and y beside it, this one is not launched.
+// Launch    backward: grid (ceil(most count / 256), adapters), 256 threads; gradient: grid (ceil(rows / 64), pieces), 256 threads;
+//           its reduction: grid (ceil(rows / 32)), 256 threads. No dynamic shared memory.
 
 #include <cuda_bf16.h>
 
 #include "common/cut.cuh"
+#include "common/gain_gradient.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
 
 namespace {
 
 using bf16 = __nv_bfloat16;
+using gain_gradient::widen;
 constexpr unsigned kThreads = 256;
 constexpr unsigned kColumns = 64;  // columns a block: in bf16 8 threads side by side, the others further down
-constexpr float kSmallGain = 1.0f / 64.0f;
-
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ float widen(bf16 value) { return __bfloat162float(value); }
 
 template <class T, unsigned kWidth>
 struct alignas(kWidth * sizeof(T)) Vector {
     T value[kWidth];
 };
-
-// sum over the piece's tokens of dy z for column j, z made from x and t; every thread of the block must call it.
-template <class T>
-__device__ __forceinline__ float exact_sum(const PeftkMagnitudeGradientParams& p, unsigned j, unsigned first, unsigned tokens,
-                                           float (&partial)[kThreads / kWarp][1]) {
-    const T* const w = reinterpret_cast<const T*>(p.w) + size_t(p.first_row + j) * p.k;
-    const T* const b = reinterpret_cast<const T*>(p.b) + size_t(j) * p.rank_padded;
-    const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    float total = 0.0f;
-    for (unsigned token = warp; token < tokens; token += kThreads / kWarp) {
-        const size_t at = size_t(first) + token;
-        const T* const x = reinterpret_cast<const T*>(p.x) + at * p.k;
-        const T* const t = reinterpret_cast<const T*>(p.t) + at * p.rank_padded;
-        float z = 0.0f, low_rank = 0.0f;
-        for (unsigned c = lane; c < p.k; c += kWarp) z = fmaf(widen(x[c]), widen(w[c]), z);
-        for (unsigned r = lane; r < p.rank_padded; r += kWarp) low_rank = fmaf(widen(t[r]), widen(b[r]), low_rank);
-        const float sum = warp_sum(fmaf(p.scale, low_rank, z));
-        total = fmaf(widen(reinterpret_cast<const T*>(p.dy)[at * p.ld + p.first_row + j]), sum, total);
-    }
-    const float only[1] = {lane == 0 ? total : 0.0f};
-    return block_sums<1, kThreads>(only, partial);
-}
 
 // Column sums of dy (y - b) over one piece; thread (down, across) has kWidth columns.
 template <class T, unsigned kWidth>
@@ -105,11 +82,21 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
 #pragma unroll
         for (unsigned i = 0; i < kKept; ++i) sum += sums[i][threadIdx.x];
         const float g = gain ? gain[start + threadIdx.x] : 1.0f;
-        if (!(fabsf(g) < kSmallGain)) out[start + threadIdx.x] = __fdiv_rn(sum, g);
+        if (!gain_gradient::is_small(g)) out[start + threadIdx.x] = __fdiv_rn(sum, g);
     }
     for (unsigned i = 0; gain && i < columns; ++i) {
-        if (!(fabsf(gain[start + i]) < kSmallGain)) continue;
-        const float sum = exact_sum<T>(p, start + i, first, tokens, partial);
+        if (!gain_gradient::is_small(gain[start + i])) continue;
+        const unsigned j = start + i;
+        const gain_gradient::Column<T> column = {reinterpret_cast<const T*>(p.x) + size_t(first) * p.k,
+                                                 reinterpret_cast<const T*>(p.w) + size_t(p.first_row + j) * p.ld_w,
+                                                 reinterpret_cast<const T*>(p.t) + size_t(first) * p.rank_padded,
+                                                 reinterpret_cast<const T*>(p.b) + size_t(j) * p.rank_padded,
+                                                 reinterpret_cast<const T*>(p.dy) + size_t(first) * p.ld + p.first_row + j,
+                                                 p.k,
+                                                 p.rank_padded,
+                                                 p.ld,
+                                                 p.scale};
+        const float sum = gain_gradient::exact_sum<kThreads>(column, tokens, partial);
         if (threadIdx.x == 0) out[start + i] = sum;
         __syncthreads();
     }
@@ -117,20 +104,18 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_forward_f32(const PeftkMagnitudeParams p) {
-    const uint64_t i = uint64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= p.count) return;
-    reinterpret_cast<float*>(p.gain)[i] =
-        __fdiv_rn(reinterpret_cast<const float*>(p.magnitude)[i], reinterpret_cast<const float*>(p.norm)[i]);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads) magnitude_rescale_backward_f32(const PeftkMagnitudeParams p) {
-    const uint64_t i = uint64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= p.count) return;
-    const float m = reinterpret_cast<const float*>(p.magnitude)[i], n = reinterpret_cast<const float*>(p.norm)[i];
-    const float over = __fdiv_rn(reinterpret_cast<const float*>(p.dgain)[i], n);
-    reinterpret_cast<float*>(p.dmagnitude)[i] = over;
-    reinterpret_cast<float*>(p.dnorm)[i] = -over * __fdiv_rn(m, n);
+extern "C" __global__ void __launch_bounds__(kThreads)
+    magnitude_rescale_backward_f32(const __grid_constant__ PeftkMagnitudeBackwardParams p) {
+    const PeftkMagnitudeBackwardItem& item = p.items[blockIdx.y];
+    const unsigned i = blockIdx.x * kThreads + threadIdx.x;
+    if (i >= item.count) return;
+    const float n = reinterpret_cast<const float*>(item.norm)[i];
+    const float over = __fdiv_rn(reinterpret_cast<const float*>(item.dgain)[i], n);
+    float* const dmagnitude = reinterpret_cast<float*>(item.dmagnitude) + i;
+    *dmagnitude = item.add ? *dmagnitude + over : over;
+    if (item.dnorm) {
+        reinterpret_cast<float*>(item.dnorm)[i] = -over * __fdiv_rn(reinterpret_cast<const float*>(item.magnitude)[i], n);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)

@@ -1,13 +1,16 @@
 //! What adapters take besides their products: gradients, norms, gains, packing, merging.
 
 use peftk::gpu::{Buf, DType};
-use peftk::kernels::adapter_pack::{AdapterPack, RowGain, adapter_pack, padded_rank, weight_rescale};
+use peftk::kernels::adapter_pack::{
+    AdapterPack, RescaleTable, RowGain, WeightRescale, adapter_pack, padded_rank, weight_rescale,
+    weight_rescale_batched,
+};
 use peftk::kernels::dora_dropout::{Columns, add_rescaled, gain_minus_one};
 use peftk::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use peftk::kernels::dora_norm_backward::dora_norm_backward;
-use peftk::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients, lora_project};
+use peftk::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients, lora_project};
 use peftk::kernels::magnitude_rescale::{
-    GainGradient, GainSource, magnitude_gradient, magnitude_rescale, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, magnitude_gradient, magnitude_rescale_backward,
 };
 use peftk::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
 
@@ -24,40 +27,49 @@ const QKV: Ranges = &[(0, 384), (384, 384), (768, 384)];
 struct Gradients {
     x: Buf,
     dy: Buf,
+    y: Buf,
+    w: Buf,
+    bias: Buf,
     q: Buf,
-    /// t, s g B, g, dA, dB.
-    adapters: Vec<(Buf, Buf, Buf, Buf, Buf)>,
+    /// t, s g B, g, dA, dB, dg.
+    adapters: Vec<[Buf; 6]>,
 }
 
 fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank: usize, dora: bool, all: bool) -> Case {
     let padded = padded_rank(rank);
     let rows: usize = ranges.iter().map(|(_, rows)| rows).sum();
     let width = padded * ranges.len();
-    // x, the adapters' columns of dy, t, Q.
-    let read = if all { m * (k + rows + width) } else { m * rows };
+    // x, the adapters' columns of dy and for dg of y, t, Q.
+    let read = if all { m * (k + rows * if dora { 2 } else { 1 } + width) } else { m * rows };
     let products = if all { 2 * rows + k * ranges.len() } else { rows };
     let work = Work { bytes: 2 * (read + m * width) as u64, flops: (2 * m * padded * products) as u64 };
     let make = move |gpu: &Gpu| {
         let adapters = ranges.iter().map(|&(_, rows)| {
-            Ok((
+            Ok([
                 gpu.random(BF16, m * padded)?,
                 gpu.random(BF16, rows * padded)?,
                 gpu.positive(rows)?,
                 gpu.out(F32, rank * k)?,
                 gpu.out(F32, rows * rank)?,
-            ))
+                gpu.out(F32, rows)?,
+            ])
         });
         Ok(Gradients {
             x: gpu.random(BF16, m * k)?,
             dy: gpu.random(BF16, m * n)?,
+            y: gpu.random(BF16, m * n)?,
+            w: gpu.random(BF16, n * k)?,
+            bias: gpu.random(F32, n)?,
             q: gpu.out(BF16, m * width)?,
             adapters: adapters.collect::<peftk::Result<_>>()?,
         })
     };
     case(name, work, make, move |device, buffers| {
-        let Gradients { x, dy, q, adapters } = buffers;
-        let adapters =
-            ranges.iter().zip(adapters).map(|(&(first_row, rows), (t, bg, gain, da, db))| AdapterGradients {
+        let Gradients { x, dy, y, w, bias, q, adapters } = buffers;
+        let adapters = ranges.iter().zip(adapters).map(|(&(first_row, rows), [t, bg, gain, da, db, dgain])| {
+            // s g B stands for B as well, which is read for small gains alone.
+            let from = GainFromOutput { y, bias: Some(&*bias), w, w_stride: k, b: bg, dgain, add: false };
+            AdapterGradients {
                 first_row,
                 rows,
                 rank,
@@ -68,7 +80,9 @@ fn gradients(name: &str, (m, k, n): (usize, usize, usize), ranges: Ranges, rank:
                 da,
                 db,
                 add: (false, false),
-            });
+                dgain: dora.then_some(from),
+            }
+        });
         let mut args = LoraGradients { m, k, n, x, dy, granule: m, adapters: adapters.collect() };
         if all { lora_gradients(device, &mut args, q) } else { lora_project(device, &mut args, q) }
     })
@@ -205,7 +219,7 @@ fn gain_gradient() -> Case {
     case("magnitude_gradient q of qkv", bytes(2 * 2 * m * rows), make, move |device, buffers| {
         let [dy, y, bias, gain, x, w, t, b, dgain] = buffers;
         let sizes = GainGradient { m, k, n, first_row: 0, rows, rank, scale: 1.0, granule: m, add: false };
-        let source = GainSource::Output { y, bias: Some(bias), gain, x, w, t, b };
+        let source = GainSource::Output { y, bias: Some(bias), gain, x, w, w_stride: k, t, b };
         magnitude_gradient(device, sizes, dy, source, dgain)
     })
 }
@@ -215,6 +229,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         gradients("lora_gradients b256 qkv q,v r8", (ROWS, d, 3 * d), QV, 8, false, true),
         gradients("lora_gradients b256 qkv q,v r8 dora", (ROWS, d, 3 * d), QV, 8, true, true),
+        gradients("lora_gradients b256 fc2 r16 dora", (ROWS, f, d), &[(0, 384)], 16, true, true),
+        gradients("lora_gradients b32 qkv q,v r8 dora", (small, d, 3 * d), QV, 8, true, true),
         gradients("lora_gradients b32 qkv q,v r8", (small, d, 3 * d), QV, 8, false, true),
         gradients("lora_gradients b256 qkv q,k,v r16", (ROWS, d, 3 * d), QKV, 16, false, true),
         gradients("lora_gradients b256 proj r16", (ROWS, d, d), &[(0, 384)], 16, false, true),
@@ -226,6 +242,7 @@ pub fn cases() -> Vec<Case> {
         packing(16),
         norms("dora_norm_batched q,v r8, 24 adapters", false, 8),
         norms("dora_norm_batched all linears r16, 72 adapters", true, 16),
+        merges("merge_batched dora q,v r8", false, 8, true),
         merges("merge_batched lora all linears r16", true, 16, false),
         merges("merge_batched dora all linears r16", true, 16, true),
     ];
@@ -263,24 +280,43 @@ pub fn cases() -> Vec<Case> {
             bytes(6 * 3 * d * d),
             move |gpu| Ok((gpu.random(F32, 3 * d * d)?, gpu.positive(d)?, gpu.out(BF16, 3 * d * d)?)),
             move |device, (w, gain, out)| {
-                let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain });
-                weight_rescale(device, 3 * d, d, w, &gains, out)
+                let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain }).to_vec();
+                weight_rescale(device, &mut WeightRescale { n: 3 * d, k: d, w, gains, out })
             },
         ),
         case(
-            "magnitude_rescale 384",
-            bytes(12 * d),
-            move |gpu| Ok((gpu.positive(d)?, gpu.positive(d)?, gpu.out(F32, d)?)),
-            move |device, (magnitude, norm, gain)| magnitude_rescale(device, d, magnitude, norm, gain),
-        ),
-        case(
-            "magnitude_rescale_backward 384",
-            bytes(20 * d),
+            "weight_rescale_batched 12 qkv, q and v, f32 to bf16",
+            bytes(12 * 6 * 3 * d * d),
             move |gpu| {
-                Ok((gpu.positive(d)?, gpu.positive(d)?, gpu.random(F32, d)?, gpu.out(F32, d)?, gpu.out(F32, d)?))
+                let one = |_| Ok((gpu.random(F32, 3 * d * d)?, gpu.positive(d)?, gpu.out(BF16, 3 * d * d)?));
+                Ok(((0..12).map(one).collect::<peftk::Result<Vec<_>>>()?, RescaleTable::default()))
             },
-            move |device, (magnitude, norm, dgain, dm, dn)| {
-                magnitude_rescale_backward(device, d, magnitude, norm, dgain, dm, dn)
+            move |device, (list, table)| {
+                let weights = list.iter_mut().map(|(w, gain, out)| {
+                    let gains = [0, 2 * d].map(|first_row| RowGain { first_row, rows: d, gain: &*gain }).to_vec();
+                    WeightRescale { n: 3 * d, k: d, w, gains, out }
+                });
+                weight_rescale_batched(device, &mut weights.collect::<Vec<_>>(), table)
+            },
+        ),
+        case(
+            "magnitude_rescale_backward q,v, 24 adapters",
+            bytes(24 * 12 * d),
+            move |gpu| {
+                let one = |_| Ok([gpu.positive(d)?, gpu.positive(d)?, gpu.random(F32, d)?, gpu.out(F32, d)?]);
+                (0..24).map(one).collect::<peftk::Result<Vec<_>>>()
+            },
+            move |device, list| {
+                let gains = list.iter_mut().map(|[magnitude, norm, dgain, dmagnitude]| GainGradients {
+                    count: d,
+                    magnitude,
+                    norm,
+                    dgain,
+                    dmagnitude,
+                    add: false,
+                    dnorm: None,
+                });
+                magnitude_rescale_backward(device, &mut gains.collect::<Vec<_>>())
             },
         ),
         case(

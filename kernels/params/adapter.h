@@ -84,6 +84,18 @@ struct PeftkLoraAdapter {
     uint64_t da;
     /** dB, `[rows, rank]` f32, written by the reduction. */
     uint64_t db;
+    /** The linear's output y, `[m, ld_dy]`, operand type, read by the entries that make the gain's gradient; 0: it is not asked for. */
+    uint64_t y;
+    /** The linear's bias, `[n]` f32, read from `first_row` on; 0: none. */
+    uint64_t bias;
+    /** W, `[n, k]` with rows `ld_w` apart, operand type, read from row `first_row` on, only for rows of small gain. */
+    uint64_t w;
+    /** B, `[rows, rank_padded]`, operand type, likewise. */
+    uint64_t b;
+    /** `[pieces, rows]` f32: each piece's sums of dy z. */
+    uint64_t partial_gain;
+    /** dg, `[rows]` f32, written by the reduction. */
+    uint64_t dgain;
     /** s. */
     float scale;
     /** First column of dy. */
@@ -100,6 +112,10 @@ struct PeftkLoraAdapter {
     uint32_t add_a;
     /** 1: dB is added to; 0: written. */
     uint32_t add_b;
+    /** 1: dg is added to; 0: written. */
+    uint32_t add_gain;
+    /** Row stride of W, elements. */
+    uint32_t ld_w;
 };
 
 /** The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this. */

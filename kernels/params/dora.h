@@ -27,7 +27,7 @@ struct PeftkDoraNormParams {
     uint32_t rank;
 };
 
-/** One adapter of a batch of norms, in device memory. */
+/** One adapter of a batch of norms. */
 struct PeftkDoraNormItem {
     /** W's rows of this adapter, `[rows, cols]`, read. */
     uint64_t w;
@@ -49,7 +49,7 @@ struct PeftkDoraNormItem {
     uint32_t cols;
     /** Rank, 1 to 256. */
     uint32_t rank;
-    /** The first of its blocks, which are ceil(rows / 8). */
+    /** The first of its blocks, which are ceil(rows / 16). */
     uint32_t first_block;
     /** Unused. */
     uint32_t padding;
@@ -57,9 +57,9 @@ struct PeftkDoraNormItem {
 
 /** The norms of many adapters in one launch. */
 struct PeftkDoraNormBatchParams {
-    /** `[count]` of PeftkDoraNormItem, read. */
-    uint64_t items;
-    /** Items. */
+    /** The adapters, by first block. */
+    struct PeftkDoraNormItem items[48];
+    /** How many there are, at least 1. */
     uint32_t count;
     /** Unused. */
     uint32_t padding;
@@ -107,22 +107,28 @@ struct PeftkDoraNormBackwardParams {
     uint64_t items;
 };
 
-/** g = magnitude / norm and its gradients, elementwise. */
-struct PeftkMagnitudeParams {
-    /** Magnitudes, `[count]`, read. */
+/** The gradients of one adapter's gain g = m / n, elementwise. */
+struct PeftkMagnitudeBackwardItem {
+    /** Magnitudes, `[count]`, read where dn is asked for. */
     uint64_t magnitude;
     /** Norms, `[count]`, read. */
     uint64_t norm;
-    /** The gain, `[count]`: written by the forward pass. */
-    uint64_t gain;
-    /** dg, `[count]`: read by the backward pass. */
+    /** dg, `[count]`, read. */
     uint64_t dgain;
-    /** dm = dg / n, `[count]`: written by the backward pass. */
+    /** dm = dg / n, `[count]`, written or added to. */
     uint64_t dmagnitude;
-    /** dn = -dg m / n^2, `[count]`: written by the backward pass. */
+    /** dn = -dg m / n^2, `[count]`, written; 0: not asked for. */
     uint64_t dnorm;
     /** Values. */
-    uint64_t count;
+    uint32_t count;
+    /** 1: dm is added to; 0: written. */
+    uint32_t add;
+};
+
+/** The gradients of many gains in one launch. */
+struct PeftkMagnitudeBackwardParams {
+    /** One an index of the grid's y. */
+    struct PeftkMagnitudeBackwardItem items[48];
 };
 
 /** The gradient of DoRA's gain, dg_j = sum over tokens of dy (x W_j + s t B_j). */
@@ -137,7 +143,7 @@ struct PeftkMagnitudeGradientParams {
     uint64_t gain;
     /** x, `[m, k]`, read only for rows of small gain. */
     uint64_t x;
-    /** W, `[n, k]`, of x's type, read from row `first_row` on, only for rows of small gain. */
+    /** W, `[n, k]` with rows `ld_w` apart, of x's type, read from row `first_row` on, only for rows of small gain. */
     uint64_t w;
     /** t = x A^T, `[m, rank_padded]`, of x's type, likewise. */
     uint64_t t;
@@ -165,8 +171,8 @@ struct PeftkMagnitudeGradientParams {
     uint32_t rows;
     /** Columns of t and B. */
     uint32_t rank_padded;
-    /** 0. */
-    uint32_t padding;
+    /** Row stride of W, elements. */
+    uint32_t ld_w;
     /** How the tokens are cut. */
     struct PeftkCut cut;
 };
@@ -179,12 +185,10 @@ struct PeftkMergeItem {
     uint64_t a;
     /** B, `[rows, rank]`, read. */
     uint64_t b;
-    /** g, `[rows]`: read by merge (0: g = 1); written by merge_dora where not 0. */
+    /** g, `[rows]`: read by merge; 0: g = 1. */
     uint64_t gain;
     /** The magnitude, `[rows]`: read by merge_dora. */
     uint64_t magnitude;
-    /** The norm, `[rows]`: written by merge_dora where not 0. */
-    uint64_t norm;
     /** The merged rows, `[rows, cols]` f32, written where not 0; may be w. */
     uint64_t out_f32;
     /** The merged rows, `[rows, cols]` bf16, written where not 0. */
@@ -197,19 +201,17 @@ struct PeftkMergeItem {
     uint32_t cols;
     /** Rank, 1 to 256. */
     uint32_t rank;
-    /** The first of its blocks, which are ceil(rows / 8). */
+    /** The first of its blocks, which are ceil(rows / block_rows). */
     uint32_t first_block;
-    /** Unused. */
-    uint32_t padding;
+    /** Rows a block, 4 warps' shares: 16 of up to 384 columns, 8 of up to 768, 4 of up to 1536, 16 of more. */
+    uint32_t block_rows;
 };
 
 /** g (W + s B A) for one adapter or many. */
 struct PeftkMergeParams {
-    /** The only adapter, where there is no array. */
-    struct PeftkMergeItem item;
-    /** `[count]` of PeftkMergeItem in device memory; 0: `item`. */
-    uint64_t items;
-    /** Items. */
+    /** The adapters, by first block. */
+    struct PeftkMergeItem items[48];
+    /** How many there are, at least 1. */
     uint32_t count;
     /** Unused. */
     uint32_t padding;

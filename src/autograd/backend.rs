@@ -49,9 +49,42 @@ pub struct Adapter<'a, T> {
 pub struct LinearAdapters<'a, T> {
     /// Width of the linear's input: columns of every A.
     pub k: usize,
+    /// W \[n, k\], where the backward pass will ask for it with its rows under gains multiplied by these.
+    pub rescaled: Option<&'a T>,
     /// Its adapters, as [`Backend::linear`] is given them.
     pub adapters: Vec<Adapter<'a, T>>,
 }
+
+/// A DoRA adapter on rows of a weight, as [`Backend::dora_gains`] reads it.
+pub struct DoraAdapter<'a, T> {
+    /// Its place and size.
+    pub dims: AdapterDims,
+    /// Columns of W and A.
+    pub k: usize,
+    /// W \[n, k\].
+    pub w: &'a T,
+    /// A \[rank, k\].
+    pub a: &'a T,
+    /// B \[rows, rank\].
+    pub b: &'a T,
+    /// m \[rows\].
+    pub magnitude: &'a T,
+}
+
+/// What the gradients of a gain g = m / n are made from, \[rows\] each.
+pub struct GainBackward<'a, T> {
+    /// m.
+    pub magnitude: &'a T,
+    /// n.
+    pub norm: &'a T,
+    /// dL/dg.
+    pub dgain: &'a T,
+    /// Whether dn is asked for.
+    pub need_norm: bool,
+}
+
+/// dL/dm and, where it was asked for, dL/dn of a gain m / n.
+pub type GainGrads<T> = (T, Option<T>);
 
 /// What [`Backend::linear`] makes.
 pub struct LinearOutput<T> {
@@ -504,15 +537,15 @@ pub trait Backend: Clone + 'static {
         Ok(grads)
     }
 
-    /// Row norms n_j = || W_j + s (B A)_j ||_2 of rows `first_row ..` of W \[n, k\] (DoRA, Liu et al. 2024, equation 5).
-    fn dora_norm(
+    /// For each adapter the row norms n_j = || W_j + s (B A)_j ||_2 of rows `first_row ..` of W, and the gain m / n (DoRA, Liu et al. 2024,
+    /// equation 5).
+    fn dora_gains(&self, list: &[DoraAdapter<'_, Self::Buffer>]) -> Result<Vec<(Self::Buffer, Self::Buffer)>>;
+    /// For each gain dm = dg / n, and where it is asked for dn = -dg m / n^2. `sums`: each one's m.
+    fn dora_gains_backward(
         &self,
-        dims: AdapterDims,
-        k: usize,
-        w: &Self::Buffer,
-        a: &Self::Buffer,
-        b: &Self::Buffer,
-    ) -> Result<Self::Buffer>;
+        list: &[GainBackward<'_, Self::Buffer>],
+        sums: Sums<Self::Buffer>,
+    ) -> Result<Vec<GainGrads<Self::Buffer>>>;
     /// (dA, dB) of the norms: with V = W + s B A and c = dn / n, dB = s (c V) A^T, dA = s B^T (c V).
     #[allow(clippy::too_many_arguments)]
     fn dora_norm_backward(
@@ -524,15 +557,6 @@ pub trait Backend: Clone + 'static {
         b: &Self::Buffer,
         norm: &Self::Buffer,
         dnorm: &Self::Buffer,
-    ) -> Result<(Self::Buffer, Self::Buffer)>;
-    /// g = magnitude / norm, elementwise.
-    fn magnitude_rescale(&self, magnitude: &Self::Buffer, norm: &Self::Buffer) -> Result<Self::Buffer>;
-    /// (dmagnitude, dnorm) = (dg / n, -dg m / n^2).
-    fn magnitude_rescale_backward(
-        &self,
-        magnitude: &Self::Buffer,
-        norm: &Self::Buffer,
-        dgain: &Self::Buffer,
     ) -> Result<(Self::Buffer, Self::Buffer)>;
     /// g (W + s B A) over an adapter's rows of W, written over them; the other rows stay. W \[n, k\].
     fn merge(

@@ -1,5 +1,7 @@
 //! The walk back over a tape.
 
+use std::collections::HashMap;
+
 use super::saved::Saved;
 use super::tape::{Kind, Node};
 use super::{Array, Backend, Grads, Needs, ParamId, Tape, Tensor};
@@ -71,6 +73,8 @@ impl<B: Backend> Tape<'_, B> {
         let mut pending: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
         // What was made along the way of a pending gradient, times the gamma of the operation that waits for it.
         let mut scaled: Vec<Option<Array<B>>> = (0..nodes.len()).map(|_| None).collect();
+        // What came to the outputs of an operation with several.
+        let mut outputs: HashMap<usize, Vec<Option<Array<B>>>> = HashMap::new();
         let (mut input, mut loss) = (None, None);
         for (node, dy) in starts {
             match dy {
@@ -89,10 +93,17 @@ impl<B: Backend> Tape<'_, B> {
                 }
                 continue;
             }
-            let Some(dy) = dy else { continue };
-            for (_, grad) in watched.iter_mut().filter(|(place, _)| *place == nodes.len()) {
-                *grad = Some(dy.clone());
-            }
+            let several = outputs.remove(&nodes.len());
+            let dys = match (dy, several) {
+                (Some(dy), _) => {
+                    for (_, grad) in watched.iter_mut().filter(|(place, _)| *place == nodes.len()) {
+                        *grad = Some(dy.clone());
+                    }
+                    vec![Some(dy)]
+                }
+                (None, Some(dys)) => dys,
+                (None, None) => continue,
+            };
             // What the model's values came to so far: an operation that sums goes on from there.
             let mut ids: Vec<Option<ParamId>> = node.inputs.iter().map(|input| leaf_of(&nodes, (*input)?)).collect();
             for i in 1..ids.len() {
@@ -110,21 +121,29 @@ impl<B: Backend> Tape<'_, B> {
                 scaled_output,
                 images,
             };
+            let all_reached = dys.iter().all(Option::is_some);
             let made = match node.kind {
                 Kind::Leaf(id) => {
-                    grads.accumulate(id, dy)?;
+                    grads.accumulate(id, only(dys)?)?;
                     continue;
                 }
                 Kind::Input => {
-                    input = Some(dy);
+                    input = Some(only(dys)?);
                     continue;
                 }
-                Kind::Loss => vec![Some(scaled_loss(backend, &get(&node.saved)?, &dy)?)],
+                Kind::Output(place, count) => {
+                    if let Some(&Some(of)) = node.inputs.first() {
+                        outputs.entry(of).or_insert_with(|| (0..count).map(|_| None).collect())[place] =
+                            Some(only(dys)?);
+                    }
+                    continue;
+                }
+                Kind::Loss => vec![Some(scaled_loss(backend, &get(&node.saved)?, &only(dys)?)?)],
                 Kind::Op(run) => {
                     needs.sums = ids.iter().map(|id| id.and_then(|id| grads.lend(id))).collect();
                     let mut unshared = |to: usize| pending[to].take_if(|array| array.buffer_mut().is_some());
                     needs.so_far = node.inputs.iter().map(|to| to.and_then(&mut unshared)).collect();
-                    let made = run(backend, &get(&node.saved)?, dy, &mut needs)?;
+                    let made = run(backend, &get(&node.saved)?, dys, &mut needs)?;
                     // What the operation did not take is added to.
                     for (to, so_far) in node.inputs.iter().zip(needs.so_far.drain(..)) {
                         if let (Some(to), Some(so_far)) = (*to, so_far) {
@@ -145,7 +164,7 @@ impl<B: Backend> Tape<'_, B> {
                     let last = node_of(&y)?;
                     drop(x);
                     drop(y);
-                    vec![tape.walk(vec![(last, Some(dy))], grads, &mut [])?]
+                    vec![tape.walk(vec![(last, Some(only(dys)?))], grads, &mut [])?]
                 }
             };
             if made.len() != node.inputs.len() {
@@ -161,6 +180,12 @@ impl<B: Backend> Tape<'_, B> {
                 let untouched = lent.next().flatten();
                 let Some(target) = target else { continue };
                 let Some(grad) = grad else {
+                    if !all_reached {
+                        if let (Some(id), Some(sum)) = (id, untouched) {
+                            grads.give_back(id, sum);
+                        }
+                        continue;
+                    }
                     return Err(Error::Internal(format!("{} gave no gradient for an input that needs one", node.op)));
                 };
                 scaled[target] = None;
@@ -193,6 +218,11 @@ fn leaf_of<B: Backend>(nodes: &[Node<'_, B>], place: usize) -> Option<ParamId> {
         Kind::Leaf(id) => Some(id),
         _ => None,
     }
+}
+
+/// The gradient of an operation's one output.
+pub(super) fn only<B: Backend>(dys: Vec<Option<Array<B>>>) -> Result<Array<B>> {
+    dys.into_iter().flatten().next().ok_or_else(|| Error::Internal("no gradient to walk back from".into()))
 }
 
 fn add_to<B: Backend>(slot: &mut Option<Array<B>>, grad: Array<B>, backend: &B) -> Result<()> {

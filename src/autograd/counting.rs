@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{
-    AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads,
-    LinearOutput, NormBackward, Sums, TokenDims, TreeLoss,
+    AdamW, Adapter, AdapterDims, AdapterGrads, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads,
+    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss,
 };
 use crate::Result;
 
@@ -154,8 +154,20 @@ impl Backend for Counting {
         Ok(LinearGrads { x, w, bias, adapters })
     }
 
-    fn dora_norm(&self, dims: AdapterDims, _k: usize, _w: &Block, _a: &Block, _b: &Block) -> Result<Block> {
-        Ok(self.block(dims.rows))
+    fn dora_gains(&self, list: &[DoraAdapter<'_, Block>]) -> Result<Vec<(Block, Block)>> {
+        Ok(list.iter().map(|adapter| (self.block(adapter.dims.rows), self.block(adapter.dims.rows))).collect())
+    }
+
+    fn dora_gains_backward(
+        &self,
+        list: &[GainBackward<'_, Block>],
+        mut sums: Sums<Block>,
+    ) -> Result<Vec<GainGrads<Block>>> {
+        let gradients = list.iter().enumerate().map(|(place, gain)| {
+            let dn = gain.need_norm.then(|| self.like(gain.magnitude));
+            (sums.take(place).map_or_else(|| self.like(gain.magnitude), |to| to.block), dn)
+        });
+        Ok(gradients.collect())
     }
 
     fn dora_norm_backward(
@@ -169,14 +181,6 @@ impl Backend for Counting {
         _dnorm: &Block,
     ) -> Result<(Block, Block)> {
         Ok((self.like(a), self.like(b)))
-    }
-
-    fn magnitude_rescale(&self, magnitude: &Block, _norm: &Block) -> Result<Block> {
-        Ok(self.like(magnitude))
-    }
-
-    fn magnitude_rescale_backward(&self, magnitude: &Block, _norm: &Block, _dgain: &Block) -> Result<(Block, Block)> {
-        Ok((self.like(magnitude), self.like(magnitude)))
     }
 
     fn merge(

@@ -16,7 +16,7 @@ mod tensor;
 pub use backend::*;
 pub use counting::{Block as CountedBlock, Counting};
 pub use grads::{Derived, Grads};
-pub use ops::{Activated, AdapterInput, LinearInput};
+pub use ops::{Activated, AdapterInput, DoraInput, LinearInput};
 pub(crate) use ops::{check_begins, check_labels};
 pub use sums::{GRANULE_IMAGES, Needs, SumTo, Sums};
 pub use tape::{BackwardFn, InputGrads, Tape, Tensor};

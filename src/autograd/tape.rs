@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use super::backward::only;
 use super::saved::{Again, Remade, Remake, Saved};
 use super::{Array, Backend, Derived, Needs, ParamId, Params};
 use crate::config::Level;
@@ -60,7 +61,12 @@ pub type InputGrads<B> = Vec<Option<Array<B>>>;
 /// a buffer: whatever an operation keeps stands in its `saved` list, where it is counted.
 pub type BackwardFn<B, P> = fn(&B, P, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>;
 
-pub(super) type BoxedBackward<B> = Box<dyn FnOnce(&B, &[Array<B>], Array<B>, &mut Needs<B>) -> Result<InputGrads<B>>>;
+/// The same of an operation with several outputs: parameters of each, and dL/doutput of those that a gradient reached.
+pub(super) type BackwardManyFn<B, P> =
+    fn(&B, &[P], &[Array<B>], Vec<Option<Array<B>>>, &mut Needs<B>) -> Result<InputGrads<B>>;
+
+pub(super) type BoxedBackward<B> =
+    Box<dyn FnOnce(&B, &[Array<B>], Vec<Option<Array<B>>>, &mut Needs<B>) -> Result<InputGrads<B>>>;
 pub(super) type Segment<'m, B> = Box<dyn Fn(&Tape<'m, B>, &Tensor<B>) -> Result<Tensor<B>> + 'm>;
 
 pub(super) enum Kind<'m, B: Backend> {
@@ -72,6 +78,8 @@ pub(super) enum Kind<'m, B: Backend> {
     Input,
     /// An operation.
     Op(BoxedBackward<B>),
+    /// An output of an operation with several, its first input: which of how many.
+    Output(usize, usize),
     /// A segment that is run again in the backward pass.
     Checkpoint(Segment<'m, B>),
 }
@@ -241,10 +249,36 @@ impl<'m, B: Backend> Tape<'m, B> {
             return Tensor::constant(output);
         }
         let inputs = inputs.iter().map(|input| input.node).collect();
-        let run = Box::new(move |backend: &B, saved: &[Array<B>], dy: Array<B>, needs: &mut Needs<B>| {
-            backward(backend, parameters, saved, dy, needs)
+        let run = Box::new(move |backend: &B, saved: &[Array<B>], dy: Vec<Option<Array<B>>>, needs: &mut Needs<B>| {
+            backward(backend, parameters, saved, only(dy)?, needs)
         });
         Tensor { array: output, node: Some(self.push(op, inputs, saved, Kind::Op(run))) }
+    }
+
+    /// Puts the results of one operation on the tape, which walks back once for all of them. It may give no gradient for inputs of an
+    /// output that no gradient reached.
+    pub(super) fn record_many<P: Copy + 'static>(
+        &self,
+        op: &'static str,
+        inputs: &[&Tensor<B>],
+        outputs: Vec<Array<B>>,
+        saved: Vec<Array<B>>,
+        parameters: Vec<P>,
+        backward: BackwardManyFn<B, P>,
+    ) -> Vec<Tensor<B>> {
+        if !self.records(inputs) {
+            return outputs.into_iter().map(Tensor::constant).collect();
+        }
+        let inputs = inputs.iter().map(|input| input.node).collect();
+        let run = Box::new(move |backend: &B, saved: &[Array<B>], dys: Vec<Option<Array<B>>>, needs: &mut Needs<B>| {
+            backward(backend, &parameters, saved, dys, needs)
+        });
+        let (node, count) = (self.push(op, inputs, saved, Kind::Op(run)), outputs.len());
+        let output = |(place, array)| {
+            let node = self.push(op, vec![Some(node)], vec![], Kind::Output(place, count));
+            Tensor { array, node: Some(node) }
+        };
+        outputs.into_iter().enumerate().map(output).collect()
     }
 
     /// Puts a loss \[1\] on the tape with its gradient, dL/dlogits for dL/dloss = 1.

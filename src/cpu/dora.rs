@@ -4,7 +4,7 @@ use super::elementwise::map2;
 use super::math::{axpy, dot, scale, simd};
 use super::threads::{add_up, piece_rows};
 use super::{Buffer, Cpu};
-use crate::autograd::AdapterDims;
+use crate::autograd::{AdapterDims, DoraAdapter, GainBackward};
 
 /// Row j of W + s B A into `out`.
 #[inline(always)]
@@ -16,8 +16,8 @@ fn adapted_row(out: &mut [f32], dims: AdapterDims, w: &[f32], a: &[f32], b: &[f3
     }
 }
 
-/// See [`crate::autograd::Backend::dora_norm`].
-pub(super) fn dora_norm(cpu: &Cpu, dims: AdapterDims, k: usize, w: &[f32], a: &[f32], b: &[f32]) -> Buffer {
+/// || W_j + s (B A)_j || of each row.
+fn norm(cpu: &Cpu, dims: AdapterDims, k: usize, w: &[f32], a: &[f32], b: &[f32]) -> Buffer {
     let rows = piece_rows(k);
     let mut norm = cpu.pool.dirty(dims.rows);
     cpu.threads.each(norm.chunks_mut(rows).enumerate().collect(), |(piece, norm): (usize, &mut [f32])| {
@@ -72,45 +72,44 @@ pub(super) fn dora_norm_backward(cpu: &Cpu, dims: AdapterDims, k: usize, args: &
     (da, db)
 }
 
-/// See [`crate::autograd::Backend::magnitude_rescale`].
-pub(super) fn magnitude_rescale(cpu: &Cpu, magnitude: &[f32], norm: &[f32]) -> Buffer {
-    map2(
+/// An adapter's norms and its gain m / n.
+pub(super) fn gain(cpu: &Cpu, adapter: &DoraAdapter<'_, Buffer>) -> (Buffer, Buffer) {
+    let norm = norm(cpu, adapter.dims, adapter.k, adapter.w, adapter.a, adapter.b);
+    let gain = map2(
         cpu,
-        magnitude,
-        norm,
+        adapter.magnitude,
+        &norm,
         #[inline(always)]
         |m, n| m / n,
-    )
+    );
+    (norm, gain)
 }
 
-/// See [`crate::autograd::Backend::magnitude_rescale_backward`].
-pub(super) fn magnitude_rescale_backward(
-    cpu: &Cpu,
-    magnitude: &[f32],
-    norm: &[f32],
-    dgain: &[f32],
-) -> (Buffer, Buffer) {
+/// (dm, dn), the latter where it is asked for.
+pub(super) fn gain_backward(cpu: &Cpu, gain: &GainBackward<'_, Buffer>) -> (Buffer, Option<Buffer>) {
     let dmagnitude = map2(
         cpu,
-        dgain,
-        norm,
+        gain.dgain,
+        gain.norm,
         #[inline(always)]
         |dg, n| dg / n,
     );
-    let gain_over_norm = map2(
-        cpu,
-        magnitude,
-        norm,
-        #[inline(always)]
-        |m, n| m / (n * n),
-    );
-    let dnorm = map2(
-        cpu,
-        dgain,
-        &gain_over_norm,
-        #[inline(always)]
-        |dg, g| -dg * g,
-    );
+    let dnorm = gain.need_norm.then(|| {
+        let gain_over_norm = map2(
+            cpu,
+            gain.magnitude,
+            gain.norm,
+            #[inline(always)]
+            |m, n| m / (n * n),
+        );
+        map2(
+            cpu,
+            gain.dgain,
+            &gain_over_norm,
+            #[inline(always)]
+            |dg, g| -dg * g,
+        )
+    });
     (dmagnitude, dnorm)
 }
 

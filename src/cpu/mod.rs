@@ -20,8 +20,8 @@ pub use buffer::Buffer;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    NormBackward, SumTo, Sums, TokenDims, TreeLoss,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads, LinearBackward,
+    LinearDims, LinearGrads, LinearOutput, NormBackward, SumTo, Sums, TokenDims, TreeLoss,
 };
 
 /// The CPU; a clone shares its threads and its memory.
@@ -110,8 +110,19 @@ impl Backend for Cpu {
     fn linear_backward(&self, args: LinearBackward<'_, Buffer>, sums: Sums<Buffer>) -> Result<LinearGrads<Buffer>> {
         Ok(linear_backward::linear_backward(self, &args, sums))
     }
-    fn dora_norm(&self, dims: AdapterDims, k: usize, w: &Buffer, a: &Buffer, b: &Buffer) -> Result<Buffer> {
-        Ok(dora::dora_norm(self, dims, k, w, a, b))
+    fn dora_gains(&self, list: &[DoraAdapter<'_, Buffer>]) -> Result<Vec<(Buffer, Buffer)>> {
+        Ok(list.iter().map(|adapter| dora::gain(self, adapter)).collect())
+    }
+    fn dora_gains_backward(
+        &self,
+        list: &[GainBackward<'_, Buffer>],
+        mut sums: Sums<Buffer>,
+    ) -> Result<Vec<GainGrads<Buffer>>> {
+        let gradients = list.iter().enumerate().map(|(place, gain)| {
+            let (dm, dn) = dora::gain_backward(self, gain);
+            (sums.finish(place, dm, |to, dm| elementwise::add_assign(self, to, dm)), dn)
+        });
+        Ok(gradients.collect())
     }
     #[allow(clippy::too_many_arguments)]
     fn dora_norm_backward(
@@ -125,17 +136,6 @@ impl Backend for Cpu {
         dnorm: &Buffer,
     ) -> Result<(Buffer, Buffer)> {
         Ok(dora::dora_norm_backward(self, dims, k, &dora::NormInputs { w, a, b, norm, dnorm }))
-    }
-    fn magnitude_rescale(&self, magnitude: &Buffer, norm: &Buffer) -> Result<Buffer> {
-        Ok(dora::magnitude_rescale(self, magnitude, norm))
-    }
-    fn magnitude_rescale_backward(
-        &self,
-        magnitude: &Buffer,
-        norm: &Buffer,
-        dgain: &Buffer,
-    ) -> Result<(Buffer, Buffer)> {
-        Ok(dora::magnitude_rescale_backward(self, magnitude, norm, dgain))
     }
     fn merge(
         &self,

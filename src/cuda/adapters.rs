@@ -7,10 +7,17 @@ use std::hash::{DefaultHasher, Hasher};
 use std::rc::{Rc, Weak};
 
 use super::{Cuda, CudaBuffer};
-use crate::autograd::{Adapter, LinearAdapters};
+use crate::autograd::{Adapter, AdapterDims, LinearAdapters};
 use crate::gpu::{Buf, DType};
-use crate::kernels::adapter_pack::{AdapterPack, LinearPack, PackTable, adapter_pack, padded_rank};
+use crate::kernels::adapter_pack::{
+    AdapterPack, LinearPack, PackTable, RescaleTable, RowGain, WeightRescale, adapter_pack, adapter_pack_batched,
+    padded_rank, weight_rescale_batched,
+};
 use crate::{Error, Result};
+
+/// The most bytes of all g W of a model that stay from step to step; where there are more each pass makes those of a linear when it comes
+/// to it. Sizes alone decide; the bits are the same.
+const MOST_RESCALED_BYTES: usize = 64 << 20;
 
 /// What the forward pass reads of one adapter.
 #[derive(Clone, Debug)]
@@ -40,6 +47,7 @@ pub struct Prepared {
     /// Where an adapter stands, by the address of its A: linear, place in it.
     places: HashMap<u64, (usize, usize)>,
     table: PackTable,
+    rescales: RescaleTable,
 }
 
 #[derive(Debug)]
@@ -48,6 +56,8 @@ struct PreparedLinear {
     adapters: Vec<PreparedAdapter>,
     /// All A below each other; of one adapter its own.
     joined: Option<Rc<Buf>>,
+    /// W with its rows under gains multiplied by these.
+    rescaled: Option<Rc<Buf>>,
 }
 
 #[derive(Debug)]
@@ -63,14 +73,16 @@ impl Prepared {
     pub(super) fn bytes(&self) -> usize {
         let of = |linear: &PreparedLinear| {
             let own = |one: &PreparedAdapter| one.packed.a.bytes() + one.packed.b.bytes() + one.bg.bytes();
-            linear.adapters.iter().map(own).sum::<usize>() + linear.joined.as_ref().map_or(0, |buf| buf.bytes())
+            let shared = [&linear.joined, &linear.rescaled].into_iter().flatten().map(|buf| buf.bytes());
+            linear.adapters.iter().map(own).sum::<usize>() + shared.sum::<usize>()
         };
-        self.linears.iter().map(of).sum::<usize>() + self.table.bytes()
+        self.linears.iter().map(of).sum::<usize>() + self.table.bytes() + self.rescales.bytes()
     }
 
     /// Blocks for these adapters, without content.
     fn new(cuda: &Cuda, list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> Result<Self> {
         let mut made = Self::default();
+        let rescales = stays(list, dtype);
         for (index, linear) in list.iter().enumerate() {
             let k = linear.k;
             let mut adapters = Vec::with_capacity(linear.adapters.len());
@@ -83,16 +95,20 @@ impl Prepared {
             }
             let width = adapters.iter().map(|one| one.packed.rank).sum::<usize>();
             let joined = (adapters.len() > 1).then(|| cuda.buf(dtype, width * k).map(Rc::new)).transpose()?;
-            made.linears.push(PreparedLinear { k, adapters, joined });
+            let rescaled = linear.rescaled.filter(|_| rescales);
+            let rescaled = rescaled.map(|w| cuda.buf(dtype, w.len).map(Rc::new)).transpose()?;
+            made.linears.push(PreparedLinear { k, adapters, joined, rescaled });
         }
         Ok(made)
     }
 
     /// Whether the blocks are those of these adapters.
-    fn is_of(&self, list: &[LinearAdapters<'_, CudaBuffer>]) -> bool {
+    fn is_of(&self, list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> bool {
+        let rescales = stays(list, dtype);
         let same = |index: usize, linear: &LinearAdapters<'_, CudaBuffer>| {
             let own = &self.linears[index];
             own.k == linear.k
+                && own.rescaled.as_ref().map(|buf| buf.len()) == linear.rescaled.filter(|_| rescales).map(|w| w.len)
                 && own.adapters.len() == linear.adapters.len()
                 && linear.adapters.iter().zip(&own.adapters).enumerate().all(|(place, (adapter, own))| {
                     self.places.get(&adapter.a.data.address()) == Some(&(index, place))
@@ -103,7 +119,7 @@ impl Prepared {
         self.linears.len() == list.len() && list.iter().enumerate().all(|(index, linear)| same(index, linear))
     }
 
-    /// Queues the packing of all of them.
+    /// Queues the packing of all of them, and the weights under their gains.
     fn fill(&mut self, cuda: &Cuda, list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> Result<()> {
         let mut packs = Vec::with_capacity(list.len());
         for (linear, own) in list.iter().zip(&mut self.linears) {
@@ -121,7 +137,18 @@ impl Prepared {
             let joined = own.joined.as_mut().map(unread).transpose()?;
             packs.push(LinearPack { k: own.k, adapters, joined });
         }
-        self.table.pack(&cuda.device, dtype, &packs)
+        adapter_pack_batched(&cuda.device, dtype, &packs, &mut self.table)?;
+        drop(packs);
+        let mut weights = Vec::new();
+        for (linear, own) in list.iter().zip(&mut self.linears) {
+            let (Some(w), Some(out)) = (linear.rescaled, own.rescaled.as_mut()) else { continue };
+            let gains = row_gains(&linear.adapters);
+            weights.push(WeightRescale { n: w.len / linear.k, k: linear.k, w: &w.data, gains, out: unread(out)? });
+        }
+        if weights.is_empty() {
+            return Ok(());
+        }
+        weight_rescale_batched(&cuda.device, &mut weights, &mut self.rescales)
     }
 
     /// Where it all lies: one number, and not 0.
@@ -131,7 +158,8 @@ impl Prepared {
             for one in &linear.adapters {
                 [&one.packed.a, &one.packed.b, &one.bg].iter().for_each(|buf| hasher.write_u64(buf.address()));
             }
-            hasher.write_u64(linear.joined.as_ref().map_or(0, |buf| buf.address()));
+            let shared = [&linear.joined, &linear.rescaled];
+            shared.iter().for_each(|buf| hasher.write_u64(buf.as_ref().map_or(0, |buf| buf.address())));
         }
         hasher.finish().max(1)
     }
@@ -146,6 +174,23 @@ impl Prepared {
         });
         ready.then_some((linear, own))
     }
+}
+
+/// Whether all g W of these adapters stay from step to step.
+fn stays(list: &[LinearAdapters<'_, CudaBuffer>], dtype: DType) -> bool {
+    let values = list.iter().filter_map(|linear| Some(linear.rescaled?.len));
+    values.sum::<usize>() * dtype.bytes() <= MOST_RESCALED_BYTES
+}
+
+/// The gains of some adapters of a linear and the rows that they stand on.
+pub(super) fn row_gains<'a: 'b, 'b>(
+    adapters: impl IntoIterator<Item = &'b Adapter<'a, CudaBuffer>>,
+) -> Vec<RowGain<'a>> {
+    let gains = adapters.into_iter().filter_map(|adapter| {
+        let AdapterDims { first_row, rows, .. } = adapter.dims;
+        Some(RowGain { first_row, rows, gain: &adapter.gain?.data })
+    });
+    gains.collect()
 }
 
 /// A block that nothing reads any more.
@@ -168,7 +213,7 @@ impl Cuda {
             *prepared = None;
             return Ok(0);
         }
-        if !prepared.as_ref().is_some_and(|prepared| prepared.is_of(list)) {
+        if !prepared.as_ref().is_some_and(|prepared| prepared.is_of(list, self.activations)) {
             *prepared = None;
             *prepared = Some(Rc::new(Prepared::new(self, list, self.activations)?));
         }
@@ -211,6 +256,13 @@ impl Cuda {
         });
         adapter_pack(&self.device, dtype, k, &mut items.collect::<Vec<_>>(), None)?;
         Ok(blocks.into_iter().map(|(rank, a, b)| Packed { rank, a: Rc::new(a), b: Rc::new(b) }).collect())
+    }
+
+    /// W with its rows under the gains of all of a linear's adapters multiplied by these, if it stands ready.
+    pub(super) fn rescaled(&self, adapters: &[Adapter<'_, CudaBuffer>], dtype: DType) -> Option<Rc<Buf>> {
+        let ready = self.ready(dtype)?;
+        let (linear, own) = ready.find(adapters)?;
+        if own.len() == linear.adapters.len() { linear.rescaled.clone() } else { None }
     }
 
     /// For the backward pass; at least one adapter. Under dropout s g B is the same.
@@ -262,7 +314,7 @@ fn masters<'a>(adapter: &Adapter<'a, CudaBuffer>) -> AdapterPack<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autograd::{AdapterDims, Backend};
+    use crate::autograd::Backend;
     use crate::config::Precision;
     use crate::gpu::{Arch, Device};
 
@@ -273,7 +325,7 @@ mod tests {
         let (k, rows, rank) = (24, 40, 5);
         let value = |len: usize| cuda.upload(&vec![0.0; len]).unwrap();
         let values: Vec<_> = (0..3).map(|_| (value(rank * k), value(rows * rank), value(rows))).collect();
-        let other_gain = value(rows);
+        let (other_gain, w) = (value(rows), value(3 * rows * k));
         let adapter = |index: usize, gain: bool| {
             let (a, b, own) = &values[index];
             let dims = AdapterDims { first_row: index * rows, rows, rank, scale: 1.0 };
@@ -281,8 +333,11 @@ mod tests {
         };
         for gain in [false, true] {
             let list = || {
-                [vec![adapter(0, gain), adapter(1, gain)], vec![adapter(2, gain)]]
-                    .map(|adapters| LinearAdapters { k, adapters })
+                [vec![adapter(0, gain), adapter(1, gain)], vec![adapter(2, gain)]].map(|adapters| LinearAdapters {
+                    k,
+                    rescaled: gain.then_some(&w),
+                    adapters,
+                })
             };
             let mut prepared = None;
             let place = cuda.prepare(&list(), &mut prepared).unwrap();
@@ -297,6 +352,9 @@ mod tests {
                 }
                 let joined = own.joined.as_ref().unwrap_or(&own.adapters[0].packed.a);
                 assert!(Rc::ptr_eq(&backward.a, joined) && backward.width == 16 * own.adapters.len());
+                let rescaled = cuda.rescaled(&linear.adapters, DType::Bf16).map(|buf| buf.address());
+                assert_eq!(rescaled, own.rescaled.as_ref().map(|buf| buf.address()));
+                assert_eq!(rescaled.is_some(), gain);
                 for (one, own) in linear.adapters.iter().zip(&own.adapters) {
                     let backward = cuda.pack_backward(k, std::slice::from_ref(one), DType::Bf16).unwrap();
                     assert!(Rc::ptr_eq(&backward.a, &own.packed.a) && Rc::ptr_eq(&backward.bg[0], &own.bg));

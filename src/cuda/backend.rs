@@ -1,19 +1,20 @@
 //! Each operation of autograd's backend, as launches.
 
 use super::buffer::OperandCopy;
+use super::gains::adapter_rows;
 use super::linear::{self, After, Forward};
 use super::optimizer::trained;
 use super::{Cuda, CudaBuffer, Prepared};
 use crate::autograd::{
-    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, Images, LaterNumber, LinearAdapters,
-    LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto, Sums, TokenDims, TreeLoss,
+    AdamW, AdamWItem, Adapter, AdapterDims, AttentionDims, Backend, Crop, DoraAdapter, GainBackward, GainGrads, Images,
+    LaterNumber, LinearAdapters, LinearBackward, LinearDims, LinearGrads, LinearOutput, NormBackward, NormGrads, Onto,
+    Sums, TokenDims, TreeLoss,
 };
 use crate::gpu::{Buf, DType, Recording};
 use crate::kernels::cut::Rows;
 use crate::kernels::layer_norm::LayerNormDx;
 use crate::kernels::{
-    attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, magnitude_rescale, merge, pointwise,
-    tokens,
+    attention, dora_norm, dora_norm_backward, layer_norm, layer_scale, loss, merge, pointwise, tokens,
 };
 use std::rc::Rc;
 
@@ -243,17 +244,16 @@ impl Backend for Cuda {
         self.run_linear_backward(&args, Some(h), sums)
     }
 
-    fn dora_norm(
+    fn dora_gains(&self, list: &[DoraAdapter<'_, CudaBuffer>]) -> Result<Vec<(CudaBuffer, CudaBuffer)>> {
+        self.run_dora_gains(list)
+    }
+
+    fn dora_gains_backward(
         &self,
-        dims: AdapterDims,
-        k: usize,
-        w: &CudaBuffer,
-        a: &CudaBuffer,
-        b: &CudaBuffer,
-    ) -> Result<CudaBuffer> {
-        let mut norm = self.buf(DType::F32, dims.rows)?;
-        dora_norm::dora_norm(&self.device, adapter_rows(dims, k), &w.data, &a.data, &b.data, &mut norm)?;
-        Ok(CudaBuffer::new(norm))
+        list: &[GainBackward<'_, CudaBuffer>],
+        sums: Sums<CudaBuffer>,
+    ) -> Result<Vec<GainGrads<CudaBuffer>>> {
+        self.run_dora_gains_backward(list, sums)
     }
 
     fn dora_norm_backward(
@@ -280,31 +280,6 @@ impl Backend for Cuda {
             &mut db,
         )?;
         Ok((CudaBuffer::new(da), CudaBuffer::new(db)))
-    }
-
-    fn magnitude_rescale(&self, magnitude: &CudaBuffer, norm: &CudaBuffer) -> Result<CudaBuffer> {
-        let mut gain = self.buf(DType::F32, magnitude.len)?;
-        magnitude_rescale::magnitude_rescale(&self.device, magnitude.len, &magnitude.data, &norm.data, &mut gain)?;
-        Ok(CudaBuffer::new(gain))
-    }
-
-    fn magnitude_rescale_backward(
-        &self,
-        magnitude: &CudaBuffer,
-        norm: &CudaBuffer,
-        dgain: &CudaBuffer,
-    ) -> Result<(CudaBuffer, CudaBuffer)> {
-        let (mut dm, mut dn) = (self.buf(DType::F32, magnitude.len)?, self.buf(DType::F32, magnitude.len)?);
-        magnitude_rescale::magnitude_rescale_backward(
-            &self.device,
-            magnitude.len,
-            &magnitude.data,
-            &norm.data,
-            &dgain.data,
-            &mut dm,
-            &mut dn,
-        )?;
-        Ok((CudaBuffer::new(dm), CudaBuffer::new(dn)))
     }
 
     fn merge(
@@ -685,9 +660,4 @@ impl Cuda {
         layer_norm::layer_norm_backward(&self.device, summed, cols, inputs, dx, to)?;
         Ok(params.map(|(weight, bias)| (CudaBuffer::new(weight), CudaBuffer::new(bias))))
     }
-}
-
-fn adapter_rows(dims: AdapterDims, k: usize) -> dora_norm::AdapterRows {
-    let AdapterDims { first_row, rows, rank, scale } = dims;
-    dora_norm::AdapterRows { first_row, rows, cols: k, rank, scale: scale as f32 }
 }

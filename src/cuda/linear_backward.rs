@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
+use super::adapters::row_gains;
 use super::linear::required;
 use super::{Cuda, CudaBuffer};
 use crate::autograd::{AdapterDims, AdapterGrads, LinearBackward, LinearDims, LinearGrads, Sums};
 use crate::gpu::{Buf, DType};
-use crate::kernels::adapter_pack::{RowGain, padded_rank, weight_rescale};
+use crate::kernels::adapter_pack::{RowGain, WeightRescale, padded_rank, weight_rescale};
 use crate::kernels::column_sum::{Columns, column_sum};
 use crate::kernels::cut::Rows;
-use crate::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients};
+use crate::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients};
 use crate::kernels::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient};
 use crate::kernels::matmul::{Epilogue, Layout, MAX_RANK_IN_LOOP, Matmul, Operand, Second, WeightSum, matmul};
 use crate::kernels::{dora_dropout, pointwise};
@@ -76,9 +77,9 @@ impl Cuda {
                 for (index, grads) in adapters.iter_mut().enumerate() {
                     folded.extend(self.adapter_by_products(args, index, grads, &mut sums)?);
                 }
-            }
-            if args.need_adapter {
-                self.gain_gradients(args, &mut adapters, &mut sums)?;
+                if args.need_adapter {
+                    self.gain_gradients(args, &mut adapters, &mut sums)?;
+                }
             }
         }
         let x = args.need_x.then(|| self.input_gradient(args, pre, folded)).transpose()?;
@@ -91,7 +92,7 @@ impl Cuda {
         let dtype = args.dy.dtype();
         let (w, stride) = self.operand(args.w, n, dtype)?;
         let rescaled = self.rescaled_weight(args)?;
-        let (w, stride) = rescaled.as_ref().map_or((&*w, stride), |w| (w, k));
+        let (w, stride) = rescaled.as_ref().map_or((&*w, stride), |w| (&**w, k));
         let mut folded = folded.into_iter();
         let first = folded.next();
         let rest: Vec<_> = folded.collect();
@@ -122,24 +123,25 @@ impl Cuda {
     }
 
     /// W with its rows under a gain multiplied by it, rounded once from W's own values; none where there is no gain to apply.
-    fn rescaled_weight(&self, args: &Args<'_>) -> Result<Option<Buf>> {
+    fn rescaled_weight(&self, args: &Args<'_>) -> Result<Option<Rc<Buf>>> {
         let LinearDims { k, n, .. } = args.dims;
         // Under dropout x's own path goes through W alone.
-        let plain = args.adapters.iter().filter(|adapter| adapter.dropped.is_none());
-        let gains: Vec<_> = plain
-            .filter_map(|adapter| {
-                Some(RowGain { first_row: adapter.dims.first_row, rows: adapter.dims.rows, gain: &adapter.gain?.data })
-            })
-            .collect();
+        let plain = || args.adapters.iter().filter(|adapter| adapter.dropped.is_none());
+        let (gains, dtype) = (row_gains(plain()), args.dy.dtype());
         if gains.is_empty() {
             return Ok(None);
         }
-        let mut out = self.buf(args.dy.dtype(), n * k)?;
-        weight_rescale(&self.device, n, k, &args.w.data, &gains, &mut out)?;
-        Ok(Some(out))
+        if plain().count() == args.adapters.len()
+            && let Some(ready) = self.rescaled(&args.adapters, dtype)
+        {
+            return Ok(Some(ready));
+        }
+        let mut out = self.buf(dtype, n * k)?;
+        weight_rescale(&self.device, &mut WeightRescale { n, k, w: &args.w.data, gains, out: &mut out })?;
+        Ok(Some(Rc::new(out)))
     }
 
-    /// Adapters that share x and are small: Q, dA and dB from one pass over x and dy.
+    /// Adapters that share x and are small: Q, dA, dB and the gains' gradients from one pass over x and dy.
     fn adapters_in_one_pass(
         &self,
         args: &Args<'_>,
@@ -153,32 +155,56 @@ impl Cuda {
         let mut made = Vec::with_capacity(args.adapters.len());
         for (index, adapter) in args.adapters.iter().enumerate() {
             let AdapterDims { rows, rank, .. } = adapter.dims;
-            let (mut add_a, mut add_b) = (false, false);
+            let (mut add_a, mut add_b, mut add_gain) = (false, false, false);
             let [da] = self.sum_blocks(sums, [(2 + 3 * index, rank * k)], &mut add_a)?;
             let [db] = self.sum_blocks(sums, [(3 + 3 * index, rows * rank)], &mut add_b)?;
-            made.push((da, db, (add_a, add_b)));
+            let mut dgain = None;
+            if adapter.gain.is_some() {
+                let [block] = self.sum_blocks(sums, [(4 + 3 * index, rows)], &mut add_gain)?;
+                dgain = Some((block, add_gain));
+            }
+            made.push((da, db, (add_a, add_b), dgain));
         }
-        let adapters = args.adapters.iter().zip(&mut made).zip(&args.t).zip(&packed.bg);
-        let adapters = adapters
-            .map(|(((adapter, (da, db, add)), t), bg)| AdapterGradients {
+        // What gains ask for besides: y, and where they are small z made anew.
+        let forward = match args.adapters.iter().any(|adapter| adapter.gain.is_some()) {
+            true => {
+                Some((self.pack(k, &args.adapters, dtype)?, self.operand(args.w, n, dtype)?, required(args.y, "y")?))
+            }
+            false => None,
+        };
+        let mut adapters = Vec::with_capacity(made.len());
+        for (index, (adapter, (da, db, add, dgain))) in args.adapters.iter().zip(&mut made).enumerate() {
+            let dgain =
+                dgain.as_mut().zip(forward.as_ref()).map(|((dgain, add), (packed, (w, stride), y))| GainFromOutput {
+                    y: &y.data,
+                    bias: args.bias.map(|bias| &bias.data),
+                    w,
+                    w_stride: *stride,
+                    b: &packed[index].b,
+                    dgain,
+                    add: *add,
+                });
+            adapters.push(AdapterGradients {
                 first_row: adapter.dims.first_row,
                 rows: adapter.dims.rows,
                 rank: adapter.dims.rank,
                 scale: adapter.dims.scale as f32,
-                t: &t.data,
-                bg,
+                t: &args.t[index].data,
+                bg: &packed.bg[index],
                 gain: adapter.gain.map(|gain| &gain.data),
                 da,
                 db,
                 add: *add,
-            })
-            .collect();
+                dgain,
+            });
+        }
         let x = &required(args.x, "x")?.data;
         let mut all = LoraGradients { m, k, n, x, dy: &args.dy.data, granule: sums.granule(m), adapters };
         lora_gradients(&self.device, &mut all, &mut q)?;
         drop(all);
-        for (grads, (da, db, _)) in grads.iter_mut().zip(made) {
+        for (grads, (da, db, _, dgain)) in grads.iter_mut().zip(made) {
             (grads.a, grads.b) = (Some(CudaBuffer::new(da)), Some(CudaBuffer::new(db)));
+            grads.gain = dgain.map(|(dgain, _)| CudaBuffer::new(dgain));
         }
         Ok(Folded { width: packed.width, q, a: packed.a })
     }
@@ -247,8 +273,8 @@ impl Cuda {
                 let mut less_one = self.buf(DType::F32, rows)?;
                 dora_dropout::gain_minus_one(&self.device, &gain.data, &mut less_one)?;
                 let mut w = self.buf(dtype, n * k)?;
-                let gains = [RowGain { first_row, rows, gain: &less_one }];
-                weight_rescale(&self.device, n, k, &args.w.data, &gains, &mut w)?;
+                let gains = vec![RowGain { first_row, rows, gain: &less_one }];
+                weight_rescale(&self.device, &mut WeightRescale { n, k, w: &args.w.data, gains, out: &mut w })?;
                 let product = Matmul {
                     a: dy,
                     b: Operand { buf: &w, first: first_row * k, stride: k },
@@ -284,13 +310,14 @@ impl Cuda {
                 magnitude_gradient(&self.device, sizes, &args.dy.data, GainSource::Z(&z.data), &mut dgain)?;
             } else {
                 let packed = self.pack(k, &args.adapters[index..=index], dtype)?;
-                let (w, _) = self.operand(args.w, n, dtype)?;
+                let (w, w_stride) = self.operand(args.w, n, dtype)?;
                 let source = GainSource::Output {
                     y: &required(args.y, "y")?.data,
                     bias: args.bias.map(|bias| &bias.data),
                     gain: &gain.data,
                     x: &required(args.x, "x")?.data,
                     w: &w,
+                    w_stride,
                     t: &args.t[index].data,
                     b: &packed[0].b,
                 };

@@ -9,6 +9,7 @@
 mod adapters;
 mod backend;
 mod buffer;
+mod gains;
 mod images;
 mod linear;
 mod linear_backward;

@@ -3,6 +3,7 @@
 use super::check::{dimension, length};
 use super::function;
 use super::params::{PeftkAdapterPackItem, PeftkAdapterPackParams, PeftkWeightRescaleItem, PeftkWeightRescaleParams};
+use super::table::ItemTable;
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
 
@@ -70,47 +71,31 @@ pub fn adapter_pack(
     unsafe { function(device, "adapter_pack", entry(dtype)?)?.launch(grid_of(&items), &params) }
 }
 
-/// The adapters of many linears as one launch reads them: a table on the device, written when an address changes.
-#[derive(Debug, Default)]
-pub struct PackTable {
-    items: Vec<PeftkAdapterPackItem>,
-    table: Option<Buf>,
-}
+/// Where the adapters of many linears stand for one launch.
+pub type PackTable = ItemTable<PeftkAdapterPackItem>;
 
-impl PackTable {
-    /// Queues the packing of all of them to `dtype` in one launch.
-    ///
-    /// # Errors
-    /// As [`adapter_pack`]; for no adapter at all.
-    pub fn pack(&mut self, device: &Device, dtype: DType, linears: &[LinearPack<'_>]) -> Result<()> {
-        let mut list = Vec::new();
-        for linear in linears {
-            list.extend(items(device, dtype, linear.k, &linear.adapters, linear.joined.as_deref())?);
-        }
-        if list.is_empty() {
-            return Err(Error::shape("adapter_pack", "at least one adapter", 0));
-        }
-        let bytes = bytemuck::cast_slice::<PeftkAdapterPackItem, u8>(&list);
-        match &mut self.table {
-            Some(table) if table.len() == bytes.len() => {
-                if bytes != bytemuck::cast_slice::<PeftkAdapterPackItem, u8>(&self.items) {
-                    table.write(bytes)?;
-                }
-            }
-            table => *table = Some(Buf::from_slice(device, bytes, DType::U8)?),
-        }
-        let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
-        params.items = self.table.as_ref().map_or(0, Buf::address);
-        let grid = grid_of(&list);
-        self.items = list;
-        // SAFETY: the table has grid.y adapters, and is written in stream order before the launch; the rest as in `adapter_pack`.
-        unsafe { function(device, "adapter_pack", entry(dtype)?)?.launch(grid, &params) }
+/// Queues the packing of the adapters of many linears to `dtype` in one launch.
+///
+/// # Errors
+/// As [`adapter_pack`]; for no adapter at all.
+pub fn adapter_pack_batched(
+    device: &Device,
+    dtype: DType,
+    linears: &[LinearPack<'_>],
+    table: &mut PackTable,
+) -> Result<()> {
+    let mut list = Vec::new();
+    for linear in linears {
+        list.extend(items(device, dtype, linear.k, &linear.adapters, linear.joined.as_deref())?);
     }
-
-    /// Bytes of the table.
-    pub fn bytes(&self) -> usize {
-        self.table.as_ref().map_or(0, Buf::bytes)
+    if list.is_empty() {
+        return Err(Error::shape("adapter_pack", "at least one adapter", 0));
     }
+    let grid = grid_of(&list);
+    let mut params = <PeftkAdapterPackParams as bytemuck::Zeroable>::zeroed();
+    params.items = table.hold(device, list)?;
+    // SAFETY: the table has grid.y adapters, and is written in stream order before the launch; the rest as in `adapter_pack`.
+    unsafe { function(device, "adapter_pack", entry(dtype)?)?.launch(grid, &params) }
 }
 
 fn entry(dtype: DType) -> Result<&'static str> {
@@ -187,26 +172,83 @@ pub struct RowGain<'a> {
     pub gain: &'a Buf,
 }
 
-/// Queues `out_j = g_j w_j` on the rows under a gain, `w_j` on the others. `w` and `out` are `[n, k]`: f32 and f32, f32 and bf16, or bf16 and
-/// bf16; one rounding.
+/// One weight that is rescaled: `out_j = g_j w_j` on the rows under a gain, `w_j` on the others. `w` and `out` are `[n, k]`.
+#[derive(Debug)]
+pub struct WeightRescale<'a> {
+    /// Rows.
+    pub n: usize,
+    /// Columns.
+    pub k: usize,
+    /// W.
+    pub w: &'a Buf,
+    /// At most 3.
+    pub gains: Vec<RowGain<'a>>,
+    /// g W.
+    pub out: &'a mut Buf,
+}
+
+/// Where many weights stand for one launch.
+pub type RescaleTable = ItemTable<PeftkWeightRescaleItem>;
+
+/// Queues the rescaling of one weight: f32 to f32, f32 to bf16, or bf16 to bf16; one rounding.
 ///
 /// # Errors
 /// [`Error::Shape`] for a size of 0, more than 3 gains, rows beyond n, other dtypes, a buffer that is too short.
-pub fn weight_rescale(
+pub fn weight_rescale(device: &Device, weight: &mut WeightRescale<'_>) -> Result<()> {
+    let (entry, item) = (rescale_entry(weight)?, rescale_item(device, weight)?);
+    // SAFETY: the entries take a PeftkWeightRescaleParams with `items` 0, so `item`; lengths, dtypes and devices were checked; `out` is
+    // borrowed mutably and so none of the inputs.
+    unsafe {
+        function(device, "adapter_pack", entry)?
+            .launch(rescale_grid(item.n, 1), &PeftkWeightRescaleParams { item, items: 0 })
+    }
+}
+
+/// Queues the rescaling of many weights, all of the same dtypes, in one launch.
+///
+/// # Errors
+/// As [`weight_rescale`]; [`Error::Shape`] for no weight or for weights of several dtypes.
+pub fn weight_rescale_batched(
     device: &Device,
-    n: usize,
-    k: usize,
-    w: &Buf,
-    gains: &[RowGain<'_>],
-    out: &mut Buf,
+    weights: &mut [WeightRescale<'_>],
+    table: &mut RescaleTable,
 ) -> Result<()> {
     let op = "weight_rescale";
-    let entry = match (w.dtype(), out.dtype()) {
-        (DType::F32, DType::F32) => "weight_rescale_f32",
-        (DType::F32, DType::Bf16) => "weight_rescale_f32_bf16",
-        (DType::Bf16, DType::Bf16) => "weight_rescale_bf16",
-        (_, other) => return Err(Error::shape("weight_rescale's output", "f32 from f32, or bf16", other)),
-    };
+    let Some(first) = weights.first() else { return Err(Error::shape(op, "at least one weight", 0)) };
+    let entry = rescale_entry(first)?;
+    let mut items = Vec::with_capacity(weights.len());
+    for weight in weights.iter() {
+        if rescale_entry(weight)? != entry {
+            return Err(Error::shape(op, "weights of one dtype", weight.w.dtype()));
+        }
+        items.push(rescale_item(device, weight)?);
+    }
+    let most = items.iter().map(|item| item.n).max().unwrap_or(1);
+    let grid = rescale_grid(most, dimension(op, "weights", items.len())?);
+    let mut params = <PeftkWeightRescaleParams as bytemuck::Zeroable>::zeroed();
+    params.items = table.hold(device, items)?;
+    // SAFETY: the table has grid.y weights, each checked as for one, and is written in stream order before the launch; the outputs are
+    // borrowed mutably.
+    unsafe { function(device, "adapter_pack", entry)?.launch(grid, &params) }
+}
+
+fn rescale_grid(rows: u32, weights: u32) -> Grid {
+    Grid { blocks: (rows.div_ceil(THREADS / 32), weights, 1), threads: THREADS, shared_bytes: 0 }
+}
+
+fn rescale_entry(weight: &WeightRescale<'_>) -> Result<&'static str> {
+    match (weight.w.dtype(), weight.out.dtype()) {
+        (DType::F32, DType::F32) => Ok("weight_rescale_f32"),
+        (DType::F32, DType::Bf16) => Ok("weight_rescale_f32_bf16"),
+        (DType::Bf16, DType::Bf16) => Ok("weight_rescale_bf16"),
+        (_, other) => Err(Error::shape("weight_rescale's output", "f32 from f32, or bf16", other)),
+    }
+}
+
+fn rescale_item(device: &Device, weight: &WeightRescale<'_>) -> Result<PeftkWeightRescaleItem> {
+    let op = "weight_rescale";
+    let WeightRescale { n, k, w, gains, out } = weight;
+    let (n, k) = (*n, *k);
     if gains.len() > MOST_ADAPTERS {
         return Err(Error::shape("weight_rescale", format!("at most {MOST_ADAPTERS} gains"), gains.len()));
     }
@@ -224,9 +266,5 @@ pub fn weight_rescale(
         first_row[i] = range.first_row as u32;
     }
     let (n, k) = (dimension(op, "n", n)?, dimension(op, "k", k)?);
-    let item = PeftkWeightRescaleItem { w: w.address(), out: out.address(), gain, first_row, rows, n, k };
-    let grid = Grid { blocks: (n.div_ceil(THREADS / 32), 1, 1), threads: THREADS, shared_bytes: 0 };
-    // SAFETY: the entries take a PeftkWeightRescaleParams with `items` 0, so `item`; lengths, dtypes and devices were checked; `out` is
-    // borrowed mutably and so none of the inputs.
-    unsafe { function(device, "adapter_pack", entry)?.launch(grid, &PeftkWeightRescaleParams { item, items: 0 }) }
+    Ok(PeftkWeightRescaleItem { w: w.address(), out: out.address(), gain, first_row, rows, n, k })
 }

@@ -1,7 +1,7 @@
 //! Launches kernels/dora_norm.cu: the norm of every row of W + scale B A, for one adapter or for many at once.
 
 use super::check::{dimension, length};
-use super::params::{PeftkDoraNormBatchParams, PeftkDoraNormItem, PeftkDoraNormParams};
+use super::params::{PeftkDoraNormBatchParams, PeftkDoraNormParams};
 use super::{function, load};
 use crate::gpu::{Buf, DType, Device, Function, Grid};
 use crate::{Error, Result};
@@ -9,9 +9,10 @@ use crate::{Error, Result};
 /// The largest rank the kernel takes: its rows of B stay in shared memory.
 pub const MAX_RANK: usize = 256;
 
-// As in kernels/dora_norm.cu and common/adapted_rows.cuh.
-const THREADS: u32 = 128;
-pub(super) const ROWS_PER_BLOCK: u32 = 8;
+// As in kernels/dora_norm.cu, common/adapted_rows.cuh and params/dora.h.
+pub(super) const THREADS: u32 = 128;
+const ROWS_PER_BLOCK: u32 = 16;
+const MOST_ITEMS: usize = 48;
 
 /// The sizes of one linear with its adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,59 +140,46 @@ pub struct DoraNormItem<'a> {
     pub gain: Option<(&'a Buf, &'a mut Buf)>,
 }
 
-/// Queues the norms of many adapters, and their gains where asked for, in one launch.
+/// Queues the norms of many adapters, and their gains where asked for: a launch for each 48 of them.
 ///
 /// # Errors
 /// As [`DoraNorm::launch`]; [`Error::Shape`] for no item.
 pub fn dora_norm_batched(device: &Device, items: &mut [DoraNormItem<'_>]) -> Result<()> {
-    let op = "dora_norm_batched";
-    let mut first_block = 0;
-    let mut table = Vec::with_capacity(items.len());
-    for item in items.iter() {
-        let AdapterRows { rows, cols, rank, scale, .. } = item.adapter;
-        let w = item.adapter.check(op, device, item.w, item.a, item.b)?;
-        length(op, "norm", item.norm, device, DType::F32, rows)?;
-        let (mut magnitude, mut gain) = (0, 0);
-        if let Some((from, to)) = &item.gain {
-            length(op, "magnitude", from, device, DType::F32, rows)?;
-            length(op, "gain", to, device, DType::F32, rows)?;
-            (magnitude, gain) = (from.address(), to.address());
-        }
-        let (a, b, norm) = (item.a.address(), item.b.address(), item.norm.address());
-        let (rows, cols, rank) = (rows as u32, cols as u32, rank as u32);
-        table.push(PeftkDoraNormItem {
-            w,
-            a,
-            b,
-            norm,
-            magnitude,
-            gain,
-            scale,
-            rows,
-            cols,
-            rank,
-            first_block,
-            padding: 0,
-        });
-        first_block = next_block(op, first_block, rows)?;
+    if items.is_empty() {
+        return Err(Error::shape("dora_norm_batched", "at least one item", 0));
     }
-    if table.is_empty() {
-        return Err(Error::shape(op, "at least one item", 0));
-    }
-    let count = table.len() as u32;
-    let table = Buf::from_slice(device, bytemuck::cast_slice::<_, u8>(&table), DType::U8)?;
-    let grid = Grid { blocks: (first_block, 1, 1), threads: THREADS, shared_bytes: 0 };
-    // SAFETY: the entry takes a PeftkDoraNormBatchParams whose table has `count` items with all of the grid's blocks; each was checked as for one, and what is written is
-    // borrowed mutably. The table is freed in stream order, so after the launch.
-    unsafe {
-        function(device, "dora_norm", "dora_norm_batched_f32")?
-            .launch(grid, &PeftkDoraNormBatchParams { items: table.address(), count, padding: 0 })
-    }
+    items.chunks_mut(MOST_ITEMS).try_for_each(|items| launch_many(device, items))
 }
 
-/// The block after those of an item with `rows` rows; a grid's x takes 2^31 - 1.
-pub(super) fn next_block(op: &str, first: u32, rows: u32) -> Result<u32> {
-    let next = u64::from(first) + u64::from(rows.div_ceil(ROWS_PER_BLOCK));
+/// At most as many as one launch takes.
+fn launch_many(device: &Device, items: &mut [DoraNormItem<'_>]) -> Result<()> {
+    let op = "dora_norm_batched";
+    let mut params = <PeftkDoraNormBatchParams as bytemuck::Zeroable>::zeroed();
+    let mut blocks = 0;
+    for (to, item) in params.items.iter_mut().zip(items.iter()) {
+        let AdapterRows { rows, cols, rank, scale, .. } = item.adapter;
+        to.w = item.adapter.check(op, device, item.w, item.a, item.b)?;
+        length(op, "norm", item.norm, device, DType::F32, rows)?;
+        if let Some((from, gain)) = &item.gain {
+            length(op, "magnitude", from, device, DType::F32, rows)?;
+            length(op, "gain", gain, device, DType::F32, rows)?;
+            (to.magnitude, to.gain) = (from.address(), gain.address());
+        }
+        (to.a, to.b, to.norm, to.scale) = (item.a.address(), item.b.address(), item.norm.address(), scale);
+        (to.rows, to.cols, to.rank) = (rows as u32, cols as u32, rank as u32);
+        to.first_block = blocks;
+        blocks = next_block(op, blocks, to.rows.div_ceil(ROWS_PER_BLOCK))?;
+    }
+    params.count = items.len() as u32;
+    let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
+    // SAFETY: the entry takes a PeftkDoraNormBatchParams whose `count` items have all of the grid's blocks; each was checked as for one,
+    // and what is written is borrowed mutably.
+    unsafe { function(device, "dora_norm", "dora_norm_batched_f32")?.launch(grid, &params) }
+}
+
+/// The block after `blocks` more; a grid's x takes 2^31 - 1.
+pub(super) fn next_block(op: &str, first: u32, blocks: u32) -> Result<u32> {
+    let next = u64::from(first) + u64::from(blocks);
     match i32::try_from(next) {
         Ok(next) => Ok(next.unsigned_abs()),
         Err(_) => Err(Error::shape(op, "fewer rows in all", next)),

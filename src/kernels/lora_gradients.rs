@@ -4,6 +4,7 @@ use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
 use super::cut::Rows;
 use super::function;
+use super::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient, rows_apart};
 use super::params::{PeftkLoraAdapter, PeftkLoraGradientsParams};
 use crate::gpu::{Arch, Buf, DType, Device, Grid};
 use crate::{Error, Result};
@@ -17,6 +18,7 @@ const TILE_TOKENS: usize = 32;
 const SLICE: u32 = 16;
 const BLOCK_COLUMNS: u32 = 384;
 const MOST_FUSED_ROWS: u32 = 1536;
+const MOST_DORA_ROWS: u32 = 1024;
 const STAGES: u32 = 3;
 const PROJECT_BYTES: u32 = 76_800;
 const F32_COLUMNS: u32 = 64;
@@ -54,6 +56,27 @@ pub struct AdapterGradients<'a> {
     pub db: &'a mut Buf,
     /// Whether dA and dB are added to what is there, or written over it.
     pub add: (bool, bool),
+    /// The gain's own gradient, where it is asked for.
+    pub dgain: Option<GainFromOutput<'a>>,
+}
+
+/// What the gradient of a gain is made from besides x, dy and t, and where it goes; for an adapter that has a gain.
+#[derive(Debug)]
+pub struct GainFromOutput<'a> {
+    /// The linear's output y `[m, n]`, of dy's dtype.
+    pub y: &'a Buf,
+    /// bias `[n]`, f32.
+    pub bias: Option<&'a Buf>,
+    /// W `[n, k]`, of dy's dtype: rows of small gain are made anew from it.
+    pub w: &'a Buf,
+    /// Elements from one row of W to the next.
+    pub w_stride: usize,
+    /// B `[rows, padded rank]`, of dy's dtype, likewise.
+    pub b: &'a Buf,
+    /// dg `[rows]`, f32.
+    pub dgain: &'a mut Buf,
+    /// Whether it is added to what is there, or written over it.
+    pub add: bool,
 }
 
 /// Adapters of one linear that read the same x. x, dy, t, s g B and Q have one dtype, f32 or bf16.
@@ -82,15 +105,21 @@ impl LoraGradients<'_> {
     }
 }
 
-/// Queues, for every adapter, Q = dy (s g B), dA = Q^T x and dB = s g dy^T t. `q` takes all Q side by side, `[m, q_columns]`: with the
-/// adapters' A one below the other it is the second product of dx. A workspace of partial sums is taken while this is queued.
+/// Queues, for every adapter, Q = dy (s g B), dA = Q^T x, dB = s g dy^T t, and where asked for the gain's dg. `q` takes all Q side by side,
+/// `[m, q_columns]`: with the adapters' A one below the other it is the second product of dx. A workspace of partial sums is taken while
+/// this is queued.
+///
+/// dg costs y beside the dy that is read anyway, in bf16 and where the rows are few enough for both to stand in shared memory; elsewhere it
+/// is [`magnitude_gradient`]'s.
 ///
 /// # Errors
-/// [`Error::Shape`] for a size of 0, too many adapters, columns beyond n, a dtype or a buffer that does not fit; [`Error::Input`] when the
-/// device's memory is full.
+/// [`Error::Shape`] for a size of 0, too many adapters, columns beyond n, a dtype or a buffer that does not fit, a dg without a gain;
+/// [`Error::Input`] when the device's memory is full.
 pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf) -> Result<()> {
     let Prepared { mut params, dtype } = prepare(device, args, q)?;
     let pieces = params.cut.pieces as usize;
+    let with_gains = args.adapters.iter().any(|adapter| adapter.dgain.is_some());
+    let dora = if with_gains { dora_output(device.arch(), dtype, &params) } else { None };
     let partial_a = Buf::uninit(device, DType::F32, pieces * args.q_columns() * args.k)?;
     params.partial_a = partial_a.address();
     let mut partials = Vec::new();
@@ -98,12 +127,35 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
         let partial = Buf::uninit(device, DType::F32, pieces * padded_rank(adapter.rank) * adapter.rows)?;
         to.partial_b = partial.address();
         partials.push(partial);
+        if let (Some(gain), true) = (&adapter.dgain, dora.is_some()) {
+            let partial = Buf::uninit(device, DType::F32, pieces * adapter.rows)?;
+            (to.y, to.bias) = (gain.y.address(), gain.bias.map_or(0, Buf::address));
+            (to.w, to.ld_w, to.b) = (gain.w.address(), gain.w_stride as u32, gain.b.address());
+            (to.partial_gain, to.dgain, to.add_gain) = (partial.address(), gain.dgain.address(), gain.add.into());
+            partials.push(partial);
+        }
     }
-    for launch in launches(device.arch(), dtype, &params, true) {
+    let separate = dora.is_none();
+    for launch in launches(device.arch(), dtype, &params, Some(dora)) {
         // SAFETY: every entry takes a PeftkLoraGradientsParams. `prepare` has compared every buffer's dtype, length and device with the
-        // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da and db are
-        // borrowed mutably and so apart from all else; `launches` covers every piece, column and rank.
+        // sizes; the workspaces are as long as their shapes, and are freed in stream order, so after these launches; q, da, db and dgain
+        // are borrowed mutably and so apart from all else; `launches` covers every piece, column and rank; an adapter has a y only where it
+        // has a gain and the entry that reads both.
         unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
+    }
+    if separate {
+        let LoraGradients { m, k, n, x, dy, granule, .. } = *args;
+        for adapter in &mut args.adapters {
+            let AdapterGradients { first_row, rows, rank, scale, t, .. } = *adapter;
+            let (Some(GainFromOutput { y, bias, w, w_stride, b, dgain, add }), Some(gain)) =
+                (&mut adapter.dgain, adapter.gain)
+            else {
+                continue;
+            };
+            let sizes = GainGradient { m, k, n, first_row, rows, rank, scale, granule, add: *add };
+            let from = GainSource::Output { y, bias: *bias, gain, x, w, w_stride: *w_stride, t, b };
+            magnitude_gradient(device, sizes, dy, from, dgain)?;
+        }
     }
     Ok(())
 }
@@ -114,7 +166,7 @@ pub fn lora_gradients(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf
 /// As [`lora_gradients`].
 pub fn lora_project(device: &Device, args: &mut LoraGradients<'_>, q: &mut Buf) -> Result<()> {
     let Prepared { params, dtype } = prepare(device, args, q)?;
-    for launch in launches(device.arch(), dtype, &params, false) {
+    for launch in launches(device.arch(), dtype, &params, None) {
         // SAFETY: as in `lora_gradients`; the project entries use no workspace.
         unsafe { function(device, launch.file, launch.entry)?.launch(launch.grid, &params)? };
     }
@@ -158,11 +210,23 @@ fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepare
         if let Some(gain) = adapter.gain {
             length(op, "gain", gain, device, DType::F32, rows)?;
         }
+        if let Some(from) = &adapter.dgain {
+            if adapter.gain.is_none() {
+                return Err(Error::shape("lora_gradients' dg", "an adapter with a gain", "none"));
+            }
+            length(op, "y", from.y, device, dtype, m * n)?;
+            rows_apart(op, from.w_stride, k)?;
+            length(op, "W", from.w, device, dtype, (n - 1) * from.w_stride + k)?;
+            length(op, "B", from.b, device, dtype, rows * padded)?;
+            length(op, "dg", from.dgain, device, DType::F32, rows)?;
+            if let Some(bias) = from.bias {
+                length(op, "bias", bias, device, DType::F32, n)?;
+            }
+        }
         *to = PeftkLoraAdapter {
             t: adapter.t.address(),
             bg: adapter.bg.address(),
             gain: adapter.gain.map_or(0, Buf::address),
-            partial_b: 0,
             da: adapter.da.address(),
             db: adapter.db.address(),
             scale: adapter.scale,
@@ -173,6 +237,7 @@ fn prepare(device: &Device, args: &LoraGradients<'_>, q: &Buf) -> Result<Prepare
             q_column: column as u32,
             add_a: adapter.add.0.into(),
             add_b: adapter.add.1.into(),
+            ..<PeftkLoraAdapter as bytemuck::Zeroable>::zeroed()
         };
         column += padded;
     }
@@ -210,10 +275,39 @@ fn most_shared_bytes(arch: Arch) -> u32 {
     }
 }
 
-/// The launches that make Q and, when `gradients`, dA and dB.
-fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: bool) -> Vec<Launch> {
+/// The most rows of an adapter.
+fn most_rows(p: &PeftkLoraGradientsParams) -> u32 {
+    p.adapters.iter().take(p.count as usize).map(|adapter| adapter.rows).max().unwrap_or(1)
+}
+
+/// Shared memory of the output kernels that make dg too, in bytes.
+fn dora_bytes(rows: u32) -> u32 {
+    let (padded, warps) = (rows.next_multiple_of(16), if rows <= BLOCK_COLUMNS { 8 } else { 16 });
+    STAGES * 16 * 2 * (2 * (padded + 8) + SLICE + 8) + warps * SLICE * 20 * 4 + padded * 4
+}
+
+/// The output kernel that makes dg too and its threads, where there is one.
+fn dora_output(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams) -> Option<(&'static str, u32)> {
+    let rows = most_rows(p);
+    if dtype != DType::Bf16 || rows > MOST_DORA_ROWS || dora_bytes(rows) > most_shared_bytes(arch) {
+        None
+    } else if rows <= BLOCK_COLUMNS {
+        Some(("lora_gradients_output_dora_384_bf16", THREADS))
+    } else {
+        Some(("lora_gradients_output_dora_1024_bf16", 2 * THREADS))
+    }
+}
+
+/// The launches that make Q and, with `gradients`, dA and dB, which may name the entry that makes dg on the way.
+fn launches(
+    arch: Arch,
+    dtype: DType,
+    p: &PeftkLoraGradientsParams,
+    gradients: Option<Option<(&'static str, u32)>>,
+) -> Vec<Launch> {
+    let (gradients, dora) = (gradients.is_some(), gradients.flatten());
     let adapters = || p.adapters.iter().take(p.count as usize);
-    let rows = adapters().map(|adapter| adapter.rows).max().unwrap_or(1);
+    let rows = most_rows(p);
     let rank = adapters().map(|adapter| adapter.rank).max().unwrap_or(1);
     let padded = adapters().map(|adapter| adapter.rank_padded).max().unwrap_or(SLICE);
     let mut list = Vec::new();
@@ -235,7 +329,9 @@ fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: b
         let blocks = (p.slices * p.cut.pieces, 1, 1);
         let shared = output_bytes(rows);
         let outer_bytes = |ranks: u32| STAGES * 32 * 2 * (BLOCK_COLUMNS + 8 + ranks + 8);
-        if gradients && rows <= BLOCK_COLUMNS {
+        if let Some((entry, threads)) = dora {
+            add(file, entry, blocks, threads, dora_bytes(rows));
+        } else if gradients && rows <= BLOCK_COLUMNS {
             add(file, "lora_gradients_output_384_bf16", blocks, THREADS, shared);
         } else if gradients && rows <= MOST_FUSED_ROWS && shared <= most_shared_bytes(arch) {
             add(file, "lora_gradients_output_1536_bf16", blocks, 2 * THREADS, shared);
@@ -258,7 +354,7 @@ fn launches(arch: Arch, dtype: DType, p: &PeftkLoraGradientsParams, gradients: b
     }
     if gradients {
         let most = u64::from(rank) * u64::from(p.k.max(rows));
-        add("lora_gradients", "lora_gradients_reduce", (most.div_ceil(32) as u32, 2 * p.count, 1), THREADS, 0);
+        add("lora_gradients", "lora_gradients_reduce", (most.div_ceil(32) as u32, 3 * p.count, 1), THREADS, 0);
     }
     list
 }
@@ -280,5 +376,8 @@ mod tests {
         assert_eq!(output_bytes(384), 98_304);
         assert!(output_bytes(384) <= most_shared_bytes(Arch::Sm80));
         assert!(output_bytes(MOST_FUSED_ROWS) <= most_shared_bytes(Arch::Sm90a));
+        assert_eq!((dora_bytes(384), dora_bytes(1024)), (89_344, 225_024));
+        assert!(dora_bytes(384) <= most_shared_bytes(Arch::Sm80));
+        assert!(dora_bytes(MOST_DORA_ROWS) <= most_shared_bytes(Arch::Sm90a));
     }
 }

@@ -1,71 +1,78 @@
-//! Launches kernels/magnitude_rescale.cu: DoRA's gain g = m / n, its gradients, and the gain's own gradient.
+//! Launches kernels/magnitude_rescale.cu: the gradients of DoRA's gain g = m / n, and the gain's own gradient.
 
 use super::adapter_pack::padded_rank;
 use super::check::{dimension, length};
 use super::cut::Rows;
 use super::function;
 use super::lora_gradients::piece;
-use super::params::{PeftkMagnitudeGradientParams, PeftkMagnitudeParams};
+use super::params::{PeftkMagnitudeBackwardItem, PeftkMagnitudeBackwardParams, PeftkMagnitudeGradientParams};
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
 
 const THREADS: u32 = 256;
 const COLUMNS: u32 = 64;
 const FILE: &str = "magnitude_rescale";
+// As in kernels/params/dora.h.
+const MOST_GAINS: usize = 48;
 
-fn elementwise(count: u32) -> Grid {
-    Grid { blocks: (count.div_ceil(THREADS), 1, 1), threads: THREADS, shared_bytes: 0 }
+/// One gain's inputs, and where its gradients go; all f32.
+#[derive(Debug)]
+pub struct GainGradients<'a> {
+    /// Values.
+    pub count: usize,
+    /// m.
+    pub magnitude: &'a Buf,
+    /// n.
+    pub norm: &'a Buf,
+    /// dg.
+    pub dgain: &'a Buf,
+    /// dm = dg / n.
+    pub dmagnitude: &'a mut Buf,
+    /// Whether dm is added to what is there, or written over it.
+    pub add: bool,
+    /// dn = -dg m / n^2, where it is asked for.
+    pub dnorm: Option<&'a mut Buf>,
 }
 
-/// Queues `gain` = `magnitude` / `norm` over `count` values, f32.
+/// Queues the gradients of many gains: a launch for each 48 of them.
 ///
 /// # Errors
-/// [`Error::Shape`] for no values or a buffer that is too short.
-pub fn magnitude_rescale(device: &Device, count: usize, magnitude: &Buf, norm: &Buf, gain: &mut Buf) -> Result<()> {
-    let op = "magnitude_rescale";
-    for (name, buf) in [("magnitude", magnitude), ("norm", norm), ("gain", &*gain)] {
-        length(op, name, buf, device, DType::F32, count)?;
-    }
-    let mut params = <PeftkMagnitudeParams as bytemuck::Zeroable>::zeroed();
-    (params.magnitude, params.norm, params.gain) = (magnitude.address(), norm.address(), gain.address());
-    params.count = count as u64;
-    let grid = elementwise(dimension(op, "values", count)?);
-    // SAFETY: the entry takes a PeftkMagnitudeParams and touches magnitude, norm and gain, which were checked; gain is borrowed mutably.
-    unsafe { function(device, FILE, "magnitude_rescale_forward_f32")?.launch(grid, &params) }
-}
-
-/// Queues `dmagnitude` = `dgain` / n and `dnorm` = -`dgain` m / n^2 over `count` values, f32.
-///
-/// # Errors
-/// [`Error::Shape`] for no values or a buffer that is too short.
-#[allow(clippy::too_many_arguments)]
-pub fn magnitude_rescale_backward(
-    device: &Device,
-    count: usize,
-    magnitude: &Buf,
-    norm: &Buf,
-    dgain: &Buf,
-    dmagnitude: &mut Buf,
-    dnorm: &mut Buf,
-) -> Result<()> {
+/// [`Error::Shape`] for no gain, no values or a buffer that is too short.
+pub fn magnitude_rescale_backward(device: &Device, gains: &mut [GainGradients<'_>]) -> Result<()> {
     let op = "magnitude_rescale_backward";
-    let all =
-        [("magnitude", magnitude), ("norm", norm), ("dgain", dgain), ("dmagnitude", &*dmagnitude), ("dnorm", &*dnorm)];
-    for (name, buf) in all {
+    if gains.is_empty() {
+        return Err(Error::shape(op, "at least one gain", 0));
+    }
+    for gains in gains.chunks_mut(MOST_GAINS) {
+        let mut params = <PeftkMagnitudeBackwardParams as bytemuck::Zeroable>::zeroed();
+        let mut most = 1;
+        for (to, gain) in params.items.iter_mut().zip(gains.iter()) {
+            *to = backward_item(op, device, gain)?;
+            most = most.max(to.count);
+        }
+        let grid = Grid { blocks: (most.div_ceil(THREADS), gains.len() as u32, 1), threads: THREADS, shared_bytes: 0 };
+        // SAFETY: the entry takes a PeftkMagnitudeBackwardParams and reads its first grid.y items, whose buffers were checked; the outputs
+        // are borrowed mutably.
+        unsafe { function(device, FILE, "magnitude_rescale_backward_f32")?.launch(grid, &params)? };
+    }
+    Ok(())
+}
+
+fn backward_item(op: &str, device: &Device, gain: &GainGradients<'_>) -> Result<PeftkMagnitudeBackwardItem> {
+    let GainGradients { count, magnitude, norm, dgain, .. } = *gain;
+    let all = [("magnitude", magnitude), ("norm", norm), ("dgain", dgain), ("dmagnitude", &*gain.dmagnitude)];
+    for (name, buf) in all.into_iter().chain(gain.dnorm.as_deref().map(|dnorm| ("dnorm", dnorm))) {
         length(op, name, buf, device, DType::F32, count)?;
     }
-    let params = PeftkMagnitudeParams {
+    Ok(PeftkMagnitudeBackwardItem {
         magnitude: magnitude.address(),
         norm: norm.address(),
-        gain: 0,
         dgain: dgain.address(),
-        dmagnitude: dmagnitude.address(),
-        dnorm: dnorm.address(),
-        count: count as u64,
-    };
-    let grid = elementwise(dimension(op, "values", count)?);
-    // SAFETY: the entry takes a PeftkMagnitudeParams and touches all but gain; all were checked, the outputs are borrowed mutably.
-    unsafe { function(device, FILE, "magnitude_rescale_backward_f32")?.launch(grid, &params) }
+        dmagnitude: gain.dmagnitude.address(),
+        dnorm: gain.dnorm.as_ref().map_or(0, |dnorm| dnorm.address()),
+        count: dimension(op, "values", count)?,
+        add: gain.add.into(),
+    })
 }
 
 /// From what z is known, z = x W^T + s t B^T being what the gain multiplies.
@@ -83,6 +90,8 @@ pub enum GainSource<'a> {
         x: &'a Buf,
         /// W `[n, k]`, of dy's dtype.
         w: &'a Buf,
+        /// Elements from one row of W to the next.
+        w_stride: usize,
         /// t `[m, padded rank]`, of dy's dtype.
         t: &'a Buf,
         /// B `[rows, padded rank]`, of dy's dtype.
@@ -90,6 +99,14 @@ pub enum GainSource<'a> {
     },
     /// z itself, `[m, rows]`, of dy's dtype.
     Z(&'a Buf),
+}
+
+/// Checks W's row stride.
+pub(super) fn rows_apart(op: &str, stride: usize, k: usize) -> Result<()> {
+    if stride < k {
+        return Err(Error::shape(format!("{op} W's row stride"), format!("at least {k}"), stride));
+    }
+    dimension(op, "W's row stride", stride).map(drop)
 }
 
 /// The sizes of a gain's gradient.
@@ -149,10 +166,16 @@ pub fn magnitude_gradient(
     let partial = Buf::uninit(device, DType::F32, cut.pieces as usize * rows)?;
     let mut params = <PeftkMagnitudeGradientParams as bytemuck::Zeroable>::zeroed();
     match from {
-        GainSource::Output { y, bias, gain, x, w, t, b } => {
+        GainSource::Output { y, bias, gain, x, w, w_stride, t, b } => {
+            rows_apart(op, w_stride, k)?;
             let padded = padded_rank(rank);
-            let all =
-                [("y", y, m * n), ("x", x, m * k), ("W", w, n * k), ("t", t, m * padded), ("B", b, rows * padded)];
+            let all = [
+                ("y", y, m * n),
+                ("x", x, m * k),
+                ("W", w, (n - 1) * w_stride + k),
+                ("t", t, m * padded),
+                ("B", b, rows * padded),
+            ];
             for (name, buf, needed) in all {
                 length(op, name, buf, device, dtype, needed)?;
             }
@@ -164,6 +187,7 @@ pub fn magnitude_gradient(
             (params.x, params.w, params.t, params.b) = (x.address(), w.address(), t.address(), b.address());
             (params.ld_y, params.y_column) = (dimension(op, "n", n)?, first_row as u32);
             params.k = dimension(op, "k", k)?;
+            params.ld_w = w_stride as u32;
             params.rank_padded = dimension(op, "padded rank", padded)?;
         }
         GainSource::Z(z) => {

@@ -1,14 +1,15 @@
 //! Launches kernels/merge.cu: weights with their adapters in them.
 
 use super::check::length;
-use super::dora_norm::{AdapterRows, ROWS_PER_BLOCK, next_block};
+use super::dora_norm::{AdapterRows, THREADS, next_block};
 use super::function;
 use super::params::{PeftkMergeItem, PeftkMergeParams};
 use crate::gpu::{Buf, DType, Device, Grid};
 use crate::{Error, Result};
 
-const THREADS: u32 = 128;
 const FILE: &str = "merge";
+// As in kernels/params/dora.h.
+const MOST_ITEMS: usize = 48;
 
 /// Queues W_j <- g_j (W_j + s (B A)_j) on the adapter's rows of `w` `[n, cols]`: `a` `[rank, cols]`, `b` `[rows, rank]`, `gain` `[rows]` or none
 /// for g = 1; all f32. The other rows stay.
@@ -24,12 +25,7 @@ pub fn merge(device: &Device, adapter: AdapterRows, w: &mut Buf, a: &Buf, b: &Bu
     let mut item = item(adapter, rows, a, b);
     item.gain = gain.map_or(0, Buf::address);
     item.out_f32 = rows;
-    let grid = Grid { blocks: (item.rows.div_ceil(ROWS_PER_BLOCK), 1, 1), threads: THREADS, shared_bytes: 0 };
-    // SAFETY: the entry takes a PeftkMergeParams with `items` 0, so `item`; its buffers were checked. It may write over W: every thread reads
-    // an element before it writes it, and no other thread reads that one.
-    unsafe {
-        function(device, FILE, "merge_f32")?.launch(grid, &PeftkMergeParams { item, items: 0, count: 1, padding: 0 })
-    }
+    launch(device, op, "merge_f32", &[item])
 }
 
 fn item(adapter: AdapterRows, w: u64, a: &Buf, b: &Buf) -> PeftkMergeItem {
@@ -37,18 +33,41 @@ fn item(adapter: AdapterRows, w: u64, a: &Buf, b: &Buf) -> PeftkMergeItem {
         w,
         a: a.address(),
         b: b.address(),
-        gain: 0,
-        magnitude: 0,
-        norm: 0,
-        out_f32: 0,
-        out_bf16: 0,
         scale: adapter.scale,
         rows: adapter.rows as u32,
         cols: adapter.cols as u32,
         rank: adapter.rank as u32,
-        first_block: 0,
-        padding: 0,
+        ..<PeftkMergeItem as bytemuck::Zeroable>::zeroed()
     }
+}
+
+/// Rows a block, such that a warp's share of up to 1536 columns stays in registers.
+fn block_rows(cols: u32) -> u32 {
+    match cols {
+        ..=384 => 16,
+        385..=768 => 8,
+        769..=1536 => 4,
+        _ => 16,
+    }
+}
+
+/// Queues items whose buffers were checked, as many as a launch takes at once.
+fn launch(device: &Device, op: &str, entry: &'static str, items: &[PeftkMergeItem]) -> Result<()> {
+    for items in items.chunks(MOST_ITEMS) {
+        let mut params = <PeftkMergeParams as bytemuck::Zeroable>::zeroed();
+        let mut blocks = 0;
+        for (to, item) in params.items.iter_mut().zip(items) {
+            *to = PeftkMergeItem { first_block: blocks, block_rows: block_rows(item.cols), ..*item };
+            blocks = next_block(op, blocks, to.rows.div_ceil(to.block_rows))?;
+        }
+        params.count = items.len() as u32;
+        let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
+        // SAFETY: both entries take a PeftkMergeParams whose `count` items have all of the grid's blocks; the caller checked each one's
+        // buffers and borrows the outputs mutably. An output may be W: every lane reads an element before it writes it, and no other
+        // lane reads that one.
+        unsafe { function(device, FILE, entry)?.launch(grid, &params)? };
+    }
+    Ok(())
 }
 
 /// What an adapter's rows are multiplied by, all `[rows]` f32.
@@ -88,7 +107,7 @@ pub struct MergeWeight<'a> {
     pub out_bf16: Option<&'a mut Buf>,
 }
 
-/// Queues the merging of many weights in one launch, or two where some adapters take their gain from the magnitude and others don't.
+/// Queues the merging of many weights: a launch for each 48 adapters that take their gain from the magnitude, and for each 48 others.
 ///
 /// # Errors
 /// [`Error::Shape`] for a size of 0, a rank above 256, a buffer that is too short, no adapter.
@@ -127,23 +146,6 @@ pub fn merge_batched(device: &Device, weights: &mut [MergeWeight<'_>]) -> Result
     if plain.is_empty() && dora.is_empty() {
         return Err(Error::shape(op, "at least one adapter", 0));
     }
-    for (entry, items) in [("merge_f32", &mut plain), ("merge_dora_f32", &mut dora)] {
-        if items.is_empty() {
-            continue;
-        }
-        let mut blocks = 0;
-        for item in items.iter_mut() {
-            item.first_block = blocks;
-            blocks = next_block(op, blocks, item.rows)?;
-        }
-        let count = items.len() as u32;
-        let table = Buf::from_slice(device, bytemuck::cast_slice::<PeftkMergeItem, u8>(items), DType::U8)?;
-        let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: 0 };
-        let mut params = <PeftkMergeParams as bytemuck::Zeroable>::zeroed();
-        (params.items, params.count) = (table.address(), count);
-        // SAFETY: both entries take a PeftkMergeParams whose table has `count` items with all of the grid's blocks; each item's buffers were checked, and the outputs are
-        // borrowed mutably. The table is freed in stream order, so after the launch.
-        unsafe { function(device, FILE, entry)?.launch(grid, &params)? };
-    }
-    Ok(())
+    launch(device, op, "merge_f32", &plain)?;
+    launch(device, op, "merge_dora_f32", &dora)
 }

@@ -25,6 +25,7 @@ pub mod params;
 pub mod pointwise;
 mod self_test;
 mod sm90_matmul;
+pub mod table;
 pub mod tokens;
 
 pub use dora_norm::{DoraNorm, DoraNormShape, MAX_RANK};

@@ -1370,6 +1370,18 @@ pub struct PeftkLoraAdapter {
     pub da: u64,
     #[doc = " dB, `[rows, rank]` f32, written by the reduction."]
     pub db: u64,
+    #[doc = " The linear's output y, `[m, ld_dy]`, operand type, read by the entries that make the gain's gradient; 0: it is not asked for."]
+    pub y: u64,
+    #[doc = " The linear's bias, `[n]` f32, read from `first_row` on; 0: none."]
+    pub bias: u64,
+    #[doc = " W, `[n, k]` with rows `ld_w` apart, operand type, read from row `first_row` on, only for rows of small gain."]
+    pub w: u64,
+    #[doc = " B, `[rows, rank_padded]`, operand type, likewise."]
+    pub b: u64,
+    #[doc = " `[pieces, rows]` f32: each piece's sums of dy z."]
+    pub partial_gain: u64,
+    #[doc = " dg, `[rows]` f32, written by the reduction."]
+    pub dgain: u64,
     #[doc = " s."]
     pub scale: f32,
     #[doc = " First column of dy."]
@@ -1386,10 +1398,14 @@ pub struct PeftkLoraAdapter {
     pub add_a: u32,
     #[doc = " 1: dB is added to; 0: written."]
     pub add_b: u32,
+    #[doc = " 1: dg is added to; 0: written."]
+    pub add_gain: u32,
+    #[doc = " Row stride of W, elements."]
+    pub ld_w: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 80usize];
+    ["Size of PeftkLoraAdapter"][::core::mem::size_of::<PeftkLoraAdapter>() - 136usize];
     ["Alignment of PeftkLoraAdapter"][::core::mem::align_of::<PeftkLoraAdapter>() - 8usize];
     ["Offset of field: PeftkLoraAdapter::t"][::core::mem::offset_of!(PeftkLoraAdapter, t) - 0usize];
     ["Offset of field: PeftkLoraAdapter::bg"][::core::mem::offset_of!(PeftkLoraAdapter, bg) - 8usize];
@@ -1397,15 +1413,24 @@ const _: () = {
     ["Offset of field: PeftkLoraAdapter::partial_b"][::core::mem::offset_of!(PeftkLoraAdapter, partial_b) - 24usize];
     ["Offset of field: PeftkLoraAdapter::da"][::core::mem::offset_of!(PeftkLoraAdapter, da) - 32usize];
     ["Offset of field: PeftkLoraAdapter::db"][::core::mem::offset_of!(PeftkLoraAdapter, db) - 40usize];
-    ["Offset of field: PeftkLoraAdapter::scale"][::core::mem::offset_of!(PeftkLoraAdapter, scale) - 48usize];
-    ["Offset of field: PeftkLoraAdapter::first_row"][::core::mem::offset_of!(PeftkLoraAdapter, first_row) - 52usize];
-    ["Offset of field: PeftkLoraAdapter::rows"][::core::mem::offset_of!(PeftkLoraAdapter, rows) - 56usize];
-    ["Offset of field: PeftkLoraAdapter::rank"][::core::mem::offset_of!(PeftkLoraAdapter, rank) - 60usize];
+    ["Offset of field: PeftkLoraAdapter::y"][::core::mem::offset_of!(PeftkLoraAdapter, y) - 48usize];
+    ["Offset of field: PeftkLoraAdapter::bias"][::core::mem::offset_of!(PeftkLoraAdapter, bias) - 56usize];
+    ["Offset of field: PeftkLoraAdapter::w"][::core::mem::offset_of!(PeftkLoraAdapter, w) - 64usize];
+    ["Offset of field: PeftkLoraAdapter::b"][::core::mem::offset_of!(PeftkLoraAdapter, b) - 72usize];
+    ["Offset of field: PeftkLoraAdapter::partial_gain"]
+        [::core::mem::offset_of!(PeftkLoraAdapter, partial_gain) - 80usize];
+    ["Offset of field: PeftkLoraAdapter::dgain"][::core::mem::offset_of!(PeftkLoraAdapter, dgain) - 88usize];
+    ["Offset of field: PeftkLoraAdapter::scale"][::core::mem::offset_of!(PeftkLoraAdapter, scale) - 96usize];
+    ["Offset of field: PeftkLoraAdapter::first_row"][::core::mem::offset_of!(PeftkLoraAdapter, first_row) - 100usize];
+    ["Offset of field: PeftkLoraAdapter::rows"][::core::mem::offset_of!(PeftkLoraAdapter, rows) - 104usize];
+    ["Offset of field: PeftkLoraAdapter::rank"][::core::mem::offset_of!(PeftkLoraAdapter, rank) - 108usize];
     ["Offset of field: PeftkLoraAdapter::rank_padded"]
-        [::core::mem::offset_of!(PeftkLoraAdapter, rank_padded) - 64usize];
-    ["Offset of field: PeftkLoraAdapter::q_column"][::core::mem::offset_of!(PeftkLoraAdapter, q_column) - 68usize];
-    ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 72usize];
-    ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 76usize];
+        [::core::mem::offset_of!(PeftkLoraAdapter, rank_padded) - 112usize];
+    ["Offset of field: PeftkLoraAdapter::q_column"][::core::mem::offset_of!(PeftkLoraAdapter, q_column) - 116usize];
+    ["Offset of field: PeftkLoraAdapter::add_a"][::core::mem::offset_of!(PeftkLoraAdapter, add_a) - 120usize];
+    ["Offset of field: PeftkLoraAdapter::add_b"][::core::mem::offset_of!(PeftkLoraAdapter, add_b) - 124usize];
+    ["Offset of field: PeftkLoraAdapter::add_gain"][::core::mem::offset_of!(PeftkLoraAdapter, add_gain) - 128usize];
+    ["Offset of field: PeftkLoraAdapter::ld_w"][::core::mem::offset_of!(PeftkLoraAdapter, ld_w) - 132usize];
 };
 #[doc = " The gradients of up to 3 adapters that share x: every entry of kernels/lora_gradients.cu reads a part of this."]
 #[repr(C)]
@@ -1442,7 +1467,7 @@ pub struct PeftkLoraGradientsParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 328usize];
+    ["Size of PeftkLoraGradientsParams"][::core::mem::size_of::<PeftkLoraGradientsParams>() - 496usize];
     ["Alignment of PeftkLoraGradientsParams"][::core::mem::align_of::<PeftkLoraGradientsParams>() - 8usize];
     ["Offset of field: PeftkLoraGradientsParams::x"][::core::mem::offset_of!(PeftkLoraGradientsParams, x) - 0usize];
     ["Offset of field: PeftkLoraGradientsParams::dy"][::core::mem::offset_of!(PeftkLoraGradientsParams, dy) - 8usize];
@@ -1451,22 +1476,22 @@ const _: () = {
         [::core::mem::offset_of!(PeftkLoraGradientsParams, partial_a) - 24usize];
     ["Offset of field: PeftkLoraGradientsParams::adapters"]
         [::core::mem::offset_of!(PeftkLoraGradientsParams, adapters) - 32usize];
-    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 272usize];
-    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 276usize];
+    ["Offset of field: PeftkLoraGradientsParams::m"][::core::mem::offset_of!(PeftkLoraGradientsParams, m) - 440usize];
+    ["Offset of field: PeftkLoraGradientsParams::k"][::core::mem::offset_of!(PeftkLoraGradientsParams, k) - 444usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_dy"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 280usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_dy) - 448usize];
     ["Offset of field: PeftkLoraGradientsParams::ld_q"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 284usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, ld_q) - 452usize];
     ["Offset of field: PeftkLoraGradientsParams::q_first"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 288usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_first) - 456usize];
     ["Offset of field: PeftkLoraGradientsParams::q_columns"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 292usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, q_columns) - 460usize];
     ["Offset of field: PeftkLoraGradientsParams::cut"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, cut) - 296usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, cut) - 464usize];
     ["Offset of field: PeftkLoraGradientsParams::count"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 320usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, count) - 488usize];
     ["Offset of field: PeftkLoraGradientsParams::slices"]
-        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 324usize];
+        [::core::mem::offset_of!(PeftkLoraGradientsParams, slices) - 492usize];
 };
 #[doc = " The row norms of W + scale * B A (kernels/dora_norm.cu). All matrices are row-major f32 without gaps."]
 #[repr(C)]
@@ -1502,7 +1527,7 @@ const _: () = {
     ["Offset of field: PeftkDoraNormParams::cols"][::core::mem::offset_of!(PeftkDoraNormParams, cols) - 40usize];
     ["Offset of field: PeftkDoraNormParams::rank"][::core::mem::offset_of!(PeftkDoraNormParams, rank) - 44usize];
 };
-#[doc = " One adapter of a batch of norms, in device memory."]
+#[doc = " One adapter of a batch of norms."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkDoraNormItem {
@@ -1526,7 +1551,7 @@ pub struct PeftkDoraNormItem {
     pub cols: u32,
     #[doc = " Rank, 1 to 256."]
     pub rank: u32,
-    #[doc = " The first of its blocks, which are ceil(rows / 8)."]
+    #[doc = " The first of its blocks, which are ceil(rows / 16)."]
     pub first_block: u32,
     #[doc = " Unused."]
     pub padding: u32,
@@ -1553,23 +1578,23 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkDoraNormBatchParams {
-    #[doc = " `[count]` of PeftkDoraNormItem, read."]
-    pub items: u64,
-    #[doc = " Items."]
+    #[doc = " The adapters, by first block."]
+    pub items: [PeftkDoraNormItem; 48usize],
+    #[doc = " How many there are, at least 1."]
     pub count: u32,
     #[doc = " Unused."]
     pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkDoraNormBatchParams"][::core::mem::size_of::<PeftkDoraNormBatchParams>() - 16usize];
+    ["Size of PeftkDoraNormBatchParams"][::core::mem::size_of::<PeftkDoraNormBatchParams>() - 3464usize];
     ["Alignment of PeftkDoraNormBatchParams"][::core::mem::align_of::<PeftkDoraNormBatchParams>() - 8usize];
     ["Offset of field: PeftkDoraNormBatchParams::items"]
         [::core::mem::offset_of!(PeftkDoraNormBatchParams, items) - 0usize];
     ["Offset of field: PeftkDoraNormBatchParams::count"]
-        [::core::mem::offset_of!(PeftkDoraNormBatchParams, count) - 8usize];
+        [::core::mem::offset_of!(PeftkDoraNormBatchParams, count) - 3456usize];
     ["Offset of field: PeftkDoraNormBatchParams::padding"]
-        [::core::mem::offset_of!(PeftkDoraNormBatchParams, padding) - 12usize];
+        [::core::mem::offset_of!(PeftkDoraNormBatchParams, padding) - 3460usize];
 };
 #[doc = " One adapter of the norms' backward pass."]
 #[repr(C)]
@@ -1656,38 +1681,57 @@ const _: () = {
     ["Offset of field: PeftkDoraNormBackwardParams::items"]
         [::core::mem::offset_of!(PeftkDoraNormBackwardParams, items) - 96usize];
 };
-#[doc = " g = magnitude / norm and its gradients, elementwise."]
+#[doc = " The gradients of one adapter's gain g = m / n, elementwise."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct PeftkMagnitudeParams {
-    #[doc = " Magnitudes, `[count]`, read."]
+pub struct PeftkMagnitudeBackwardItem {
+    #[doc = " Magnitudes, `[count]`, read where dn is asked for."]
     pub magnitude: u64,
     #[doc = " Norms, `[count]`, read."]
     pub norm: u64,
-    #[doc = " The gain, `[count]`: written by the forward pass."]
-    pub gain: u64,
-    #[doc = " dg, `[count]`: read by the backward pass."]
+    #[doc = " dg, `[count]`, read."]
     pub dgain: u64,
-    #[doc = " dm = dg / n, `[count]`: written by the backward pass."]
+    #[doc = " dm = dg / n, `[count]`, written or added to."]
     pub dmagnitude: u64,
-    #[doc = " dn = -dg m / n^2, `[count]`: written by the backward pass."]
+    #[doc = " dn = -dg m / n^2, `[count]`, written; 0: not asked for."]
     pub dnorm: u64,
     #[doc = " Values."]
-    pub count: u64,
+    pub count: u32,
+    #[doc = " 1: dm is added to; 0: written."]
+    pub add: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMagnitudeParams"][::core::mem::size_of::<PeftkMagnitudeParams>() - 56usize];
-    ["Alignment of PeftkMagnitudeParams"][::core::mem::align_of::<PeftkMagnitudeParams>() - 8usize];
-    ["Offset of field: PeftkMagnitudeParams::magnitude"]
-        [::core::mem::offset_of!(PeftkMagnitudeParams, magnitude) - 0usize];
-    ["Offset of field: PeftkMagnitudeParams::norm"][::core::mem::offset_of!(PeftkMagnitudeParams, norm) - 8usize];
-    ["Offset of field: PeftkMagnitudeParams::gain"][::core::mem::offset_of!(PeftkMagnitudeParams, gain) - 16usize];
-    ["Offset of field: PeftkMagnitudeParams::dgain"][::core::mem::offset_of!(PeftkMagnitudeParams, dgain) - 24usize];
-    ["Offset of field: PeftkMagnitudeParams::dmagnitude"]
-        [::core::mem::offset_of!(PeftkMagnitudeParams, dmagnitude) - 32usize];
-    ["Offset of field: PeftkMagnitudeParams::dnorm"][::core::mem::offset_of!(PeftkMagnitudeParams, dnorm) - 40usize];
-    ["Offset of field: PeftkMagnitudeParams::count"][::core::mem::offset_of!(PeftkMagnitudeParams, count) - 48usize];
+    ["Size of PeftkMagnitudeBackwardItem"][::core::mem::size_of::<PeftkMagnitudeBackwardItem>() - 48usize];
+    ["Alignment of PeftkMagnitudeBackwardItem"][::core::mem::align_of::<PeftkMagnitudeBackwardItem>() - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::magnitude"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, magnitude) - 0usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::norm"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, norm) - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dgain"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dgain) - 16usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dmagnitude"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dmagnitude) - 24usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::dnorm"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, dnorm) - 32usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::count"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, count) - 40usize];
+    ["Offset of field: PeftkMagnitudeBackwardItem::add"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardItem, add) - 44usize];
+};
+#[doc = " The gradients of many gains in one launch."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct PeftkMagnitudeBackwardParams {
+    #[doc = " One an index of the grid's y."]
+    pub items: [PeftkMagnitudeBackwardItem; 48usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PeftkMagnitudeBackwardParams"][::core::mem::size_of::<PeftkMagnitudeBackwardParams>() - 2304usize];
+    ["Alignment of PeftkMagnitudeBackwardParams"][::core::mem::align_of::<PeftkMagnitudeBackwardParams>() - 8usize];
+    ["Offset of field: PeftkMagnitudeBackwardParams::items"]
+        [::core::mem::offset_of!(PeftkMagnitudeBackwardParams, items) - 0usize];
 };
 #[doc = " The gradient of DoRA's gain, dg_j = sum over tokens of dy (x W_j + s t B_j)."]
 #[repr(C)]
@@ -1703,7 +1747,7 @@ pub struct PeftkMagnitudeGradientParams {
     pub gain: u64,
     #[doc = " x, `[m, k]`, read only for rows of small gain."]
     pub x: u64,
-    #[doc = " W, `[n, k]`, of x's type, read from row `first_row` on, only for rows of small gain."]
+    #[doc = " W, `[n, k]` with rows `ld_w` apart, of x's type, read from row `first_row` on, only for rows of small gain."]
     pub w: u64,
     #[doc = " t = x A^T, `[m, rank_padded]`, of x's type, likewise."]
     pub t: u64,
@@ -1731,8 +1775,8 @@ pub struct PeftkMagnitudeGradientParams {
     pub rows: u32,
     #[doc = " Columns of t and B."]
     pub rank_padded: u32,
-    #[doc = " 0."]
-    pub padding: u32,
+    #[doc = " Row stride of W, elements."]
+    pub ld_w: u32,
     #[doc = " How the tokens are cut."]
     pub cut: PeftkCut,
 }
@@ -1778,8 +1822,8 @@ const _: () = {
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rows) - 108usize];
     ["Offset of field: PeftkMagnitudeGradientParams::rank_padded"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, rank_padded) - 112usize];
-    ["Offset of field: PeftkMagnitudeGradientParams::padding"]
-        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, padding) - 116usize];
+    ["Offset of field: PeftkMagnitudeGradientParams::ld_w"]
+        [::core::mem::offset_of!(PeftkMagnitudeGradientParams, ld_w) - 116usize];
     ["Offset of field: PeftkMagnitudeGradientParams::cut"]
         [::core::mem::offset_of!(PeftkMagnitudeGradientParams, cut) - 120usize];
 };
@@ -1793,12 +1837,10 @@ pub struct PeftkMergeItem {
     pub a: u64,
     #[doc = " B, `[rows, rank]`, read."]
     pub b: u64,
-    #[doc = " g, `[rows]`: read by merge (0: g = 1); written by merge_dora where not 0."]
+    #[doc = " g, `[rows]`: read by merge; 0: g = 1."]
     pub gain: u64,
     #[doc = " The magnitude, `[rows]`: read by merge_dora."]
     pub magnitude: u64,
-    #[doc = " The norm, `[rows]`: written by merge_dora where not 0."]
-    pub norm: u64,
     #[doc = " The merged rows, `[rows, cols]` f32, written where not 0; may be w."]
     pub out_f32: u64,
     #[doc = " The merged rows, `[rows, cols]` bf16, written where not 0."]
@@ -1811,51 +1853,47 @@ pub struct PeftkMergeItem {
     pub cols: u32,
     #[doc = " Rank, 1 to 256."]
     pub rank: u32,
-    #[doc = " The first of its blocks, which are ceil(rows / 8)."]
+    #[doc = " The first of its blocks, which are ceil(rows / block_rows)."]
     pub first_block: u32,
-    #[doc = " Unused."]
-    pub padding: u32,
+    #[doc = " Rows a block, 4 warps' shares: 16 of up to 384 columns, 8 of up to 768, 4 of up to 1536, 16 of more."]
+    pub block_rows: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMergeItem"][::core::mem::size_of::<PeftkMergeItem>() - 88usize];
+    ["Size of PeftkMergeItem"][::core::mem::size_of::<PeftkMergeItem>() - 80usize];
     ["Alignment of PeftkMergeItem"][::core::mem::align_of::<PeftkMergeItem>() - 8usize];
     ["Offset of field: PeftkMergeItem::w"][::core::mem::offset_of!(PeftkMergeItem, w) - 0usize];
     ["Offset of field: PeftkMergeItem::a"][::core::mem::offset_of!(PeftkMergeItem, a) - 8usize];
     ["Offset of field: PeftkMergeItem::b"][::core::mem::offset_of!(PeftkMergeItem, b) - 16usize];
     ["Offset of field: PeftkMergeItem::gain"][::core::mem::offset_of!(PeftkMergeItem, gain) - 24usize];
     ["Offset of field: PeftkMergeItem::magnitude"][::core::mem::offset_of!(PeftkMergeItem, magnitude) - 32usize];
-    ["Offset of field: PeftkMergeItem::norm"][::core::mem::offset_of!(PeftkMergeItem, norm) - 40usize];
-    ["Offset of field: PeftkMergeItem::out_f32"][::core::mem::offset_of!(PeftkMergeItem, out_f32) - 48usize];
-    ["Offset of field: PeftkMergeItem::out_bf16"][::core::mem::offset_of!(PeftkMergeItem, out_bf16) - 56usize];
-    ["Offset of field: PeftkMergeItem::scale"][::core::mem::offset_of!(PeftkMergeItem, scale) - 64usize];
-    ["Offset of field: PeftkMergeItem::rows"][::core::mem::offset_of!(PeftkMergeItem, rows) - 68usize];
-    ["Offset of field: PeftkMergeItem::cols"][::core::mem::offset_of!(PeftkMergeItem, cols) - 72usize];
-    ["Offset of field: PeftkMergeItem::rank"][::core::mem::offset_of!(PeftkMergeItem, rank) - 76usize];
-    ["Offset of field: PeftkMergeItem::first_block"][::core::mem::offset_of!(PeftkMergeItem, first_block) - 80usize];
-    ["Offset of field: PeftkMergeItem::padding"][::core::mem::offset_of!(PeftkMergeItem, padding) - 84usize];
+    ["Offset of field: PeftkMergeItem::out_f32"][::core::mem::offset_of!(PeftkMergeItem, out_f32) - 40usize];
+    ["Offset of field: PeftkMergeItem::out_bf16"][::core::mem::offset_of!(PeftkMergeItem, out_bf16) - 48usize];
+    ["Offset of field: PeftkMergeItem::scale"][::core::mem::offset_of!(PeftkMergeItem, scale) - 56usize];
+    ["Offset of field: PeftkMergeItem::rows"][::core::mem::offset_of!(PeftkMergeItem, rows) - 60usize];
+    ["Offset of field: PeftkMergeItem::cols"][::core::mem::offset_of!(PeftkMergeItem, cols) - 64usize];
+    ["Offset of field: PeftkMergeItem::rank"][::core::mem::offset_of!(PeftkMergeItem, rank) - 68usize];
+    ["Offset of field: PeftkMergeItem::first_block"][::core::mem::offset_of!(PeftkMergeItem, first_block) - 72usize];
+    ["Offset of field: PeftkMergeItem::block_rows"][::core::mem::offset_of!(PeftkMergeItem, block_rows) - 76usize];
 };
 #[doc = " g (W + s B A) for one adapter or many."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkMergeParams {
-    #[doc = " The only adapter, where there is no array."]
-    pub item: PeftkMergeItem,
-    #[doc = " `[count]` of PeftkMergeItem in device memory; 0: `item`."]
-    pub items: u64,
-    #[doc = " Items."]
+    #[doc = " The adapters, by first block."]
+    pub items: [PeftkMergeItem; 48usize],
+    #[doc = " How many there are, at least 1."]
     pub count: u32,
     #[doc = " Unused."]
     pub padding: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkMergeParams"][::core::mem::size_of::<PeftkMergeParams>() - 104usize];
+    ["Size of PeftkMergeParams"][::core::mem::size_of::<PeftkMergeParams>() - 3848usize];
     ["Alignment of PeftkMergeParams"][::core::mem::align_of::<PeftkMergeParams>() - 8usize];
-    ["Offset of field: PeftkMergeParams::item"][::core::mem::offset_of!(PeftkMergeParams, item) - 0usize];
-    ["Offset of field: PeftkMergeParams::items"][::core::mem::offset_of!(PeftkMergeParams, items) - 88usize];
-    ["Offset of field: PeftkMergeParams::count"][::core::mem::offset_of!(PeftkMergeParams, count) - 96usize];
-    ["Offset of field: PeftkMergeParams::padding"][::core::mem::offset_of!(PeftkMergeParams, padding) - 100usize];
+    ["Offset of field: PeftkMergeParams::items"][::core::mem::offset_of!(PeftkMergeParams, items) - 0usize];
+    ["Offset of field: PeftkMergeParams::count"][::core::mem::offset_of!(PeftkMergeParams, count) - 3840usize];
+    ["Offset of field: PeftkMergeParams::padding"][::core::mem::offset_of!(PeftkMergeParams, padding) - 3844usize];
 };
 #[doc = " y += g z - u on an adapter's columns."]
 #[repr(C)]

@@ -23,8 +23,8 @@ pub use real::Real;
 
 use crate::Result;
 use crate::autograd::{
-    AdamW, Adapter, AdapterDims, AttentionDims, Backend, LinearBackward, LinearDims, LinearGrads, LinearOutput,
-    NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
+    AdamW, Adapter, AdapterDims, AttentionDims, Backend, DoraAdapter, GainBackward, GainGrads, LinearBackward,
+    LinearDims, LinearGrads, LinearOutput, NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
 };
 
 /// The plain-loop backend, in f32 or f64.
@@ -103,9 +103,25 @@ impl<T: Real> Backend for Reference<T> {
         }
         Ok(grads)
     }
-    fn dora_norm(&self, dims: AdapterDims, k: usize, w: &Vec<T>, a: &Vec<T>, b: &Vec<T>) -> Result<Vec<T>> {
-        let rows = &w[dims.first_row * k..][..dims.rows * k];
-        Ok(dora_norm::dora_norm(rows, a, b, T::from_f64(dims.scale), dims.rows, k, dims.rank))
+    fn dora_gains(&self, list: &[DoraAdapter<'_, Vec<T>>]) -> Result<Vec<(Vec<T>, Vec<T>)>> {
+        let gains = list.iter().map(|DoraAdapter { dims, k, w, a, b, magnitude }| {
+            let rows = &w[dims.first_row * k..][..dims.rows * k];
+            let norm = dora_norm::dora_norm(rows, a, b, T::from_f64(dims.scale), dims.rows, *k, dims.rank);
+            let gain = dora::magnitude_rescale(magnitude, &norm);
+            (norm, gain)
+        });
+        Ok(gains.collect())
+    }
+    fn dora_gains_backward(
+        &self,
+        list: &[GainBackward<'_, Vec<T>>],
+        mut sums: Sums<Vec<T>>,
+    ) -> Result<Vec<GainGrads<Vec<T>>>> {
+        let gradients = list.iter().enumerate().map(|(place, gain)| {
+            let (dm, dn) = dora::magnitude_rescale_backward(gain.magnitude, gain.norm, gain.dgain);
+            (sums.finish(place, dm, add), gain.need_norm.then_some(dn))
+        });
+        Ok(gradients.collect())
     }
     #[allow(clippy::too_many_arguments)]
     fn dora_norm_backward(
@@ -119,17 +135,6 @@ impl<T: Real> Backend for Reference<T> {
         dnorm: &Vec<T>,
     ) -> Result<(Vec<T>, Vec<T>)> {
         Ok(dora::dora_norm_backward(dims, k, w, a, b, norm, dnorm))
-    }
-    fn magnitude_rescale(&self, magnitude: &Vec<T>, norm: &Vec<T>) -> Result<Vec<T>> {
-        Ok(dora::magnitude_rescale(magnitude, norm))
-    }
-    fn magnitude_rescale_backward(
-        &self,
-        magnitude: &Vec<T>,
-        norm: &Vec<T>,
-        dgain: &Vec<T>,
-    ) -> Result<(Vec<T>, Vec<T>)> {
-        Ok(dora::magnitude_rescale_backward(magnitude, norm, dgain))
     }
     fn merge(
         &self,

@@ -4,7 +4,7 @@ use super::linear::Linear;
 use super::{Vit, names};
 use crate::Result;
 use crate::adapter::{AdapterFile, AdapterModule};
-use crate::autograd::{AdapterDims, Backend, Params};
+use crate::autograd::{AdapterDims, Backend, DoraAdapter, Params};
 use crate::io::state::{Classifier, HostTensor, StateDict};
 
 /// The head's weight and bias.
@@ -95,8 +95,9 @@ fn merged<B: Backend>(linear: &Linear, params: &Params<B>) -> Result<Vec<f32>> {
         let [a, b] = [adapter.a, adapter.b].map(|id| params.get(id).value.buffer());
         let gain = match adapter.magnitude {
             Some(id) => {
-                let norm = backend.dora_norm(adapter.dims, k, weight.buffer(), a, b)?;
-                Some(backend.magnitude_rescale(params.get(id).value.buffer(), &norm)?)
+                let magnitude = params.get(id).value.buffer();
+                let adapter = DoraAdapter { dims: adapter.dims, k, w: weight.buffer(), a, b, magnitude };
+                backend.dora_gains(&[adapter])?.pop().map(|(_, gain)| gain)
             }
             None => None,
         };

@@ -1,7 +1,7 @@
 //! A linear layer of the model: its weights' places, and the adapters on them.
 
 use super::names;
-use crate::autograd::{Activated, AdapterDims, AdapterInput, Backend, LinearInput, ParamId, Tape, Tensor};
+use crate::autograd::{Activated, AdapterDims, AdapterInput, Backend, DoraInput, LinearInput, ParamId, Tape, Tensor};
 use crate::config::{Level, Recompute};
 use crate::{Error, Result};
 
@@ -129,10 +129,7 @@ impl SiteAdapter {
         mode: Mode,
     ) -> Result<AdapterInput<B>> {
         let (a, b) = (tape.param(self.a), tape.param(self.b));
-        let gain = match self.magnitude.and_then(|_| tape.derived(self.gain_slot)) {
-            Some(gain) => Some(gain),
-            None => self.gain(tape, weight)?,
-        };
+        let gain = self.gain(tape, weight)?;
         let dropped = match mode.dropout_seed {
             Some(seed) if self.dropout > 0.0 => {
                 let of_image = x.array().elements() / mode.images.max(1);
@@ -144,15 +141,25 @@ impl SiteAdapter {
         Ok(AdapterInput { dims: self.dims, a, b, gain, dropped })
     }
 
-    /// DoRA's g = m / n.
-    pub(super) fn gain<B: Backend>(&self, tape: &Tape<'_, B>, weight: &Tensor<B>) -> Result<Option<Tensor<B>>> {
-        let Some(magnitude) = self.magnitude else { return Ok(None) };
+    /// What DoRA's g = m / n is made from, where there is one.
+    pub(super) fn gain_input<B: Backend>(&self, tape: &Tape<'_, B>, weight: &Tensor<B>) -> Option<DoraInput<B>> {
+        let magnitude = tape.param(self.magnitude?);
         let (mut a, mut b) = (tape.param(self.a), tape.param(self.b));
         if !self.norm_grad {
             (a, b) = (a.detach(), b.detach());
         }
-        let norm = tape.dora_norm(self.dims, weight, &a, &b)?;
-        Ok(Some(tape.magnitude_rescale(&tape.param(magnitude), &norm)?))
+        Some(DoraInput { dims: self.dims, weight: weight.clone(), a, b, magnitude })
+    }
+
+    /// DoRA's gain, where there is one: made before, or here.
+    fn gain<B: Backend>(&self, tape: &Tape<'_, B>, weight: &Tensor<B>) -> Result<Option<Tensor<B>>> {
+        if let Some(gain) = self.magnitude.and_then(|_| tape.derived(self.gain_slot)) {
+            return Ok(Some(gain));
+        }
+        match self.gain_input(tape, weight) {
+            Some(input) => Ok(tape.dora_gains(&[input])?.pop()),
+            None => Ok(None),
+        }
     }
 
     /// Every site draws a mask of its own, as peft's one dropout module a site does.

@@ -178,8 +178,10 @@ impl Vit {
         if let Some(matrix) = self.resample {
             list.push(tape.resample_positions(&tape.param(self.positions), &tape.params().get(matrix).value)?);
         }
-        for (linear, adapter) in self.adapters() {
-            list.extend(adapter.gain(tape, &tape.param(linear.weight))?);
+        let gains = self.adapters().filter_map(|(linear, own)| own.gain_input(tape, &tape.param(linear.weight)));
+        let gains: Vec<_> = gains.collect();
+        if !gains.is_empty() {
+            list.extend(tape.dora_gains(&gains)?);
         }
         Ok(Derived::new(list))
     }
@@ -206,7 +208,10 @@ impl Vit {
                 dropped: None,
             });
             let k = linear.adapters.first().map_or(0, |adapter| params.get(adapter.a).value.shape()[1]);
-            LinearAdapters { k, adapters: values.collect() }
+            // Under dropout x's own path goes through W alone.
+            let rescaled = linear.adapters.iter().any(|adapter| adapter.magnitude.is_some())
+                && linear.adapters.iter().all(|adapter| adapter.dropout == 0.0);
+            LinearAdapters { k, rescaled: rescaled.then(|| of(linear.weight)), adapters: values.collect() }
         });
         with.collect()
     }

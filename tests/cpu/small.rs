@@ -2,7 +2,8 @@
 
 use peftk::Result;
 use peftk::autograd::{
-    AdamW, AdapterDims, Asymmetric, Backend, NormBackward, Sums, TokenDims, TreeLoss, dropout_keeps,
+    AdamW, AdapterDims, Asymmetric, Backend, DoraAdapter, GainBackward, NormBackward, Sums, TokenDims, TreeLoss,
+    dropout_keeps,
 };
 use peftk::cpu::Cpu;
 use peftk::reference::Reference;
@@ -75,14 +76,18 @@ case!(Positions { from: usize, to: usize, width: usize, pos: Vec<f32>, matrix: V
 
 case!(Dora { dims: AdapterDims, k: usize, w: Vec<f32>, a: Vec<f32>, b: Vec<f32>, magnitude: Vec<f32>, dgain: Vec<f32> }, |c, backend, up| {
     let (mut w, a, b, magnitude, dgain) = (up(&c.w)?, up(&c.a)?, up(&c.b)?, up(&c.magnitude)?, up(&c.dgain)?);
-    let norm = backend.dora_norm(c.dims, c.k, &w, &a, &b)?;
-    let gain = backend.magnitude_rescale(&magnitude, &norm)?;
-    let (dmagnitude, dnorm) = backend.magnitude_rescale_backward(&magnitude, &norm, &dgain)?;
+    let adapter = || DoraAdapter { dims: c.dims, k: c.k, w: &w, a: &a, b: &b, magnitude: &magnitude };
+    let [(norm, gain), _] = <[_; 2]>::try_from(backend.dora_gains(&[adapter(), adapter()])?).ok().unwrap();
+    let through = |need_norm| GainBackward { magnitude: &magnitude, norm: &norm, dgain: &dgain, need_norm };
+    let made = backend.dora_gains_backward(&[through(true), through(false)], Sums::fresh())?;
+    let [(dmagnitude, dnorm), (again, none)] = <[_; 2]>::try_from(made).ok().unwrap();
+    assert!(none.is_none(), "nobody asked for it");
+    let dnorm = dnorm.unwrap();
     let (da, db) = backend.dora_norm_backward(c.dims, c.k, &w, &a, &b, &norm, &dnorm)?;
     backend.merge(c.dims, c.k, &mut w, &a, &b, Some(&gain))?;
     let first = backend.copy(&w)?;
     backend.merge(c.dims, c.k, &mut w, &a, &b, None)?;
-    Ok(numbered([norm, gain, dmagnitude, dnorm, da, db, first, w]))
+    Ok(numbered([norm, gain, dmagnitude, again, dnorm, da, db, first, w]))
 });
 
 case!(Loss { classes: usize, labels: Vec<usize>, smoothing: f64, logits: Vec<f32>, targets: Vec<f32> }, |c, b, up| {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use peftk::adapter::{self, AdapterConfig, AdapterFile, AdapterModule};
 use peftk::autograd::{
-    AdapterDims, AdapterInput, Array, Asymmetric, Backend, Grads, ParamId, Params, Sums, Tape, Tensor, TreeLoss,
+    AdapterDims, AdapterInput, Array, Asymmetric, Backend, DoraInput, Grads, ParamId, Params, Sums, Tape, Tensor,
+    TreeLoss,
 };
 use peftk::config::{AdapterInit, AdapterSettings};
 use peftk::io::state::{HostTensor, StateDict};
@@ -87,12 +88,10 @@ fn dora_in_every_mode() {
         let dims = AdapterDims { first_row: 0, rows: 6, rank: 2, scale: tensor(&file, "scale").0[0] };
         let tape = Tape::new(&case.params);
         let [xt, wt, at, bt] = [x, w, lora_a, lora_b].map(|id| tape.param(id));
-        let norm = if mode == "normgrad" {
-            tape.dora_norm(dims, &wt.detach(), &at, &bt).unwrap()
-        } else {
-            tape.dora_norm(dims, &wt.detach(), &at.detach(), &bt.detach()).unwrap()
-        };
-        let gain = tape.magnitude_rescale(&tape.param(m), &norm).unwrap();
+        let of_norm = |tensor: &Tensor<F64>| if mode == "normgrad" { tensor.clone() } else { tensor.detach() };
+        let (weight, magnitude) = (wt.detach(), tape.param(m));
+        let input = DoraInput { dims, weight, a: of_norm(&at), b: of_norm(&bt), magnitude };
+        let gain = tape.dora_gains(&[input]).unwrap().swap_remove(0);
         let adapter = AdapterInput {
             dims,
             a: at,

@@ -1,6 +1,8 @@
 //! One test an operation.
 
-use peftk::autograd::{AdapterDims, AdapterInput, Asymmetric, AttentionDims, Tape, Tensor, TokenDims};
+use peftk::autograd::{
+    AdapterDims, AdapterInput, Array, Asymmetric, AttentionDims, DoraInput, Grads, ParamId, Tape, Tensor, TokenDims,
+};
 
 use crate::{Case, F64};
 
@@ -53,14 +55,10 @@ fn linear_with_adapters() {
             case.check(&name, |t| {
                 let (x, w) = (t.param(x), t.param(w));
                 let mut inputs = Vec::new();
-                for (i, &(dims, a, b, magnitude)) in adapters.iter().enumerate() {
-                    let gain = match magnitude {
-                        Some(m) => {
-                            let norm = t.dora_norm(dims, &w, &t.param(a), &t.param(b))?;
-                            Some(t.magnitude_rescale(&t.param(m), &norm)?)
-                        }
-                        None => None,
-                    };
+                let with_gain = adapters.iter().filter_map(|&(dims, a, b, m)| Some((dims, a, b, m?)));
+                let mut gains = t.dora_gains(&with_gain.map(|at| dora(t, &w, at)).collect::<Vec<_>>())?.into_iter();
+                for (i, &(dims, a, b, _)) in adapters.iter().enumerate() {
+                    let gain = gains.next();
                     inputs.push(adapter(t, &x, dims, (a, b), gain, dropout, i));
                 }
                 t.linear(&x, &w, Some(&t.param(bias)), &inputs)
@@ -73,7 +71,7 @@ fn adapter(
     t: &Tape<'_, F64>,
     x: &Tensor<F64>,
     dims: AdapterDims,
-    (a, b): (peftk::autograd::ParamId, peftk::autograd::ParamId),
+    (a, b): (ParamId, ParamId),
     gain: Option<Tensor<F64>>,
     dropout: f64,
     seed: usize,
@@ -82,30 +80,68 @@ fn adapter(
     AdapterInput { dims, a: t.param(a), b: t.param(b), gain, dropped }
 }
 
+fn dora(
+    t: &Tape<'_, F64>,
+    w: &Tensor<F64>,
+    (dims, a, b, m): (AdapterDims, ParamId, ParamId, ParamId),
+) -> DoraInput<F64> {
+    DoraInput { dims, weight: w.clone(), a: t.param(a), b: t.param(b), magnitude: t.param(m) }
+}
+
 #[test]
 fn a_trained_weight_under_a_norm_is_an_error() {
     let mut case = Case::new();
     let dims = AdapterDims { first_row: 0, rows: 2, rank: 1, scale: 1.0 };
-    let [w, a, b] = [case.input(&[2, 3]), case.input(&[1, 3]), case.input(&[2, 1])];
+    let [w, a, b, m] = [case.input(&[2, 3]), case.input(&[1, 3]), case.input(&[2, 1]), case.input(&[2])];
     let tape = Tape::new(&case.params);
-    let error = tape.dora_norm(dims, &tape.param(w), &tape.param(a), &tape.param(b)).err().unwrap();
+    let error = tape.dora_gains(&[dora(&tape, &tape.param(w), (dims, a, b, m))]).err().unwrap();
     assert!(error.to_string().contains("has no gradient"), "{error}");
 }
 
 #[test]
-fn dora_norm() {
+fn dora_gains() {
     let mut case = Case::new();
     let dims = AdapterDims { first_row: 2, rows: 3, rank: 2, scale: 1.3 };
-    let [w, a, b] = [case.constant(&[6, 4]), case.input(&[2, 4]), case.input(&[3, 2])];
-    case.check("dora_norm", |t| t.dora_norm(dims, &t.param(w), &t.param(a), &t.param(b)));
+    let w = case.constant(&[6, 4]);
+    let [a, b, m] = [case.input(&[2, 4]), case.input(&[3, 2]), case.input(&[3])];
+    case.check("dora_gains", |t| Ok(t.dora_gains(&[dora(t, &t.param(w), (dims, a, b, m))])?.swap_remove(0)));
 }
 
+/// Gains of several adapters are one operation: what reaches one of them goes to its values alone, and where something was before it is
+/// added.
 #[test]
-fn magnitude_rescale() {
+fn a_gradient_of_one_gain_of_several() {
     let mut case = Case::new();
-    let [m, n] = [case.input(&[5]), case.input(&[5])];
-    case.set(n, &[0.5, -0.7, 1.3, 2.0, -0.9]);
-    case.check("magnitude_rescale", |t| t.magnitude_rescale(&t.param(m), &t.param(n)));
+    let w = case.constant(&[6, 4]);
+    let sites = [(2, 3), (0, 2)].map(|(first_row, rows)| {
+        let dims = AdapterDims { first_row, rows, rank: 2, scale: 0.7 };
+        (dims, case.input(&[2, 4]), case.input(&[rows, 2]), case.input(&[rows]))
+    });
+    let backend = F64::new();
+    for which in 0..2 {
+        let run = |list: &[usize], grads: &mut Grads<F64>| {
+            let tape = Tape::new(&case.params);
+            let inputs: Vec<_> = list.iter().map(|&i| dora(&tape, &tape.param(w), sites[i])).collect();
+            let gains = tape.dora_gains(&inputs).unwrap();
+            let gain = &gains[list.iter().position(|&i| i == which).unwrap()];
+            let dgain: Vec<f32> = (0..gain.shape()[0]).map(|j| 1.0 + j as f32).collect();
+            let dgain = Array::upload(&backend, &dgain, gain.shape()).unwrap();
+            tape.backward_with(gain, dgain, grads).unwrap();
+        };
+        let (mut alone, mut beside) = (Grads::new(&case.params), Grads::with_blocks(&case.params).unwrap());
+        run(&[which], &mut alone);
+        for time in [1.0, 2.0] {
+            run(&[0, 1], &mut beside);
+            for (i, (_, a, b, m)) in sites.into_iter().enumerate() {
+                for id in [a, b, m] {
+                    let values = |grads: &Grads<F64>| grads.get(id).map(|grad| backend.download_f64(grad.buffer()));
+                    let truth = values(&alone).map(|list| list.iter().map(|x| time * x).collect());
+                    assert_eq!(values(&beside), truth, "gain {which}, a value of adapter {i}, time {time}");
+                    assert_eq!(truth.is_some(), i == which);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use half::bf16;
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::adapter_pack::{
-    AdapterPack, LinearPack, PackTable, RowGain, adapter_pack, padded_rank, weight_rescale,
+    AdapterPack, LinearPack, PackTable, RescaleTable, RowGain, WeightRescale, adapter_pack, adapter_pack_batched,
+    padded_rank, weight_rescale, weight_rescale_batched,
 };
 
 use crate::harness::{Needs, Test, on_every_arch};
@@ -104,7 +105,7 @@ fn in_one_launch(
             LinearPack { k, adapters: adapters.collect(), joined: Some(joined) }
         });
         let linears: Vec<_> = linears.collect();
-        table.pack(device, dtype, &linears).unwrap();
+        adapter_pack_batched(device, dtype, &linears, &mut table).unwrap();
         drop(linears);
         for (made, joined) in &mut outputs {
             for (made, truth) in made.iter_mut().flatten().zip(truth.0.iter().flatten()) {
@@ -168,8 +169,23 @@ fn check_rescale(n: usize, k: usize, ranges: &[(usize, usize)], random: &mut imp
                 .map(|(&(first_row, rows), gain)| RowGain { first_row, rows, gain })
                 .collect();
             let mut out = poisoned(device, to, n * k);
-            weight_rescale(device, n, k, &w_device, &list, &mut out).unwrap();
+            let under = || list.clone();
+            let mut one = WeightRescale { n, k, w: &w_device, gains: under(), out: &mut out };
+            weight_rescale(device, &mut one).unwrap();
             let ours = results(&out, &what);
+            // Beside another in one launch, twice (the second time the table stays): the same bits.
+            let (mut first, mut second) = (poisoned(device, to, n * k), poisoned(device, to, k));
+            let mut table = RescaleTable::default();
+            for _ in 0..2 {
+                let all = WeightRescale { n, k, w: &w_device, gains: under(), out: &mut first };
+                let row = WeightRescale { n: 1, k, w: &w_device, gains: vec![], out: &mut second };
+                weight_rescale_batched(device, &mut [row, all], &mut table).unwrap();
+                assert_eq!(results(&first, &what), ours, "{what}: in one launch");
+                let plain: Vec<f64> = w.values[..k].iter().map(|&w| round(to, w)).collect();
+                assert_eq!(results(&second, &what), plain, "{what}: a row beside it");
+                first.fill_bytes(0xff).unwrap();
+                second.fill_bytes(0xff).unwrap();
+            }
             for j in 0..n {
                 let under = ranges.iter().position(|&(first, rows)| (first..first + rows).contains(&j));
                 let gain = under.map_or(1.0, |i| gains[i].values[j - ranges[i].0]);
@@ -246,13 +262,19 @@ fn wrong_shapes() {
             assert!(error.to_string().starts_with("adapter_pack"), "{rows} {k} {rank} {dtype:?}: {error}");
         }
         assert!(adapter_pack(device, DType::F32, 3, &mut [], None).is_err(), "no adapter");
-        assert!(PackTable::default().pack(device, DType::F32, &[]).is_err(), "no adapter at all");
+        let nothing = adapter_pack_batched(device, DType::F32, &[], &mut PackTable::default());
+        assert!(nothing.is_err(), "no adapter at all");
         let gain = buffer(2);
         let range = RowGain { first_row: 1, rows: 2, gain: &gain };
         let mut w = buffer(6);
-        weight_rescale(device, 3, 2, &buffer(6), &[range], &mut w).unwrap();
+        let from = buffer(6);
+        let mut rescale =
+            |n, k| weight_rescale(device, &mut WeightRescale { n, k, w: &from, gains: vec![range], out: &mut w });
+        rescale(3, 2).unwrap();
         for (n, k) in [(2, 3), (4, 2), (0, 2), (3, 0)] {
-            weight_rescale(device, n, k, &buffer(6), &[range], &mut w).expect_err("it does not fit");
+            rescale(n, k).expect_err("it does not fit");
         }
+        let nothing = weight_rescale_batched(device, &mut [], &mut RescaleTable::default());
+        assert!(nothing.is_err(), "no weight at all");
     });
 }

@@ -1,6 +1,6 @@
 //! kernels/dora_norm_backward.cu against the plain loops in f64.
 
-use peftk::autograd::{AdapterDims, Backend};
+use peftk::autograd::{AdapterDims, Backend, DoraAdapter};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::dora_norm::AdapterRows;
 use peftk::kernels::dora_norm_backward::dora_norm_backward;
@@ -37,8 +37,9 @@ impl Case {
         let (w, a, b) = (draw((first_row + rows) * cols, 1.0), draw(rank * cols, 1.0), draw(rows * rank, 0.5));
         let (dnorm, da, db) = (draw(rows, 1.0), draw(rank * cols, 1.0), draw(rows * rank, 1.0));
         let mut case = Self { adapter, w, a, b, norm: dnorm.clone(), dnorm, da, db };
-        let reference = Reference::<f64>::new();
-        let norm = reference.dora_norm(case.dims(), cols, &case.w.wide(), &case.a.wide(), &case.b.wide()).unwrap();
+        let (w, a, b) = (&case.w.wide(), &case.a.wide(), &case.b.wide());
+        let adapter = DoraAdapter { dims: case.dims(), k: cols, w, a, b, magnitude: &vec![1.0; rows] };
+        let (norm, _) = Reference::<f64>::new().dora_gains(&[adapter]).unwrap().swap_remove(0);
         case.norm.values = norm.into_iter().map(|x| x as f32).collect();
         case
     }

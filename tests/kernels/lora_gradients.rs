@@ -107,6 +107,7 @@ impl Case {
                 da,
                 db,
                 add: (false, false),
+                dgain: None,
             });
         }
         let mut args =
@@ -318,8 +319,8 @@ fn wrong_shapes() {
         let (mut da, mut db, mut q) = (buffer(3), buffer(3), buffer(32));
         let mut launch = |m, k, n, first_row, rows, rank| {
             let (t, bg, da, db) = (&t, &bg, &mut da, &mut db);
-            let adapter =
-                AdapterGradients { first_row, rows, rank, scale: 1.0, t, bg, gain: None, da, db, add: (false, false) };
+            let (scale, gain, add, dgain) = (1.0, None, (false, false), None);
+            let adapter = AdapterGradients { first_row, rows, rank, scale, t, bg, gain, da, db, add, dgain };
             let mut args = LoraGradients { m, k, n, x: &x, dy: &dy, granule: m, adapters: vec![adapter] };
             lora_gradients(device, &mut args, &mut q)
         };

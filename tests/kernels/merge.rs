@@ -1,6 +1,6 @@
 //! kernels/merge.cu against the plain loops in f64.
 
-use peftk::autograd::{AdapterDims, Backend};
+use peftk::autograd::{AdapterDims, Backend, DoraAdapter};
 use peftk::gpu::{Buf, DType};
 use peftk::kernels::dora_norm::AdapterRows;
 use peftk::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
@@ -59,10 +59,15 @@ impl Case {
     fn dora_gain(&self) -> (Vec<f64>, f64) {
         let reference = Reference::<f64>::new();
         let (dims, cols) = (self.dims(), self.rows.cols);
-        let norm = reference.dora_norm(dims, cols, &self.w.wide(), &self.a.wide(), &self.b.wide()).unwrap();
-        let sizes = reference.dora_norm(dims, cols, &self.w.abs(), &self.a.abs(), &self.b.abs()).unwrap();
+        let magnitude = self.gain.wide();
+        let gains = |[w, a, b]: [Vec<f64>; 3]| {
+            let adapter = DoraAdapter { dims, k: cols, w: &w, a: &a, b: &b, magnitude: &magnitude };
+            reference.dora_gains(&[adapter]).unwrap().swap_remove(0)
+        };
+        let (norm, gain) = gains([&self.w, &self.a, &self.b].map(Numbers::wide));
+        let (sizes, _) = gains([&self.w, &self.a, &self.b].map(Numbers::abs));
         let worst = norm.iter().zip(&sizes).map(|(n, size)| size / n).fold(1.0, f64::max);
-        (self.gain.wide().iter().zip(&norm).map(|(m, n)| m / n).collect(), 1e-6 * worst)
+        (gain, 1e-6 * worst)
     }
 
     fn check(&self) {

@@ -9,7 +9,7 @@ use peftk::kernels::column_sum::{Columns, column_sum};
 use peftk::kernels::cut::Rows;
 use peftk::kernels::layer_norm::{LayerNormDx, LayerNormInputs, layer_norm_backward};
 use peftk::kernels::layer_scale::layer_scale_backward;
-use peftk::kernels::lora_gradients::{AdapterGradients, LoraGradients, lora_gradients};
+use peftk::kernels::lora_gradients::{AdapterGradients, GainFromOutput, LoraGradients, lora_gradients};
 use peftk::kernels::loss::{LogitDims, cross_entropy};
 use peftk::kernels::magnitude_rescale::{GainGradient, GainSource, magnitude_gradient};
 use peftk::kernels::matmul::{Layout, Matmul, WeightSum, matmul};
@@ -108,6 +108,7 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
     let mut draw = |dtype, len| Numbers::draw(&mut random, dtype, len, 1.0);
     let (x, dy, stream) = (draw(dtype, count * cols), draw(dtype, count * cols), draw(DType::F32, count * cols));
     let (weight, mean) = (draw(DType::F32, cols), draw(DType::F32, count));
+    let w = draw(dtype, cols * cols);
     let rank = 5.min(cols);
     let padded = padded_rank(rank);
     let (t, bg) = (draw(dtype, count * padded), draw(dtype, cols * padded));
@@ -117,7 +118,7 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
         (0..cols).map(|c| (0..count).map(|i| f64::from(dy.values[i * cols + c].abs())).sum()).collect();
     on_every_arch(|device| {
         let what = |name: &str| format!("{name} {} {dtype:?} cols {cols} {sizes:?}", device.arch());
-        let [weight, bg] = [&weight, &bg].map(|numbers| numbers.upload(device));
+        let [weight, bg, w] = [&weight, &bg, &w].map(|numbers| numbers.upload(device));
         let summed = |part: &Range<usize>, add| Rows { count: part.len(), granule, add };
 
         let made = in_parts(device, &what("column_sum"), sizes, &[cols], |part, add, out| {
@@ -142,13 +143,15 @@ fn check_other_sums(cols: usize, sizes: (usize, usize), dtype: DType) {
                 .unwrap();
         });
 
-        in_parts(device, &what("lora_gradients"), sizes, &[rank * cols, cols * rank], |part, add, out| {
+        in_parts(device, &what("lora_gradients"), sizes, &[rank * cols, cols * rank, cols], |part, add, out| {
             let (x, dy) = (rows(device, &x, cols, &part), rows(device, &dy, cols, &part));
             let t = rows(device, &t, padded, &part);
             let mut q = poisoned(device, dtype, part.len() * padded);
-            let [da, db] = out else { unreachable!() };
-            let (t, bg, gain, add) = (&t, &bg, Some(&weight), (add, add));
-            let adapter = AdapterGradients { first_row: 0, rows: cols, rank, scale: 0.5, t, bg, gain, da, db, add };
+            let [da, db, dgain] = out else { unreachable!() };
+            // x stands for y as well.
+            let dgain = Some(GainFromOutput { y: &x, bias: Some(&weight), w: &w, w_stride: cols, b: &bg, dgain, add });
+            let (t, bg, gain, scale, add) = (&t, &bg, Some(&weight), 0.5, (add, add));
+            let adapter = AdapterGradients { first_row: 0, rows: cols, rank, scale, t, bg, gain, da, db, add, dgain };
             let adapters = vec![adapter];
             let mut args = LoraGradients { m: part.len(), k: cols, n: cols, x: &x, dy: &dy, granule, adapters };
             lora_gradients(device, &mut args, &mut q).unwrap();

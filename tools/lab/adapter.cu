@@ -17,6 +17,14 @@
 //      waited for their item all the same.
 //   2. A flat grid, every block finds its item among all; W prefetched to L2 while B is read. Predicted 10 and 65 us; measured
 //      17.9 and 83.4 us. Gradients without the dirty lines: q and v 85.1 us, one adapter 60.8 us.
+//   3. A warp its own rows (4 of 384 columns), nothing waits for a block; W asked for first, into the registers it stays in until it is
+//   written;
+//      A from L1 for the block's 4 warps; items in the launch's parameters, found by halving. Predicted 9 us for the norms of q and v, 12
+//      us to merge them, 50 us for the norms of all linears at rank 16, 60 us to merge them; not measured yet.
+//   gradients with dg
+//   1. dg by a kernel of its own an adapter: dy again and y. Measured 44 us an adapter, and 4 us for its reduction.
+//   2. In the pass over dy: tiles of 16 tokens of dy and of y beside each other, column sums from shared memory, one reduction for all.
+//      Predicted for q and v: output 90 us instead of 50 + 2 * 44; not measured yet.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -36,6 +44,7 @@
 #include "common/cut.cuh"
 #include "cut.cuh"
 #include "common/adapted_rows.cuh"
+#include "common/gain_gradient.cuh"
 #include "common/lora_tiles.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
@@ -197,6 +206,12 @@ struct Lora {
     vector<Device<float>> dgain, dpartial_b, dda, ddb;
     Device<float> dpartial_a;
     PeftkLoraGradientsParams p{};
+    // For dg.
+    vector<T> y, w;
+    vector<float> bias;
+    Device<T> dy_of_gain, dw;
+    Device<float> dbias;
+    vector<Device<float>> dpartial_gain, dgain_out;
 
     Lora(unsigned m, unsigned k, unsigned n, vector<Place> places) : m(m), k(k), n(n), places(places) {
         x = random_values<T>(size_t(m) * k), dy = random_values<T>(size_t(m) * n);
@@ -217,13 +232,62 @@ struct Lora {
             dt.emplace_back(t[i]), dbg.emplace_back(bg[i]), dgain.emplace_back(gain[i]);
             dpartial_b.emplace_back(size_t(p.cut.pieces) * padded * at.rows);
             dda.emplace_back(size_t(at.rank) * k), ddb.emplace_back(size_t(at.rows) * at.rank);
-            p.adapters[i] = {dt[i].address(), dbg[i].address(), i == 1 ? 0 : dgain[i].address(), dpartial_b[i].address(), dda[i].address(),
-                             ddb[i].address(), 0.75f, at.first_row, at.rows, at.rank, padded, q_columns, 0, 0};
+            PeftkLoraAdapter& adapter = p.adapters[i];
+            adapter.t = dt[i].address(), adapter.bg = dbg[i].address(), adapter.gain = i == 1 ? 0 : dgain[i].address();
+            adapter.partial_b = dpartial_b[i].address(), adapter.da = dda[i].address(), adapter.db = ddb[i].address();
+            adapter.scale = 0.75f, adapter.first_row = at.first_row, adapter.rows = at.rows;
+            adapter.rank = at.rank, adapter.rank_padded = padded, adapter.q_column = q_columns;
             q_columns += padded;
         }
         dq = Device<T>(size_t(m) * q_columns), dpartial_a = Device<float>(size_t(p.cut.pieces) * q_columns * k);
         p.x = dx.address(), p.dy = ddy.address(), p.q = dq.address(), p.partial_a = dpartial_a.address();
         p.ld_q = q_columns, p.q_first = 0, p.q_columns = q_columns, p.slices = q_columns / 16;
+    }
+
+    // Every adapter but the second, which has no gain, makes dg too; for up to 1024 rows in bf16. s g B stands for B.
+    Lora& with_gain() {
+        y = random_values<T>(size_t(m) * n), w = random_values<T>(size_t(n) * k, 0.1f), bias = random_values<float>(n);
+        dy_of_gain = Device<T>(y), dw = Device<T>(w), dbias = Device<float>(bias);
+        for (size_t i = 0; i < places.size(); ++i) {
+            dpartial_gain.emplace_back(size_t(p.cut.pieces) * places[i].rows), dgain_out.emplace_back(places[i].rows);
+            if (i == 1) continue;
+            PeftkLoraAdapter& adapter = p.adapters[i];
+            adapter.y = dy_of_gain.address(), adapter.bias = dbias.address(), adapter.w = dw.address(), adapter.ld_w = k, adapter.b = dbg[i].address();
+            adapter.partial_gain = dpartial_gain[i].address(), adapter.dgain = dgain_out[i].address();
+        }
+        return *this;
+    }
+    void test_gain() {
+        with_gain(), output(), reduce();
+        CHECK(cudaDeviceSynchronize());
+        Error error;
+        for (size_t i = 0; i < places.size(); i += 2) {
+            const Place at = places[i];
+            const unsigned padded = p.adapters[i].rank_padded;
+            const auto got = dgain_out[i].get();
+            for (unsigned j = 0; j < at.rows; j += std::max(1u, at.rows / 60)) {
+                const double g = gain[i][j], b = bias[at.first_row + j];
+                const bool small = std::abs(gain[i][j]) < 1.0f / 64;
+                double sum = 0, size = 0;
+                for (unsigned token = 0; token < m; ++token) {
+                    const double d = host_value(dy[size_t(token) * n + at.first_row + j]), out = host_value(y[size_t(token) * n + at.first_row + j]);
+                    double z = (out - b) / g, of = (std::abs(out) + std::abs(b)) / std::abs(g);
+                    if (small) {
+                        z = of = 0;
+                        const auto add = [&](double term) { z += term, of += std::abs(term); };
+                        for (unsigned c = 0; c < k; ++c) add(double(host_value(x[size_t(token) * k + c])) * host_value(w[size_t(at.first_row + j) * k + c]));
+                        for (unsigned r = 0; r < padded; ++r) {
+                            add(0.75 * host_value(t[i][size_t(token) * padded + r]) * host_value(bg[i][size_t(j) * padded + r]));
+                        }
+                    }
+                    sum += d * z, size += std::abs(d) * of;
+                }
+                error.add(got[j], sum, 4e-6 * size);
+            }
+        }
+        char name[160];
+        snprintf(name, sizeof name, "lora_gradients m %u k %u n %u, rows %u rank %u: dg", m, k, n, places[0].rows, places[0].rank);
+        error.report(name);
     }
 
     unsigned most_rows() const {
@@ -251,7 +315,13 @@ struct Lora {
                 kernel<<<grid, threads, shared>>>(p);
             };
             const dim3 grid(p.slices * p.cut.pieces);
-            if (rows <= 384) {
+            const unsigned padded = ceil_to(rows, 16), warps = rows <= 384 ? 8 : 16;
+            const unsigned dora = 3 * 16 * 2 * (2 * (padded + 8) + 24) + warps * 16 * 20 * 4 + padded * 4;
+            if (p.adapters[0].y && rows <= 384) {
+                launch(lora_bf16::lora_gradients_output_dora_384_bf16, grid, 256, dora);
+            } else if (p.adapters[0].y) {
+                launch(lora_bf16::lora_gradients_output_dora_1024_bf16, grid, 512, dora);
+            } else if (rows <= 384) {
                 launch(lora_bf16::lora_gradients_output_384_bf16, grid, 256, bytes(32, 8));
             } else if (rows <= 1536) {
                 launch(lora_bf16::lora_gradients_output_1536_bf16, grid, 512, bytes(16, 16));
@@ -280,7 +350,7 @@ struct Lora {
     void reduce() {
         size_t most = 0;
         for (Place at : places) most = std::max({most, size_t(at.rank) * k, size_t(at.rank) * at.rows});
-        lora_bf16::lora_gradients_reduce<<<dim3(ceil_div(most, 32), 2 * p.count), 256>>>(p);
+        lora_bf16::lora_gradients_reduce<<<dim3(ceil_div(most, 32), 3 * p.count), 256>>>(p);
         CHECK(cudaGetLastError());
     }
 
@@ -342,6 +412,7 @@ struct Lora {
     void time() {
         double bytes = 0;
         for (Place at : places) bytes += double(m) * at.rows * sizeof(T);
+        if (p.adapters[0].y) bytes *= 2, printf("with dg, ");
         const double t_out = median_us([&] { output(); }), t_in = median_us([&] { input(); }), t_reduce = median_us([&] { reduce(); });
         const double all = median_us([&] { output(), input(), reduce(); });
         const double total = bytes + double(m) * k * sizeof(T);
@@ -389,11 +460,27 @@ struct Linear {
     PeftkDoraNormItem norm_item() const {
         return {dw.address(), da.address(), db.address(), norm.address(), dmagnitude.address(), gain_out.address(), scale, at.rows, k, at.rank, 0, 0};
     }
-    PeftkMergeItem merge_item(bool dora) const {
-        return {dw.address(),        da.address(),   db.address(), dora ? gain_out.address() : dgain.address(), dmagnitude.address(), norm.address(),
-                out.address(), out_half.address(), scale,        at.rows, k, at.rank, 0, 0};
+    PeftkMergeItem merge_item(bool to_f32) const {
+        return {dw.address(), da.address(), db.address(), dgain.address(), dmagnitude.address(), to_f32 ? out.address() : 0, out_half.address(), scale,
+                at.rows,      k,            at.rank,      0,               k <= 384 ? 16u : k <= 768 ? 8u : k <= 1536 ? 4u : 16u};
     }
 };
+
+// Launches of up to 48 items each, which stand in the parameters.
+template <class Params, class Item, class Launch>
+static void in_launches(const vector<Item>& items, unsigned (*block_rows)(const Item&), Launch launch) {
+    for (size_t from = 0; from < items.size(); from += 48) {
+        Params p{};
+        unsigned blocks = 0;
+        for (; p.count < 48 && from + p.count < items.size(); ++p.count) {
+            Item& item = p.items[p.count] = items[from + p.count];
+            item.first_block = blocks;
+            blocks += ceil_div(item.rows, block_rows(item));
+        }
+        launch(p, dim3(blocks));
+    }
+    CHECK(cudaGetLastError());
+}
 
 template <class I>
 static Device<I> upload(const vector<I>& items) {
@@ -402,39 +489,32 @@ static Device<I> upload(const vector<I>& items) {
 
 static void test_norms(const vector<Linear>& all, const std::string& what, bool time) {
     vector<PeftkDoraNormItem> items;
-    vector<PeftkMergeItem> plain, dora;
-    unsigned blocks = 0;
+    vector<PeftkMergeItem> merges;
     double bytes = 0;
     for (const Linear& l : all) {
-        items.push_back(l.norm_item()), plain.push_back(l.merge_item(false)), dora.push_back(l.merge_item(true));
-        items.back().first_block = plain.back().first_block = dora.back().first_block = blocks;
-        blocks += ceil_div(l.at.rows, 8), bytes += 4.0 * l.at.rows * l.k;
+        items.push_back(l.norm_item()), merges.push_back(l.merge_item(!time));
+        bytes += 4.0 * l.at.rows * l.k;
     }
-    const auto ditems = upload(items);
-    const auto dplain = upload(plain), ddora = upload(dora);
-    PeftkDoraNormBatchParams pn{ditems.address(), unsigned(all.size()), 0};
-    PeftkMergeParams pp{}, pd{};
-    pp.items = dplain.address(), pd.items = ddora.address(), pp.count = pd.count = unsigned(all.size());
-    const dim3 grid(blocks);
+    const auto make_norms = [&] {
+        in_launches<PeftkDoraNormBatchParams, PeftkDoraNormItem>(
+            items, [](const PeftkDoraNormItem&) { return 16u; }, [](const auto& p, dim3 grid) { norms::dora_norm_batched_f32<<<grid, 128>>>(p); });
+    };
+    const auto merge = [&](auto kernel) {
+        in_launches<PeftkMergeParams, PeftkMergeItem>(
+            merges, [](const PeftkMergeItem& item) { return item.block_rows; }, [&](const auto& p, dim3 grid) { kernel<<<grid, 128>>>(p); });
+    };
     if (time) {
-        const double tn = median_us([&] { norms::dora_norm_batched_f32<<<grid, 128>>>(pn); });
-        for (auto& i : plain) i.out_f32 = 0;
-        for (auto& i : dora) i.out_f32 = 0;
-        const auto dplain2 = upload(plain), ddora2 = upload(dora);
-        pp.items = dplain2.address(), pd.items = ddora2.address();
-        const double tm = median_us([&] { merging::merge_f32<<<grid, 128>>>(pp); });
-        const double td = median_us([&] { merging::merge_dora_f32<<<grid, 128>>>(pd); });
-        CHECK(cudaGetLastError());
+        const double tn = median_us(make_norms), tm = median_us([&] { merge(merging::merge_f32); });
+        const double td = median_us([&] { merge(merging::merge_dora_f32); });
         printf("TIME %s: norm %.1f us (%.0f GB/s), merge to bf16 %.1f us (%.0f GB/s), norm + merge %.1f us (%.0f GB/s), floor %.1f\n",
                what.c_str(), tn, bytes / tn / 1e3, tm, 1.5 * bytes / tm / 1e3, td, 1.5 * bytes / td / 1e3, 1.5 * bytes / 2.96e6);
         return;
     }
     for (int pass = 0; pass < 3; ++pass) {
         Error in_norm, in_gain, in_out, in_half;
-        if (pass == 0) norms::dora_norm_batched_f32<<<grid, 128>>>(pn);
-        if (pass == 1) merging::merge_f32<<<grid, 128>>>(pp);
-        if (pass == 2) merging::merge_dora_f32<<<grid, 128>>>(pd);
-        CHECK(cudaGetLastError());
+        if (pass == 0) make_norms();
+        if (pass == 1) merge(merging::merge_f32);
+        if (pass == 2) merge(merging::merge_dora_f32);
         CHECK(cudaDeviceSynchronize());
         for (const Linear& l : all) {
             const auto norm = l.norm.get(), gain = l.gain_out.get(), out = l.out.get();
@@ -442,7 +522,7 @@ static void test_norms(const vector<Linear>& all, const std::string& what, bool 
             for (unsigned j = 0; j < l.at.rows; j += std::max(1u, l.at.rows / 40)) {
                 double size;
                 const double n = l.true_norm(j, &size), g = pass == 1 ? double(l.gain[j]) : l.magnitude[j] / n;
-                if (pass != 1) in_norm.add(norm[j], n, 1e-6 * size), in_gain.add(gain[j], g, 1e-6 * std::abs(g) * size / n);
+                if (pass == 0) in_norm.add(norm[j], n, 1e-6 * size), in_gain.add(gain[j], g, 1e-6 * std::abs(g) * size / n);
                 for (unsigned c = 0; pass > 0 && c < l.k; ++c) {
                     const double v = g * l.v(j, c, &size);
                     in_out.add(out[size_t(j) * l.k + c], v, 2e-6 * std::abs(g) * size);
@@ -451,14 +531,14 @@ static void test_norms(const vector<Linear>& all, const std::string& what, bool 
             }
         }
         const char* names[] = {"dora_norm_batched_f32 ", "merge_f32 ", "merge_dora_f32 "};
-        if (pass != 1) in_norm.report(names[pass] + what + ": norm"), in_gain.report(names[pass] + what + ": gain");
+        if (pass == 0) in_norm.report(names[pass] + what + ": norm"), in_gain.report(names[pass] + what + ": gain");
         if (pass > 0) in_out.report(names[pass] + what + ": f32"), in_half.report(names[pass] + what + ": bf16");
     }
     // The entry for one adapter must agree bit for bit.
     const Linear& l = all[0];
     const auto batched = l.norm.get();
     CHECK(cudaMemset(l.norm.p, 0xff, l.norm.n * 4));
-    norms::dora_norm_f32<<<ceil_div(l.at.rows, 8), 128>>>(
+    norms::dora_norm_f32<<<ceil_div(l.at.rows, 16), 128>>>(
         PeftkDoraNormParams{l.dw.address(), l.da.address(), l.db.address(), l.norm.address(), l.scale, l.at.rows, l.k, l.at.rank});
     const auto single = l.norm.get();
     if (memcmp(batched.data(), single.data(), single.size() * 4)) printf("FAIL dora_norm_f32 against the batch\n"), ++failures;
@@ -515,17 +595,17 @@ static void test_norm_backward(unsigned rows, unsigned k, unsigned rank, bool ac
 static void test_rescale(size_t count) {
     auto m = random_values<float>(count), n = random_values<float>(count), dg = random_values<float>(count);
     for (auto& x : n) x = std::abs(x) + 0.1f;
-    const Device<float> dm(m), dn(n), ddg(dg), g(count), om(count), on(count);
-    const PeftkMagnitudeParams p{dm.address(), dn.address(), g.address(), ddg.address(), om.address(), on.address(), count};
-    rescale::magnitude_rescale_forward_f32<<<ceil_div(count, 256), 256>>>(p);
+    const Device<float> dm(m), dn(n), ddg(dg), om(count), on(count);
+    PeftkMagnitudeBackwardParams p{};
+    p.items[0] = {dm.address(), dn.address(), ddg.address(), om.address(), on.address(), unsigned(count), 0};
     rescale::magnitude_rescale_backward_f32<<<ceil_div(count, 256), 256>>>(p);
-    const auto gg = g.get(), gm = om.get(), gn = on.get();
+    const auto gm = om.get(), gn = on.get();
     Error error;
     for (size_t i = 0; i < count; ++i) {
         const double truth = double(m[i]) / n[i], a = double(dg[i]) / n[i], b = -a * truth;
-        error.add(gg[i], truth, 1e-7 * std::abs(truth)), error.add(gm[i], a, 1e-7 * std::abs(a)), error.add(gn[i], b, 3e-7 * std::abs(b));
+        error.add(gm[i], a, 1e-7 * std::abs(a)), error.add(gn[i], b, 3e-7 * std::abs(b));
     }
-    error.report("magnitude_rescale " + std::to_string(count));
+    error.report("magnitude_rescale_backward " + std::to_string(count));
 }
 
 template <class T>
@@ -566,7 +646,7 @@ static void test_magnitude_gradient(unsigned m, unsigned k, unsigned n, Place at
     const Device<T> dx(x), dw(w), ddy(dy), dt(t), db(b), dyy(y);
     const Device<float> dbias(bias), dgain(gain), partial(size_t(cut.pieces) * at.rows), out(at.rows);
     const PeftkMagnitudeGradientParams p{ddy.address(), dyy.address(), dbias.address(), dgain.address(), dx.address(), dw.address(), dt.address(),
-                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, 0, cut};
+                                         db.address(), partial.address(), out.address(), scale, m, k, n, n, at.first_row, at.first_row, at.rows, padded, k, cut};
     const auto launch = [&] {
         const dim3 grid(ceil_div(at.rows, 64), cut.pieces);
         if constexpr (sizeof(T) == 4) rescale::magnitude_gradient_f32<<<grid, 256>>>(p);
@@ -696,6 +776,7 @@ int main() {
                   {4300, 9, 11, {{0, 11, 2}}}};
     for (const auto& s : shapes) {
         Lora<bf16>(s.m, s.k, s.n, s.places).test();
+        if (s.m < 10000 && Lora<bf16>(s.m, s.k, s.n, s.places).most_rows() <= 1024) Lora<bf16>(s.m, s.k, s.n, s.places).test_gain();
         Lora<float>(std::min(s.m, 4112u), s.k, s.n, s.places).test();
     }
     {
@@ -730,7 +811,9 @@ int main() {
     }
 
     Lora<bf16>(65792, 384, 1152, {{0, 384, 8}, {768, 384, 8}}).time();
+    Lora<bf16>(65792, 384, 1152, {{0, 384, 8}, {384, 1, 1}, {768, 384, 8}}).with_gain().time();
     Lora<bf16>(65792, 384, 384, {{0, 384, 8}}).time();
+    Lora<bf16>(65792, 384, 384, {{0, 384, 8}}).with_gain().time();
     Lora<bf16>(65792, 384, 384, {{0, 384, 32}}).time();
     Lora<bf16>(65792, 384, 1536, {{0, 1536, 16}}).time();
     Lora<bf16>(65792, 1536, 384, {{0, 384, 16}}).time();
@@ -746,6 +829,14 @@ int main() {
             all.emplace_back(1536, 384, 8), all.emplace_back(384, 1536, 8);
         }
         test_norms(all, "all linears of ViT-S r8", true);
+    }
+    {
+        vector<Linear> all;
+        for (int block = 0; block < 12; ++block) {
+            for (int i = 0; i < 4; ++i) all.emplace_back(384, 384, 16);
+            all.emplace_back(1536, 384, 16), all.emplace_back(384, 1536, 16);
+        }
+        test_norms(all, "all linears of ViT-S r16", true);
     }
     {
         vector<Linear> all;

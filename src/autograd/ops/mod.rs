@@ -9,6 +9,7 @@ mod norm;
 mod pointwise;
 mod tokens;
 
+pub use dora::DoraInput;
 pub use linear::{Activated, AdapterInput, LinearInput};
 pub(crate) use loss::{check_begins, check_labels};
 

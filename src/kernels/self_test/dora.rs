@@ -2,14 +2,14 @@
 
 use super::{BOTH, Bench, Input, named, padded, rounded, sums};
 use crate::Result;
-use crate::autograd::{AdapterDims, Backend};
+use crate::autograd::{AdapterDims, Backend, DoraAdapter, GainBackward, Sums};
 use crate::gpu::DType;
 use crate::kernels::adapter_pack::padded_rank;
 use crate::kernels::dora_dropout::{Columns, add_rescaled, gain_minus_one};
 use crate::kernels::dora_norm::{AdapterRows, DoraNormItem, dora_norm, dora_norm_batched};
 use crate::kernels::dora_norm_backward::dora_norm_backward;
 use crate::kernels::magnitude_rescale::{
-    GainGradient, GainSource, magnitude_gradient, magnitude_rescale, magnitude_rescale_backward,
+    GainGradient, GainGradients, GainSource, magnitude_gradient, magnitude_rescale_backward,
 };
 use crate::kernels::merge::{MergeAdapter, MergeGain, MergeWeight, merge, merge_batched};
 use crate::reference::Reference;
@@ -32,6 +32,17 @@ fn weights(bench: &mut Bench<'_>, n: usize, dims: AdapterDims) -> Result<[Input;
     Ok([bench.draw(F32, n * K, bound)?, bench.draw(F32, rank * K, bound)?, bench.draw(F32, rows * rank, 0.5)?])
 }
 
+/// The norms of an adapter's rows, and magnitude / norm.
+fn truths(dims: AdapterDims, [w, a, b]: [&Input; 3], magnitude: &Vec<f64>) -> Result<(Vec<f64>, Vec<f64>)> {
+    let adapter = DoraAdapter { dims, k: K, w: &w.wide, a: &a.wide, b: &b.wide, magnitude };
+    Ok(Reference::<f64>::new().dora_gains(&[adapter])?.swap_remove(0))
+}
+
+/// The norms alone.
+fn norm_of(dims: AdapterDims, values: [&Input; 3]) -> Result<Vec<f64>> {
+    Ok(truths(dims, values, &vec![1.0; dims.rows])?.0)
+}
+
 pub(super) fn checks(bench: &mut Bench<'_>) {
     norms(bench);
     gains(bench);
@@ -46,7 +57,7 @@ fn norms(bench: &mut Bench<'_>) {
     let (device, reference) = (bench.device, Reference::<f64>::new());
     bench.check("dora_norm", named("dora_norm", F32), 1e-6, |bench| {
         let [w, a, b] = weights(bench, N, DIMS)?;
-        let norm = reference.dora_norm(DIMS, K, &w.wide, &a.wide, &b.wide)?;
+        let norm = norm_of(DIMS, [&w, &a, &b])?;
         bench.measure([bench.room(F32, DIMS.rows)?], [norm], |[norm]| {
             dora_norm(device, adapter_rows(DIMS), &w.buf, &a.buf, &b.buf, norm)
         })
@@ -56,9 +67,8 @@ fn norms(bench: &mut Bench<'_>) {
         let whole = AdapterDims { first_row: 0, rows: N, rank: 20, scale: 0.5 };
         let ([w, a, b], [w2, a2, b2]) = (weights(bench, N, DIMS)?, weights(bench, N, whole)?);
         let magnitude = bench.draw_gains(DIMS.rows, true)?;
-        let norm = reference.dora_norm(DIMS, K, &w.wide, &a.wide, &b.wide)?;
-        let norm2 = reference.dora_norm(whole, K, &w2.wide, &a2.wide, &b2.wide)?;
-        let gain = reference.magnitude_rescale(&magnitude.wide, &norm)?;
+        let (norm, gain) = truths(DIMS, [&w, &a, &b], &magnitude.wide)?;
+        let norm2 = norm_of(whole, [&w2, &a2, &b2])?;
         let rooms = [bench.room(F32, DIMS.rows)?, bench.room(F32, DIMS.rows)?, bench.room(F32, N)?];
         bench.measure(rooms, [norm, gain, norm2], |[norm, gain, norm2]| {
             let gain = Some((&magnitude.buf, gain));
@@ -74,7 +84,7 @@ fn norms(bench: &mut Bench<'_>) {
     });
     bench.check("dora_norm_backward", named("dora_norm_backward", F32), sums(F32), |bench| {
         let [w, a, b] = weights(bench, N, DIMS)?;
-        let norm = bench.put(F32, &reference.dora_norm(DIMS, K, &w.wide, &a.wide, &b.wide)?)?;
+        let norm = bench.put(F32, &norm_of(DIMS, [&w, &a, &b])?)?;
         let dnorm = bench.draw(F32, DIMS.rows, 1.0)?;
         let (da, db) = reference.dora_norm_backward(DIMS, K, &w.wide, &a.wide, &b.wide, &norm.wide, &dnorm.wide)?;
         let rooms = [bench.room(F32, da.len())?, bench.room(F32, db.len())?];
@@ -87,20 +97,26 @@ fn norms(bench: &mut Bench<'_>) {
 
 fn gains(bench: &mut Bench<'_>) {
     let (device, reference, count) = (bench.device, Reference::<f64>::new(), 1536);
-    bench.check("magnitude_rescale", named("magnitude_rescale_forward", F32), rounded(F32), |bench| {
-        let (magnitude, norm) = (bench.draw_gains(count, false)?, bench.draw_gains(count, true)?);
-        let gain = reference.magnitude_rescale(&magnitude.wide, &norm.wide)?;
-        bench.measure([bench.room(F32, count)?], [gain], |[gain]| {
-            magnitude_rescale(device, count, &magnitude.buf, &norm.buf, gain)
-        })
-    });
+    // One whose norm is trained through, one whose is not.
     bench.check("magnitude_rescale", named("magnitude_rescale_backward", F32), rounded(F32), |bench| {
-        let (magnitude, norm) = (bench.draw_gains(count, false)?, bench.draw_gains(count, true)?);
-        let dgain = bench.draw(F32, count, 1.0)?;
-        let (dmagnitude, dnorm) = reference.magnitude_rescale_backward(&magnitude.wide, &norm.wide, &dgain.wide)?;
-        let rooms = [bench.room(F32, count)?, bench.room(F32, count)?];
-        bench.measure(rooms, [dmagnitude, dnorm], |[dmagnitude, dnorm]| {
-            magnitude_rescale_backward(device, count, &magnitude.buf, &norm.buf, &dgain.buf, dmagnitude, dnorm)
+        let (m, n) = (bench.draw_gains(count, false)?, bench.draw_gains(count, true)?);
+        let dg = bench.draw(F32, count, 1.0)?;
+        let gain = GainBackward { magnitude: &m.wide, norm: &n.wide, dgain: &dg.wide, need_norm: true };
+        let (dm, dn) = reference.dora_gains_backward(&[gain], Sums::fresh())?.swap_remove(0);
+        let truths = [dm.clone(), dn.unwrap_or_default(), dm[..7].to_vec()];
+        let rooms = [bench.room(F32, count)?, bench.room(F32, count)?, bench.room(F32, 7)?];
+        bench.measure(rooms, truths, |[dm, dn, dm2]| {
+            let (magnitude, norm, dgain) = (&m.buf, &n.buf, &dg.buf);
+            let gain = |count, dmagnitude, dnorm| GainGradients {
+                count,
+                magnitude,
+                norm,
+                dgain,
+                dmagnitude,
+                add: false,
+                dnorm,
+            };
+            magnitude_rescale_backward(device, &mut [gain(count, dm, Some(dn)), gain(7, dm2, None)])
         })
     });
     bench.check("dora_dropout", named("gain_minus_one", F32), rounded(F32), |bench| {
@@ -140,7 +156,7 @@ fn gain_gradients(bench: &mut Bench<'_>, dtype: DType) {
         let b = bench.put(dtype, &padded(&b.wide, rank, columns))?;
         bench.measure([bench.room(F32, rows)?], [truth], |[dgain]| {
             let (y, bias, gain) = (&y.buf, Some(&bias.buf), &gain.buf);
-            let from = GainSource::Output { y, bias, gain, x: &x.buf, w: &w.buf, t: &t.buf, b: &b.buf };
+            let from = GainSource::Output { y, bias, gain, x: &x.buf, w: &w.buf, w_stride: K, t: &t.buf, b: &b.buf };
             magnitude_gradient(device, sizes, &dy.buf, from, dgain)
         })
     });
@@ -189,8 +205,8 @@ fn merging(bench: &mut Bench<'_>, dtype: DType) {
             let whole = AdapterDims { first_row: 0, rows: N, ..DIMS };
             let ([w, a, b], factor) = (weights(bench, N, whole)?, bench.draw_gains(N, true)?);
             let mut truth = w.wide.clone();
-            let norm = reference.dora_norm(whole, K, &w.wide, &a.wide, &b.wide)?;
-            let gain = if made { reference.magnitude_rescale(&factor.wide, &norm)? } else { factor.wide };
+            let (_, gain) = truths(whole, [&w, &a, &b], &factor.wide)?;
+            let gain = if made { gain } else { factor.wide };
             reference.merge(whole, K, &mut truth, &a.wide, &b.wide, Some(&gain))?;
             bench.measure([bench.room(dtype, N * K)?], [truth], |[out]| {
                 let gain = if made { MergeGain::Magnitude(&factor.buf) } else { MergeGain::Given(&factor.buf) };
