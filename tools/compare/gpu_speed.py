@@ -1,20 +1,20 @@
 """The bare training step of peftk and of what users run today, on one GPU in one go.
 
-usage: python gpu_speed.py --out FILE.json [--table speed] [--rows REGEX] [--tier best|named|all] [--peers REGEX | --skip-peers REGEX | none]
+usage: python gpu_speed.py --out FILE.json [--table speed] [--rows REGEX] [--tier best|named|all] [--peers REGEX|none] [--skip-peers REGEX]
                            [--ours EXECUTABLE|none] [--ours-flags WORDS] [--prepare 4] [--deadline SECONDS] [--commit HASH]
        python gpu_speed.py --merge FILE.json FILE.json.. --out FILE.json
 
 The rows of a table, their peers and goals stand in speed_rows.py. Ours is `peftk bench --json` (.carry/peftk or target/release/peftk): wall
-time, each step with the upload of its u8 images. The peers are torch_peer.py's, whose page says what a step is there. Every configuration is
-a process with a time limit, one at a time, ours before the peers of its row. One row is measured first, whatever --rows says, and ours and its
-first peer again at the end, so that a drift of the machine shows.
+time, each step with the upload of its u8 images. The peers are torch_peer.py's, whose page says what a step is there. Every configuration
+is a process with a time limit, one at a time, ours before the peers of its row. One row is measured first, whatever --rows says, and ours
+and its first peer again at the end, so that a drift of the machine shows.
 
-With --prepare N the peers that compile are first run for one step, N at a time: torch keeps what it compiled, and the timed processes take it
-from there. Kernel variants are tried out again in the timed process, alone on the GPU (torch_peer.py sees to that); autotune is never prepared.
-After --deadline seconds nothing is started any more but the last measurement of drift; what was left out is said, and the exit code is 1.
-A call that is cut short leaves what it had: FILE.json is {"commit","device","settings","ours":[lines],"peers":[lines]}, written anew after
-every process; lines have "row", and "drift": "start" or "end" where they tell of nothing else. --merge puts the lines of several calls together.
-A table goes to stderr: ours (the fastest of the row), the peer of each goal, the ratio, and the best of all peers.
+With --prepare N the peers that compile are first run for one step, N at a time: torch keeps what it compiled, and the timed processes take
+it from there. Kernel variants are tried out again in the timed process, alone on the GPU (torch_peer.py sees to that); autotune is never
+prepared. After --deadline seconds nothing is started any more but the last measurement of drift; what was left out is said, and the exit
+code is 1. A call that is cut short leaves what it had: FILE.json is {"commit","device","settings","ours":[lines],"peers":[lines]}, written
+anew after every process; lines have "row", and "drift": "start" or "end" where they tell of nothing else. --merge puts the lines of several
+calls together. A table goes to stderr: ours (the fastest of the row), the peer of each goal, the ratio, and the best of all peers.
 
 Exit code 0 when every configuration was measured, 1 when one failed (its line then has "error"), 2 for a wrong command line.
 
@@ -75,18 +75,19 @@ def what(row):
 def ours(args, row, flags):
     """A line of `peftk bench`."""
     words = [args.ours, "bench", "--json", "--quiet", "--device", args.device, "--strategy", row.strategy, "--batch-size", str(row.batch),
-             "--size", row.size, "--input-size", str(row.input_size), "--steps", str(row.steps()), "--warmup", "8", *flags, *args.ours_flags.split()]
+             "--size", row.size, "--input-size", str(row.input_size), "--steps", str(row.steps()), "--warmup", "8"]
+    flags = [*flags, *args.ours_flags.split()]
     if row.strategy in ("lora", "dora"):
         words += ["--targets", row.targets, "--rank", str(row.rank)]
-    return what(row) | line_of(words, args.timeout) | {"flags": " ".join([*flags, *args.ours_flags.split()])}
+    return what(row) | line_of(words + flags, args.timeout) | {"flags": " ".join(flags)}
 
 
 def peer(args, row, name, prepare=False):
     """A line of torch_peer.py; to prepare, one step is enough."""
     steps, warmup = (1, 0) if prepare else (row.steps(), 8)
-    words = [sys.executable, os.path.join(HERE, "torch_peer.py"), "--peers", name, "--strategies", row.strategy, "--batches", str(row.batch),
-             "--size", row.size, "--input-size", str(row.input_size), "--targets", row.targets, "--rank", str(row.rank),
-             "--steps", str(steps), "--warmup", str(warmup), "--device", args.device]
+    words = [sys.executable, os.path.join(HERE, "torch_peer.py"), "--peers", name, "--strategies", row.strategy,
+             "--batches", str(row.batch), "--size", row.size, "--input-size", str(row.input_size), "--targets", row.targets,
+             "--rank", str(row.rank), "--steps", str(steps), "--warmup", str(warmup), "--device", args.device]
     library, _, mode = name.partition(":")
     # Torch starts up to 32 compiling workers a process otherwise, which would fight for the cores.
     variables = {"TORCHINDUCTOR_COMPILE_THREADS": str(max(1, (os.cpu_count() or 1) // args.prepare))} if prepare else {}
@@ -190,7 +191,7 @@ def parse():
     parser.add_argument("--skip-peers", metavar="REGEX", help="all but those")
     parser.add_argument("--ours", default=next((path for path in EXECUTABLES if os.path.exists(path)), EXECUTABLES[-1]), help="or none")
     parser.add_argument("--ours-flags", default="", help="more flags for ours, such as '--micro-batch 64'")
-    parser.add_argument("--prepare", type=int, default=0, metavar="N", help="compile for so many peers at a time first [default: 0, not at all]")
+    parser.add_argument("--prepare", type=int, default=0, metavar="N", help="compile for so many peers at a time first [default: 0]")
     parser.add_argument("--no-drift", action="store_true", help="nothing is measured twice")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--commit", help="what was measured [default: git's HEAD]")

@@ -1,4 +1,4 @@
-"""The classifiers that torch_peer.py times: DINOv2 as transformers (with peft) and as timm build it, with random weights and 100 classes."""
+"""The classifiers that torch_peer.py times: DINOv2 as transformers (with peft) and timm build it, with random weights and 100 classes."""
 import os
 
 import torch
@@ -15,8 +15,8 @@ ADAPTED = ("lora", "dora")
 class PackedAdapter(nn.Module):
     """LoRA or DoRA on the query and value rows of a packed qkv linear.
 
-    DoRA is always one product with the merged weight, its cheapest form; LoRA is x A^T B^T beside the frozen product, as everybody writes it,
-    or with `merged` like DoRA.
+    DoRA is always one product with the merged weight, its cheapest form; LoRA is x A^T B^T beside the frozen product, as everybody writes
+    it, or with `merged` like DoRA.
     """
 
     def __init__(self, packed, rank, dora, merged):

@@ -107,7 +107,8 @@ def draw(report, rows):
                 parts.append(text(MEMORY[0] + long + 5, y + 11.5, f"{mib / 1024:.1f}", 11, INK))
             y += BAR
         y += GAP
-    parts.append(text(16, bottom + 32, "Memory: of peftk all that the process takes beyond an empty context, of the others what PyTorch allocated.", 10))
+    measured = "Memory: of peftk all that the process takes beyond an empty context, of the others what PyTorch allocated."
+    parts.append(text(16, bottom + 32, measured, 10))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 

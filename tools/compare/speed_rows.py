@@ -78,7 +78,8 @@ SPEED = [
 # For trying the tools out without a GPU.
 TINY = [
     Row("lora-tiny", "lora", 4, (Goal("timm:eager", 1.0, 2.0),), (HF_EAGER,), (COMPILE,), size="micro", input_size=56),
-    Row("full-tiny", "full", 4, (Goal(HF_EAGER, 1.0, 2.0),), ("timm:eager+micro2",), size="micro", input_size=56, ours=(("--memory", "fast"),)),
+    Row("full-tiny", "full", 4, (Goal(HF_EAGER, 1.0, 2.0),), ("timm:eager+micro2",), size="micro", input_size=56,
+        ours=(("--memory", "fast"),)),
 ]
 
 TABLES = {"speed": SPEED, "tiny": TINY}

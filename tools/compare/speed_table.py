@@ -4,7 +4,8 @@ import sys
 
 def fastest(lines, row, peer=None):
     """The fastest line of a row that was measured, of one peer or of any; None without one."""
-    found = [line for line in lines if line["row"] == row and "images_per_s" in line and "drift" not in line and peer in (None, line.get("peer"))]
+    measured = (line for line in lines if line["row"] == row and "images_per_s" in line and "drift" not in line)
+    found = [line for line in measured if peer in (None, line.get("peer"))]
     return max(found, key=lambda line: line["images_per_s"], default=None)
 
 
@@ -38,7 +39,8 @@ def drifts(report, file):
 
 def table(rows, report, file=sys.stderr):
     """Ours beside the peer of every goal, and beside the best of all peers."""
-    print(f"{'row':13} {'ours/s':>8} {'MiB':>6}  {'peer/s':>8} {'MiB':>6} {'ratio':>6} {'least':>5} {'aim':>5} {'reached':9} peer", file=file)
+    head = f"{'row':13} {'ours/s':>8} {'MiB':>6}  {'peer/s':>8} {'MiB':>6} {'ratio':>6} {'least':>5} {'aim':>5} {'reached':9} peer"
+    print(head, file=file)
     for row in rows:
         mine, best = fastest(report["ours"], row.name), fastest(report["peers"], row.name)
         goals = [(goal.against, goal) for goal in row.goals]

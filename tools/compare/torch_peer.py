@@ -15,14 +15,14 @@ A peer is LIBRARY:MODE, or LIBRARY:MODE+OPTION+OPTION.
   +microN         N images at a time, gradients accumulated; the step is that of the whole batch
   +budgetN        compile keeps N % of what it would keep for the backward pass (activation_memory_budget), and computes the rest again
 
-Weights are random, which does not change the speed, and 100 classes. A step is forward, cross entropy, backward and fused AdamW, on f32 images
-that lie on the GPU already normalised: the peer is spared decoding, copying and normalising, which ours does within its step.
+Weights are random, which does not change the speed, and 100 classes. A step is forward, cross entropy, backward and fused AdamW, on f32
+images that lie on the GPU already normalised: the peer is spared copying and normalising, which ours does within its step.
 Median of --steps after --warmup by CUDA events; a mode that compiles is warm before it is timed.
 
-One JSON object a line on stdout: {"impl","mode","strategy","size","batch","targets","rank","images_per_s","ms_per_step","ms_min","device_mib",
-"peak_allocated_mib","peak_reserved_mib","trainable","first_step_s","warmup_s","device","torch","transformers","peft","timm"}. device_mib is
-what the driver counts for the process less an empty context, after the steps. A configuration that fails leaves a line with "error" and the
-exit code is 1.
+One JSON object a line on stdout: {"impl","mode","strategy","size","batch","targets","rank","images_per_s","ms_per_step","ms_min",
+"device_mib","peak_allocated_mib","peak_reserved_mib","trainable","loss","first_step_s","warmup_s","device","torch","transformers","peft",
+"timm"}. device_mib is what the driver counts for the process less an empty context, after the steps. A configuration that fails leaves a
+line with "error" and the exit code is 1.
 
 needs: pip install torch transformers peft timm
 """
@@ -184,7 +184,8 @@ def measure(args, library, mode, strategy, batch, empty_mib):
     ms = statistics.median(times)
     line = {"images_per_s": round(batch / ms * 1e3, 1), "ms_per_step": round(ms, 3), "ms_min": round(min(times), 3)}
     if clock.cuda:
-        line |= {"device_mib": round(used_mib() - empty_mib, 1), "peak_allocated_mib": round(torch.cuda.max_memory_allocated() / 2 ** 20, 1),
+        line |= {"device_mib": round(used_mib() - empty_mib, 1),
+                 "peak_allocated_mib": round(torch.cuda.max_memory_allocated() / 2 ** 20, 1),
                  "peak_reserved_mib": round(torch.cuda.max_memory_reserved() / 2 ** 20, 1)}
     return line | {"trainable": sum(value.numel() for value in trained), "loss": round(float(loss), 4),
                    "first_step_s": round(first_step_s, 1), "warmup_s": round(warmup_s, 1)}
