@@ -9,9 +9,9 @@ usage: python first_step.py [--peftk EXECUTABLE] [--parts start,loop] [--data DI
          `peftk bench --steps 1 --warmup 0` to its end. jit_s is the difference: what compiling PTX costs the first run on a machine.
   loop   `peftk train` for --epochs on DIR, on N photographs made on the spot (JPEG, 500 x 375, 20 classes; needs pillow), or on the
          embedded images. Of each epoch: images a second over its optimiser steps, waiting for data included, without the last and perhaps
-         short batch; those of its validation, from the last step's line to the validation's; seconds from one validation to the next. The
-         first epoch decodes; later ones read the cache. Beside it `peftk bench` with the same settings, and with freeze for the
-         validation's forward pass.
+         short batch; those of its validation, from the last step's line to the validation's; seconds from one validation to the next. All
+         images are decoded before the first step: read_images_per_s counts from the start of the process to the run's first line, so with
+         whatever else happens there. Beside it `peftk bench` with the same settings, and with freeze for the validation's forward pass.
 
 Prints one JSON object; a part that could not be measured has an "error", and the exit code is 1. 2 for a wrong command line.
 """
@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EXECUTABLES = [os.path.join(ROOT, place) for place in (".carry/peftk", "target/release/peftk")]
 CLASSES = 20
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Watched:
@@ -118,12 +119,12 @@ def start_part(args):
     return result
 
 
-def epochs_of(args, lines):
-    """Of each epoch its rates, from (seconds, line)."""
-    epochs, steps, closed = [], [], None
+def epochs_of(lines):
+    """Seconds to the run's first line, and of each epoch its rates, from (seconds, line)."""
+    epochs, steps, begun, closed = [], [], None, None
     for seconds, line in lines:
         if line["kind"] == "run":
-            closed = seconds
+            begun = closed = seconds
         elif line["kind"] == "step":
             steps.append((seconds, line["images_per_s"]))
         elif line["kind"] == "val":
@@ -138,22 +139,23 @@ def epochs_of(args, lines):
             steps, closed = [], seconds
     if not epochs:
         raise RuntimeError("no epoch was validated")
-    return epochs
+    return begun, epochs
 
 
 def loop_part(args, data):
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "run")
         words = train_words(args, out, "--epochs", str(args.epochs), "--cache", args.cache, *(["--data", data] if data else []))
-        epochs = epochs_of(args, Watched(words, out, args.timeout).lines())
+        begun, epochs = epochs_of(Watched(words, out, args.timeout).lines())
     bare, forward = bench(args, args.strategy), bench(args, "freeze")
     later = epochs[1:] or epochs
     best = max((epoch["images_per_s"] or 0 for epoch in later), default=0)
     validation = max(epoch["validation_images_per_s"] for epoch in later)
-    return {"data": data or "embedded", "epochs": epochs, "bare_images_per_s": round(bare["images_per_s"], 1),
+    files = [file for _, _, names in os.walk(data or "") for file in names if file.lower().endswith(IMAGES)]
+    return {"data": data or "embedded", "read_s": round(begun, 3), "read_images_per_s": round(len(files) / begun, 1) if files else None,
+            "read_threads": os.cpu_count(), "epochs": epochs, "bare_images_per_s": round(bare["images_per_s"], 1),
             "freeze_images_per_s": round(forward["images_per_s"], 1), "loop_to_bare": round(best / bare["images_per_s"], 3),
-            "validation_to_freeze": round(validation / forward["images_per_s"], 3), "decode_threads": os.cpu_count(),
-            "first_epoch_images_per_s_a_core": round((epochs[0]["images_per_s"] or 0) / (os.cpu_count() or 1), 1), "device": bare["device"]}
+            "validation_to_freeze": round(validation / forward["images_per_s"], 3), "device": bare["device"]}
 
 
 def make_images(folder, count):
