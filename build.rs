@@ -174,14 +174,16 @@ fn compile(nvcc: &Path, release: &str, kernel: &Path, out: &Path) -> Result<Stri
         if entries.is_empty() {
             return Err(format!("{}: no extern \"C\" __global__ function in it (sm_{arch})", kernel.display()));
         }
+        let text = fs::read_to_string(&ptx).map_err(|e| format!("cannot read {}: {e}", ptx.display()))?;
         let _ = writeln!(row, "            Image {{\n                arch: Arch::{variant},");
         let _ = writeln!(row, "                ptx: include_str!({ptx:?}),\n                entries: &[");
         for entry in entries {
             let Entry { name, registers, spill_bytes, shared_bytes } = entry;
+            let waits = waits(&text, &name);
             let _ = writeln!(
                 row,
                 "                    EntryInfo {{ name: {name:?}, registers: {registers}, spill_bytes: {spill_bytes}, \
-                 shared_bytes: {shared_bytes} }},"
+                 shared_bytes: {shared_bytes}, waits: {waits} }},"
             );
         }
         row.push_str("                ],\n            },\n");
@@ -270,4 +272,13 @@ fn entries(report: &str) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// Whether an entry waits for the launch before it (kernels/common/pdl.cuh), so that it may be launched early. Each entry's text is looked
+/// at by itself: of two in one file one may wait.
+fn waits(ptx: &str, entry: &str) -> bool {
+    let mut texts = ptx.split(".entry ").skip(1);
+    let text = texts.find_map(|text| text.strip_prefix(entry).filter(|rest| rest.starts_with('(')));
+    // Up to the brace that closes it: what follows may be a function's.
+    text.and_then(|text| text.split("\n}").next()).is_some_and(|text| text.contains("griddepcontrol.wait"))
 }

@@ -14,6 +14,7 @@
 //           ceil(count / 2048). grad_norm: one block of 1024.
 
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/optimizer.h"
 
 namespace adamw {
@@ -45,6 +46,7 @@ __device__ __forceinline__ void sum_squares(const float* values, uint64_t start,
 }  // namespace adamw
 
 extern "C" __global__ void __launch_bounds__(adamw::kThreads) adamw_multi_f32(const PeftkAdamwParams p) {
+    pdl::start();
     using namespace adamw;
     const auto* norm = source_of<PeftkGradNorm>(p.grad_norm);
     if (norm != nullptr && norm->non_finite != 0) return;
@@ -81,6 +83,7 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads) adamw_multi_f32(co
 }
 
 extern "C" __global__ void __launch_bounds__(adamw::kThreads) sum_squares_multi_f32(const PeftkSumSquaresParams p) {
+    pdl::start();
     const PeftkAdamwBlock block = source_of<PeftkAdamwBlock>(p.blocks)[blockIdx.x];
     const PeftkAdamwTensor tensor = source_of<PeftkAdamwTensor>(p.source)[block.tensor];
     const uint64_t start = static_cast<uint64_t>(block.chunk) * adamw::kChunk;
@@ -88,11 +91,13 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads) sum_squares_multi_
 }
 
 extern "C" __global__ void __launch_bounds__(adamw::kThreads) sum_squares_f32(const PeftkSumSquaresParams p) {
+    pdl::start();
     const uint64_t start = static_cast<uint64_t>(blockIdx.x) * adamw::kChunk;
     adamw::sum_squares(source_of<float>(p.source), start, p.count, target_of<float>(p.partial));
 }
 
 extern "C" __global__ void __launch_bounds__(adamw::kNormThreads) grad_norm_f32(const PeftkGradNormParams p) {
+    pdl::start();
     using namespace adamw;
     __shared__ double sums[kNormThreads];
     double sum = 0.0;

@@ -16,31 +16,38 @@
 //           floats a row: (3 * 64 pitch + 64 * 68) * 4 bytes forward, (4 * 64 pitch + 64 * 68) * 4 backward.
 
 #include "common/attention_any.cuh"
+#include "common/pdl.cuh"
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1) attention_forward_f32(const PeftkAttentionForwardParams p) {
+    pdl::start();
     attention_any::forward<float>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1) attention_forward_any_bf16(const PeftkAttentionForwardParams p) {
+    pdl::start();
     attention_any::forward<uint16_t>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1)
     attention_backward_queries_f32(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention_any::backward_queries<float>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1)
     attention_backward_queries_any_bf16(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention_any::backward_queries<uint16_t>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1)
     attention_backward_keys_f32(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention_any::backward_keys<float>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(attention_any::kThreads, 1)
     attention_backward_keys_any_bf16(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention_any::backward_keys<uint16_t>(p);
 }

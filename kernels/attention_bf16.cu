@@ -22,23 +22,29 @@
 
 #include "common/attention_backward.cuh"
 #include "common/attention_forward.cuh"
+#include "common/pdl.cuh"
 
 extern "C" __global__ void __launch_bounds__(160, 3) attention_forward_bf16(const PeftkAttentionForwardParams p) {
+    pdl::start();
     attention::forward<5, 1, 2, true>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) attention_forward_streamed_bf16(const PeftkAttentionForwardParams p) {
+    pdl::start();
     attention::forward<8, 1, 4, false>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(192, 2) attention_backward_bf16(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention::backward_resident<6>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(192, 2) attention_backward_queries_bf16(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention::backward_pass<6, false, false>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(192, 2) attention_backward_keys_bf16(const PeftkAttentionBackwardParams p) {
+    pdl::start();
     attention::backward_pass<6, false, true>(p);
 }

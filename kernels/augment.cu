@@ -18,6 +18,7 @@
 //           (images * ceil(size / kTileX) * ceil(size / kTileY)). No dynamic shared memory. A table entry that does not fit
 //           its buffers makes a black square, never a stray access.
 
+#include "common/pdl.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
 #include "params/augment.h"
@@ -136,8 +137,8 @@ struct Rgb {
 // The pixel at any byte; the top byte of the result has no meaning. Only words that hold a byte of it are read.
 __device__ __forceinline__ unsigned load_pixel(const unsigned* __restrict__ words, unsigned byte) {
     const unsigned* const word = words + byte / 4;
-    const unsigned low = __ldg(word);
-    const unsigned high = byte % 4 > 1 ? __ldg(word + 1) : 0;
+    const unsigned low = pdl::read(word);
+    const unsigned high = byte % 4 > 1 ? pdl::read(word + 1) : 0;
     return __funnelshift_r(low, high, byte % 4 * 8);
 }
 
@@ -164,7 +165,7 @@ struct Rows {
         }
 #pragma unroll 1
         for (unsigned k = 0; k < pairs; ++k, weights += step) {
-            const unsigned both = __ldg(weights);
+            const unsigned both = pdl::read(weights);
             // Below an odd last tap there may be no row; its weight is 0.
             const unsigned below = start + 2 * k + 1 < height ? stride : 0;
             unsigned upper[N], lower[N];
@@ -202,6 +203,7 @@ __device__ __forceinline__ void store_row(uint8_t* row, unsigned pixel, unsigned
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) augment_weights_i16(const PeftkAugmentParams p) {
+    pdl::start();
     __shared__ double largest_of[kWarps];
     const PeftkAugmentImage image = reinterpret_cast<const PeftkAugmentImage*>(p.table)[blockIdx.x / 2];
     const bool down = blockIdx.x % 2 == 1, good = fits(image, p);
@@ -256,6 +258,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) augment_weights_i16(const
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) augment_u8(const PeftkAugmentParams p) {
+    pdl::start();
     __shared__ unsigned temp[kTileY][kChunk];
     const unsigned tiles_x = (p.size + kTileX - 1) / kTileX, tiles_y = (p.size + kTileY - 1) / kTileY;
     const unsigned tile_x = blockIdx.x % tiles_x, tile_y = blockIdx.x / tiles_x % tiles_y;

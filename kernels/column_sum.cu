@@ -13,6 +13,7 @@
 // Launch    column_sum, column_dot: grid pieces * ceil(cols / 128), block 256. reduce: grid ceil(cols / 8), block 256.
 
 #include "common/column_tile.cuh"
+#include "common/pdl.cuh"
 #include "params/norm.h"
 
 namespace column_sum {
@@ -78,9 +79,11 @@ __device__ __forceinline__ void reduce(const PeftkReducePartialsParams& p) {
 
 #define ENTRIES(NAME, T)                                                                                                      \
     extern "C" __global__ void __launch_bounds__(column_tile::kThreads) column_sum_##NAME(const PeftkColumnSumParams p) {     \
+        pdl::start();                                                                                                         \
         column_sum::sum<T>(p);                                                                                                \
     }                                                                                                                         \
     extern "C" __global__ void __launch_bounds__(column_tile::kThreads) column_dot_##NAME(const PeftkColumnSumParams p) {     \
+        pdl::start();                                                                                                         \
         column_sum::dot<T>(p);                                                                                                \
     }
 
@@ -89,5 +92,6 @@ ENTRIES(bf16, Bf16)
 #undef ENTRIES
 
 extern "C" __global__ void __launch_bounds__(256) reduce_partials_f32(const PeftkReducePartialsParams p) {
+    pdl::start();
     column_sum::reduce(p);
 }

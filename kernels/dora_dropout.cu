@@ -10,6 +10,7 @@
 
 #include <cuda_bf16.h>
 
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -37,12 +38,17 @@ __device__ __forceinline__ void mix(const PeftkDoraDropoutParams& p) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_bf16(const PeftkDoraDropoutParams p) {
+    pdl::start();
     mix<__nv_bfloat16>(p);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_f32(const PeftkDoraDropoutParams p) { mix<float>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads) dora_dropout_f32(const PeftkDoraDropoutParams p) {
+    pdl::start();
+    mix<float>(p);
+}
 
 extern "C" __global__ void __launch_bounds__(kThreads) gain_minus_one_f32(const PeftkGainMinusOneParams p) {
+    pdl::start();
     const size_t at = static_cast<size_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (at < p.count) reinterpret_cast<float*>(p.out)[at] = reinterpret_cast<const float*>(p.gain)[at] - 1.0f;
 }

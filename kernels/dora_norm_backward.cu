@@ -11,6 +11,7 @@
 // Launch    partial: grid (ceil(most cols / 128), ceil(most rows / 32), items), block 128; reduce: grid (ceil(most outputs / 256), 1,
 //           items), block 256, outputs = rank (rows + cols). No dynamic shared memory.
 
+#include "common/pdl.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
 
@@ -29,6 +30,7 @@ __device__ __forceinline__ const PeftkDoraNormBackwardItem& find_item(const Peft
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     dora_norm_backward_f32(const __grid_constant__ PeftkDoraNormBackwardParams p) {
+    pdl::start();
     __shared__ float tile[kRows][kThreads];
     __shared__ float b_tile[kRows][kRanks];
     __shared__ float factor[kRows];
@@ -119,6 +121,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 // dA over the groups of 32 rows, dB over the groups of 128 columns.
 extern "C" __global__ void __launch_bounds__(kReduceThreads)
     dora_norm_backward_reduce_f32(const __grid_constant__ PeftkDoraNormBackwardParams p) {
+    pdl::start();
     const PeftkDoraNormBackwardItem& item = find_item(p);
     const size_t in_a = size_t(item.rank) * item.cols, in_b = size_t(item.rank) * item.rows;
     const size_t at = size_t(blockIdx.x) * kReduceThreads + threadIdx.x;

@@ -10,6 +10,7 @@
 // Launch    block 256, 8 elements a thread: grid ceil(count / 2048); cast: of the target's rows * ceil(ld_target / 8) * 8 elements.
 
 #include "common/map.cuh"
+#include "common/pdl.cuh"
 #include "params/pointwise.h"
 
 namespace elementwise {
@@ -93,8 +94,11 @@ __device__ __forceinline__ void dropout(const PeftkDropoutParams& p) {
 
 }  // namespace elementwise
 
-#define ENTRY(NAME, PARAMS, BODY, ...) \
-    extern "C" __global__ void __launch_bounds__(map::kBlock) NAME(const PARAMS p) { elementwise::BODY<__VA_ARGS__>(p); }
+#define ENTRY(NAME, PARAMS, BODY, ...)                                               \
+    extern "C" __global__ void __launch_bounds__(map::kBlock) NAME(const PARAMS p) { \
+        pdl::start();                                                                \
+        elementwise::BODY<__VA_ARGS__>(p);                                           \
+    }
 
 ENTRY(add_assign_f32_f32, PeftkMapParams, add_assign, float, float)
 ENTRY(add_assign_f32_bf16, PeftkMapParams, add_assign, float, Bf16)

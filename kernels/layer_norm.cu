@@ -17,6 +17,7 @@
 
 #include "common/cut.cuh"
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/norm.h"
 
 namespace layer_norm {
@@ -361,6 +362,7 @@ __device__ __forceinline__ void backward_weights(const PeftkLayerNormBackwardPar
 // The registers bound how many rows are under way at once, and so the bandwidth.
 #define ENTRY(OPERATION, REGISTERS, PARAMS, NAME, R, T)                                                               \
     extern "C" __global__ void __maxnreg__(REGISTERS) layer_norm_##OPERATION##_##NAME(const PARAMS p) {               \
+        pdl::start();                                                                                                 \
         __shared__ layer_norm::Partial partial;                                                                       \
         layer_norm::OPERATION<R, T>(p, partial);                                                                      \
     }

@@ -9,6 +9,7 @@
 //           backward: grid ceil(rows / 128) * ceil(cols / 128), block 256.
 
 #include "common/column_tile.cuh"
+#include "common/pdl.cuh"
 #include "params/norm.h"
 
 namespace layer_scale {
@@ -77,9 +78,11 @@ __device__ __forceinline__ void backward(const PeftkLayerScaleBackwardParams& p)
 
 #define ENTRIES(NAME, R, T)                                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) layer_scale_forward_##NAME(const PeftkLayerScaleParams p) {             \
+        pdl::start();                                                                                                         \
         layer_scale::forward<R, T>(p);                                                                                        \
     }                                                                                                                         \
     extern "C" __global__ void __launch_bounds__(256) layer_scale_backward_##NAME(const PeftkLayerScaleBackwardParams p) {    \
+        pdl::start();                                                                                                         \
         layer_scale::backward<R, T>(p);                                                                                       \
     }
 

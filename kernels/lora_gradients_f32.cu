@@ -9,6 +9,7 @@
 //           256 threads each, no dynamic shared memory.
 
 #include "common/cut.cuh"
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -61,6 +62,7 @@ __device__ __forceinline__ void outer_products(const float* factor, unsigned ld_
 
 // Q = dy (s g B): thread (y, x) has tokens y + 16 i and ranks x and x + 16.
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_f32(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     __shared__ float dys[kColumns][kDepth + 1];
     __shared__ float weights[kDepth][kRanks];
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.z];
@@ -104,6 +106,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_f3
 
 // dA's partial sums.
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_input_f32(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece), column = blockIdx.z * kRanks;
     outer_products(reinterpret_cast<const float*>(p.q) + size_t(first) * p.ld_q + p.q_first + column, p.ld_q,
                    min(kRanks, p.q_columns - column), reinterpret_cast<const float*>(p.x) + size_t(first) * p.k, p.k, p.k,
@@ -114,6 +117,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_input_f32(
 // dB's partial sums.
 extern "C" __global__ void __launch_bounds__(kThreads)
     lora_gradients_outer_output_f32(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     const unsigned groups = gridDim.z / p.count;
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.z / groups];
     const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece), rank = blockIdx.z % groups * kRanks;

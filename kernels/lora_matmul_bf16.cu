@@ -12,9 +12,11 @@
 // Launch    grid (column tiles by segment: common/gemm_columns.cuh, ceil(m / 128)), block (256), 72 KB of dynamic shared memory.
 
 #include "common/gemm_bf16_product.cuh"
+#include "common/pdl.cuh"
 
 #define PEFTK_LORA_MATMUL(NAME, EPILOGUE)                                                                                  \
     extern "C" __global__ void __launch_bounds__(gemm_bf16::kThreads, 2) NAME(const __grid_constant__ PeftkGemmParams p) { \
+        pdl::start();                                                                                                      \
         gemm_bf16::product_bf16<false, false, true, gemm_bf16::Epilogue::EPILOGUE>(p);                                     \
     }
 

@@ -12,9 +12,11 @@
 // Launch    grid (column tiles by segment: common/gemm_columns.cuh, ceil(m / 128)), block (256), no dynamic shared memory.
 
 #include "common/gemm_f32.cuh"
+#include "common/pdl.cuh"
 
 #define PEFTK_LORA_MATMUL(NAME, EPILOGUE)                                                                              \
     extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads) NAME(const __grid_constant__ PeftkGemmParams p) { \
+        pdl::start();                                                                                                  \
         gemm_f32::product_f32<128, 128, false, false, true, gemm_f32::Epilogue::EPILOGUE>(p);                          \
     }
 

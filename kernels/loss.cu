@@ -16,6 +16,7 @@
 //           loss_sum: one warp.
 
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/loss.h"
 
 namespace loss {
@@ -156,6 +157,7 @@ __device__ __forceinline__ float head_loss(const float* logits, float* dlogits, 
 }  // namespace loss
 
 extern "C" __global__ void __launch_bounds__(loss::kRowThreads) cross_entropy_f32(const PeftkCrossEntropyParams p) {
+    pdl::start();
     using namespace loss;
     __shared__ float maxima[kRowThreads / kWarp], sums[2][kRowThreads / kWarp];
     const size_t row = blockIdx.x;
@@ -199,14 +201,17 @@ extern "C" __global__ void __launch_bounds__(loss::kRowThreads) cross_entropy_f3
 }
 
 extern "C" __global__ void __launch_bounds__(loss::kMapThreads) binary_cross_entropy_f32(const PeftkSigmoidLossParams p) {
+    pdl::start();
     loss::sigmoids<loss::binary>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(loss::kMapThreads) asymmetric_loss_f32(const PeftkSigmoidLossParams p) {
+    pdl::start();
     loss::sigmoids<loss::asymmetric<PeftkSigmoidLossParams>>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(loss::kMapThreads) tree_loss_f32(const PeftkTreeLossParams p) {
+    pdl::start();
     using namespace loss;
     __shared__ float partial[kMapThreads / kWarp];
     __shared__ unsigned counts[kMapThreads / kWarp];
@@ -250,6 +255,7 @@ extern "C" __global__ void __launch_bounds__(loss::kMapThreads) tree_loss_f32(co
 
 // Row after row upon what was there: a batch in parts has the loss of the whole. A thread of the warp loads a row, the first adds.
 extern "C" __global__ void __launch_bounds__(loss::kSumThreads) loss_sum_f32(const PeftkLossSumParams p) {
+    pdl::start();
     using namespace loss;
     float* loss = target_of<float>(p.loss);
     float total = p.accumulate != 0 ? *loss : 0.0f;

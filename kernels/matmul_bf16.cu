@@ -19,9 +19,11 @@
 // Launch    grid (ceil(n / 128), ceil(m / 128), pieces or 1), block (256), 64 KB of dynamic shared memory.
 
 #include "common/gemm_bf16_product.cuh"
+#include "common/pdl.cuh"
 
 #define PEFTK_MATMUL(NAME, A_ACROSS, B_ACROSS, EPILOGUE)                                                                   \
     extern "C" __global__ void __launch_bounds__(gemm_bf16::kThreads, 2) NAME(const __grid_constant__ PeftkGemmParams p) { \
+        pdl::start();                                                                                                      \
         gemm_bf16::product_bf16<A_ACROSS, B_ACROSS, false, gemm_bf16::Epilogue::EPILOGUE>(p);                              \
     }
 

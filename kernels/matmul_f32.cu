@@ -18,10 +18,12 @@
 //           (256). matmul_reduce_f32: grid (ceil(rows cols / 256)), block (256). No dynamic shared memory.
 
 #include "common/gemm_f32.cuh"
+#include "common/pdl.cuh"
 
 // BLOCKS: how many should fit on a multiprocessor, which is 128 registers a thread for 2.
 #define PEFTK_MATMUL(NAME, BLOCKS, TILE, A_ACROSS, B_ACROSS, EPILOGUE)                                                         \
     extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads, BLOCKS) NAME(const __grid_constant__ PeftkGemmParams p) { \
+        pdl::start();                                                                                                          \
         gemm_f32::product_f32<TILE, TILE, A_ACROSS, B_ACROSS, false, gemm_f32::Epilogue::EPILOGUE>(p);                         \
     }
 
@@ -39,6 +41,7 @@ PEFTK_MATMUL(matmul_tn_f32_small, 4, 32, true, true, kPartial)
 
 // A thread an element; m and n are a piece's, rows and cols C's.
 extern "C" __global__ void __launch_bounds__(gemm_f32::kThreads) matmul_reduce_f32(const __grid_constant__ PeftkGemmReduceParams p) {
+    pdl::start();
     const size_t size = static_cast<size_t>(p.m) * p.n;
     const size_t element = static_cast<size_t>(blockIdx.x) * gemm_f32::kThreads + threadIdx.x;
     if (element >= static_cast<size_t>(p.rows) * p.cols) return;

@@ -10,6 +10,7 @@
 //           Grid ceil(ld / 256) * ceil(batch (size / patch)^2 / 32), the column tiles of a patch side by side.
 
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/tokens.h"
 
 namespace patches {
@@ -82,5 +83,11 @@ __device__ __forceinline__ void run(const PeftkPatchesParams& p) {
 
 }  // namespace patches
 
-extern "C" __global__ void __launch_bounds__(256) patches_u8_f32(const PeftkPatchesParams p) { patches::run<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) patches_u8_bf16(const PeftkPatchesParams p) { patches::run<Bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) patches_u8_f32(const PeftkPatchesParams p) {
+    pdl::start();
+    patches::run<float>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) patches_u8_bf16(const PeftkPatchesParams p) {
+    pdl::start();
+    patches::run<Bf16>(p);
+}

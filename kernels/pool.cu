@@ -9,6 +9,7 @@
 // Launch    forward: grid (ceil(width / 128), batch), block 256. backward: block 256, grid ceil(batch tokens ceil(width / 8) / 256).
 
 #include "common/column_tile.cuh"
+#include "common/pdl.cuh"
 #include "params/tokens.h"
 
 namespace pool {
@@ -78,7 +79,19 @@ __device__ __forceinline__ void backward(const PeftkPoolParams& p) {
 
 }  // namespace pool
 
-extern "C" __global__ void __launch_bounds__(256) pool_forward_f32(const PeftkPoolParams p) { pool::forward<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_forward_bf16(const PeftkPoolParams p) { pool::forward<Bf16>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_backward_f32(const PeftkPoolParams p) { pool::backward<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) pool_backward_bf16(const PeftkPoolParams p) { pool::backward<Bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) pool_forward_f32(const PeftkPoolParams p) {
+    pdl::start();
+    pool::forward<float>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) pool_forward_bf16(const PeftkPoolParams p) {
+    pdl::start();
+    pool::forward<Bf16>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) pool_backward_f32(const PeftkPoolParams p) {
+    pdl::start();
+    pool::backward<float>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) pool_backward_bf16(const PeftkPoolParams p) {
+    pdl::start();
+    pool::backward<Bf16>(p);
+}

@@ -9,6 +9,7 @@
 //           y = 0 copies row 0.
 
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/tokens.h"
 
 namespace positions {
@@ -55,8 +56,10 @@ __device__ __forceinline__ void run(const PeftkPositionsParams& p) {
 }  // namespace positions
 
 extern "C" __global__ void __launch_bounds__(256) resample_positions_forward_f32(const PeftkPositionsParams p) {
+    pdl::start();
     positions::run<false>(p);
 }
 extern "C" __global__ void __launch_bounds__(256) resample_positions_backward_f32(const PeftkPositionsParams p) {
+    pdl::start();
     positions::run<true>(p);
 }

@@ -15,22 +15,28 @@
 // Launch    grid (batch * heads), for the split entries (batch * heads, 2), block 128; with groups = ceil(tokens / 16) dynamic shared memory of 4096 groups bytes forward,
 //           (4096 + 128) groups backward.
 
-#include "common/attention_sm90.cuh"
+#include "common/pdl.cuh"
+#include "common/attention_sm90_backward.cuh"
+#include "common/attention_sm90_forward.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
-    attention::forward_sm90<1, false>(p);
+    pdl::start();
+    attention::forward_sm90<false>(p);
 }
 
 // For few heads, which would leave multiprocessors empty: half of a head's rows a block.
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_forward_split_bf16(const PeftkAttentionForwardParams p) {
-    attention::forward_sm90<1, true>(p);
+    pdl::start();
+    attention::forward_sm90<true>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
-    attention::backward_sm90<1, 2, 1, false>(p);
+    pdl::start();
+    attention::backward_sm90<2, 1, false>(p);
 }
 
 // The same for few heads: dq in one block, dk and dv in another.
 extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_split_bf16(const PeftkAttentionBackwardParams p) {
-    attention::backward_sm90<1, 2, 1, true>(p);
+    pdl::start();
+    attention::backward_sm90<2, 1, true>(p);
 }

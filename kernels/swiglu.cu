@@ -8,6 +8,7 @@
 // Launch    block 256, grid ceil(rows ceil(width / 8) / 256), 8 columns of a row a thread.
 
 #include "common/map.cuh"
+#include "common/pdl.cuh"
 #include "params/pointwise.h"
 
 namespace swiglu {
@@ -50,9 +51,11 @@ __device__ __forceinline__ void run(const PeftkSwigluParams& p) {
 
 #define ENTRIES(NAME, T)                                                                                          \
     extern "C" __global__ void __launch_bounds__(map::kBlock) swiglu_forward_##NAME(const PeftkSwigluParams p) {  \
+        pdl::start();                                                                                             \
         swiglu::run<T, false>(p);                                                                                 \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(map::kBlock) swiglu_backward_##NAME(const PeftkSwigluParams p) { \
+        pdl::start();                                                                                             \
         swiglu::run<T, true>(p);                                                                                  \
     }
 

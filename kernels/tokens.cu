@@ -11,6 +11,7 @@
 //           backward: block 128, grid ceil(tokens ceil(width / 4) / 128), 4 columns of one token a thread, images in a loop.
 
 #include "common/elements.cuh"
+#include "common/pdl.cuh"
 #include "params/tokens.h"
 
 namespace tokens {
@@ -106,9 +107,11 @@ __device__ __forceinline__ void backward(const PeftkTokensParams& p) {
 
 #define ENTRIES(NAME, T, R)                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) assemble_tokens_forward_##NAME(const PeftkTokensParams p) {      \
+        pdl::start();                                                                                                  \
         tokens::forward<T, R>(p);                                                                                      \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128) assemble_tokens_backward_##NAME(const PeftkTokensParams p) {     \
+        pdl::start();                                                                                                  \
         tokens::backward<T, R>(p);                                                                                     \
     }
 

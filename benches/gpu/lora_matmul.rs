@@ -96,7 +96,7 @@ fn linear(model: &str, batch: usize, site: Site, rank: usize, dora: bool, dtype:
             bias: Some(bias),
             adapters: adapters.collect(),
             epilogue: match (after, other) {
-                (After::Gelu, Some(aux)) => Epilogue::Gelu { aux },
+                (After::Gelu, Some(aux)) => Epilogue::Gelu { aux: Some(aux) },
                 (After::Residual, Some(residual)) => Epilogue::ScaleResidual { residual, gamma },
                 _ => Epilogue::Plain,
             },

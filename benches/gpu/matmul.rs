@@ -73,7 +73,7 @@ fn product(name: String, dtype: DType, kind: Kind, (m, n, k): (usize, usize, usi
         args.bias = (layout == Layout::Nt).then_some(&*bias);
         args.second = second.as_ref().map(|(a, b)| Second { k: ranks, a, b });
         args.epilogue = match (kind, other) {
-            (Kind::Gelu, Some(aux)) => Epilogue::Gelu { aux },
+            (Kind::Gelu, Some(aux)) => Epilogue::Gelu { aux: Some(aux) },
             (Kind::DxGelu, Some(aux)) => Epilogue::GeluBackward { aux },
             (Kind::Residual(_), Some(residual)) => Epilogue::ScaleResidual { residual, gamma },
             _ => Epilogue::Plain,

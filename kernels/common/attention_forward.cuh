@@ -46,10 +46,12 @@ struct QueryRows {
     float sum[kTiles][2];       // of this lane's columns
 };
 
-// Raises the exponents that the rows' sums leave out, where scores `s` of the next keys ask for it.
+// Raises the exponents that the rows' sums leave out, where scores `s` of the next keys ask for it: then true, and `factor` is what the
+// accumulators have to be multiplied by.
 template <int kTiles, int kColumns>
-__device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s)[kTiles][kColumns][4], float exponent_scale) {
-    float base[kTiles][2];
+__device__ __forceinline__ bool raise_base(QueryRows<kTiles>& r, const float (&s)[kTiles][kColumns][4], float exponent_scale,
+                                           float (&factor)[kTiles][2]) {
+    float most[kTiles][2];  // of this lane's columns until a row has to be raised
     bool raise = false;
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
@@ -58,28 +60,43 @@ __device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s
             float m = fmaxf(s[i][0][2 * h], s[i][0][2 * h + 1]);
 #pragma unroll
             for (int n = 1; n < kColumns; ++n) m = fmaxf(m, fmaxf(s[i][n][2 * h], s[i][n][2 * h + 1]));
+            most[i][h] = m;
+            raise |= m * exponent_scale > r.base[i][h] + kSlack;
+        }
+    }
+    if (!__any_sync(kAll, raise)) return false;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float m = most[i][h];
             m = fmaxf(m, __shfl_xor_sync(kAll, m, 1));
             m = fmaxf(m, __shfl_xor_sync(kAll, m, 2));
-            base[i][h] = m * exponent_scale;
-            raise |= base[i][h] > r.base[i][h] + kSlack;
+            const float raised = fmaxf(m * exponent_scale, r.base[i][h]);
+            factor[i][h] = exp2_approx(r.base[i][h] - raised);
+            r.base[i][h] = raised;
+            r.sum[i][h] *= factor[i][h];
         }
     }
-    if (__any_sync(kAll, raise)) {
+    return true;
+}
+
+template <int kTiles>
+__device__ __forceinline__ void rescale(QueryRows<kTiles>& r, const float (&factor)[kTiles][2]) {
 #pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
+    for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const float raised = fmaxf(base[i][h], r.base[i][h]), factor = exp2_approx(r.base[i][h] - raised);
-                r.base[i][h] = raised;
-                r.sum[i][h] *= factor;
+        for (int n = 0; n < 8; ++n) {
 #pragma unroll
-                for (int n = 0; n < 8; ++n) {
-                    r.out[i][n][2 * h] *= factor;
-                    r.out[i][n][2 * h + 1] *= factor;
-                }
-            }
+            for (int e = 0; e < 4; ++e) r.out[i][n][e] *= factor[i][e / 2];
         }
     }
+}
+
+template <int kTiles, int kColumns>
+__device__ __forceinline__ void raise_base(QueryRows<kTiles>& r, const float (&s)[kTiles][kColumns][4], float exponent_scale) {
+    float factor[kTiles][2];
+    if (raise_base(r, s, exponent_scale, factor)) rescale(r, factor);
 }
 
 // One step over `groups` groups of keys at `lane`. kLast: only the first `keys` keys exist, groups may be less than kStep.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/mma.cuh"
+#include "common/pdl.cuh"
 
 namespace attention {
 
@@ -104,7 +105,8 @@ __device__ __forceinline__ void load_pieces(uint32_t (&words)[2][2][4], Rows fro
 #pragma unroll
         for (unsigned s = 0; s < 2; ++s) {
             uint4 v = make_uint4(0, 0, 0, 0);
-            if (row < rows) v = __ldg(reinterpret_cast<const uint4*>(from.data + static_cast<size_t>(row) * from.stride + (t + 4 * s) * 8));
+            const auto* piece = from.data + static_cast<size_t>(row) * from.stride + (t + 4 * s) * 8;
+            if (row < rows) v = pdl::read(reinterpret_cast<const uint4*>(piece));
             words[h][s][0] = v.x;
             words[h][s][1] = v.y;
             words[h][s][2] = v.z;

@@ -15,7 +15,7 @@ namespace gemm_bf16 {
 
 enum class Epilogue {
     kPlain,             // C = bf16(v), v = g acc + bias
-    kGelu,              // aux = bf16(v), C = bf16(gelu(aux))
+    kGelu,              // aux = bf16(v) where there is one, C = bf16(gelu(bf16(v)))
     kScaleResidual,     // C = bf16(residual + gamma bf16(v))
     kScaleResidualF32,  // the same with residual and C in f32
     kGeluBackward,      // C = bf16(bf16(v) gelu'(aux))
@@ -127,13 +127,11 @@ __device__ __forceinline__ void finish8(
         Eight<uint16_t>{{make_uint4(words[0], words[1], words[2], words[3])}}.widen(v);
         if constexpr (kReadsBeside<kEpilogue>) beside.widen(other);
         if constexpr (kEpilogue == Epilogue::kGelu) {
-            write8(reinterpret_cast<uint16_t*>(p.aux) + at, words, vector, count);
-#pragma unroll
-            for (unsigned i = 0; i < 8; ++i) v[i] = gelu(v[i]);
+            if (p.aux != 0) write8(reinterpret_cast<uint16_t*>(p.aux) + at, words, vector, count);
+            gelu_for_bf16(v);
             write8(c, v, vector, count);
         } else if constexpr (kEpilogue == Epilogue::kGeluBackward) {
-#pragma unroll
-            for (unsigned i = 0; i < 8; ++i) v[i] *= gelu_slope(other[i]);
+            gelu_slope_for_bf16(other, v);
             write8(c, v, vector, count);
         } else {
 #pragma unroll

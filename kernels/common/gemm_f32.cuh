@@ -17,7 +17,7 @@ constexpr unsigned kRankMost = 32;  // rows of A that fit beside a tile
 
 enum class Epilogue {
     kPlain,          // C = v, v = g acc + bias
-    kGelu,           // aux = v, C = gelu(v)
+    kGelu,           // aux = v (where there is one), C = gelu(v)
     kScaleResidual,  // C = residual + gamma v
     kGeluBackward,   // C = v gelu'(aux)
     kPartial,        // C = acc, one part of the depth
@@ -81,7 +81,7 @@ __device__ __forceinline__ void finish_f32(
         value = fmaf(gain, value, p.bias != 0 ? reinterpret_cast<const float*>(p.bias)[column] : 0.0f);
     }
     if constexpr (kEpilogue == Epilogue::kGelu) {
-        reinterpret_cast<float*>(p.aux)[at] = value;
+        if (p.aux != 0) reinterpret_cast<float*>(p.aux)[at] = value;
         value = gelu(value);
     } else if constexpr (kEpilogue == Epilogue::kScaleResidual) {
         value = fmaf(reinterpret_cast<const float*>(p.gamma)[column], value, reinterpret_cast<const float*>(p.residual)[at]);
@@ -141,8 +141,10 @@ __device__ __forceinline__ void product_f32(const PeftkGemmParams& p) {
 
     float sum[kRows][kColumns] = {};
     float t[kRows][2] = {};
+    // By 4, a transposed A's loop would spill at 128 registers on Hopper.
+    constexpr unsigned kUnroll = kAAcross && kM == 128 ? 8 : 4;
     const auto multiply = [&](unsigned from, unsigned depth, bool with_rank) {
-#pragma unroll 4
+#pragma unroll kUnroll
         for (unsigned d = from; d < from + depth; ++d) {
             float left[kRows], right[kColumns];
             read_line<kM>(left, a_tile[d], y);

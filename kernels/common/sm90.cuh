@@ -98,6 +98,34 @@ __device__ __forceinline__ void load_box_multicast(uint32_t to, const PeftkTenso
         : "memory");
 }
 
+// From shared memory to the matrix, in this thread's bulk group; what lies beyond the matrix is not written. The values must have been
+// shown to the copy engine (show_to_copies).
+__device__ __forceinline__ void store_box(uint32_t from, const PeftkTensorMap* map, int x, int y) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(reinterpret_cast<uint64_t>(map)),
+                 "r"(x), "r"(y), "r"(from)
+                 : "memory");
+}
+
+__device__ __forceinline__ void stores_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Until at most kPending of the committed groups still read shared memory.
+template <int kPending>
+__device__ __forceinline__ void stores_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
+// Until all that was committed is written.
+__device__ __forceinline__ void stores_wait() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+// This thread's stores to shared memory before are seen by copies and wgmma that are issued after a barrier.
+__device__ __forceinline__ void show_to_copies() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // --- Clusters.
 
 __device__ __forceinline__ uint32_t cluster_rank() {
@@ -157,10 +185,22 @@ __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t r0, ui
                  : "memory");
 }
 
-__device__ __forceinline__ uint4 load_shared(uint32_t address) {
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+// The other way round.
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+__device__ __forceinline__ float2 load_shared(uint32_t address) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
     return v;
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, float2 v) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v.x), "f"(v.y) : "memory");
 }
 
 }  // namespace sm90

@@ -5,6 +5,8 @@
 // Stages   a ring of kStages slots, each 64 of K: A's tile, B's tile, for adapters A's rows right behind B's, so that one wgmma of
 //          kColumns + kRank columns makes y's columns and t's. Slots are filled and drained in the order of tiles; which
 //          warpgroup drains one follows from its tile. full[s]: the bytes landed. empty[s]: the readers' warps are done.
+// Resident shapes: the ring brings A's tile alone. A block keeps to one tile of columns (the grid is a multiple of their number), whose B, all
+//          of its depth, is loaded once, each 64 of depth with a barrier of its own.
 // Cluster  kCluster blocks take row tiles below each other and the same columns: each loads 1/kCluster of B's tile for all.
 // Steps    a tile's slots: in an adapter's columns with t given those of t and B (first, so that the sums can be scaled), then
 //          ceil(k / 64) of the product and ceil(k2 / 64) of the second one. An in-loop adapter's B has buffers of its own: it is held
@@ -12,125 +14,28 @@
 // Tiles    columns fastest, so the blocks at work share A's rows in L2; parts of a split product slowest.
 #pragma once
 
-#include "common/cut.cuh"
+#include "common/pdl.cuh"
 #include "common/sm90.cuh"
 #include "common/sm90_epilogue.cuh"
+#include "common/sm90_tiles.cuh"
 #include "common/sm90_wgmma.cuh"
 
 namespace sm90 {
 
-enum class Layout { kNT, kNN, kTN };
-
-constexpr unsigned kTileRows = 128;
-constexpr unsigned kTileDepth = 64;
-constexpr unsigned kThreads = 384;
-
-template <Layout layout_, int columns_, int stages_, int cluster_, int rank_>
-struct Shape {
-    static constexpr Layout kLayout = layout_;
-    static constexpr int kColumns = columns_;
-    static constexpr int kStages = stages_;
-    static constexpr int kCluster = cluster_;
-    static constexpr int kRank = rank_ > 0 ? rank_ : 0;  // rows of an adapter's tile of A; 0: no adapters in the loop
-    static constexpr bool kGiven = rank_ < 0;            // adapters whose t is read
-    // Of the block's 3 x 168: the loader's work with adapters needs more than 24.
-    static constexpr int kLoaderRegisters = rank_ == 0 ? 24 : 40;
-    static constexpr int kMultiplierRegisters = rank_ == 0 ? 240 : 232;
-    static constexpr int kTransA = layout_ == Layout::kTN;
-    static constexpr int kTransB = layout_ != Layout::kNT;
-    static constexpr unsigned kBytesA = kTileRows * kTileDepth * 2;
-    static constexpr unsigned kBytesB = kColumns * kTileDepth * 2;
-    static constexpr unsigned kBytesLora = kRank * kTileDepth * 2;
-    static constexpr unsigned kStageBytes = kBytesA + kBytesB + kBytesLora;
-    static constexpr unsigned kCorner = corner_bytes(kColumns);
-    // An in-loop adapter's B: rows of kRank values, in a swizzle of just that width. Two where they fit.
-    static constexpr unsigned kBytesLoraB = kColumns * kRank * 2;
-    static constexpr int kLoraBuffers = kRank == 16 ? 2 : 1;
-    // Stages first, from a multiple of 1024 on; then adapters' B, the warps' corners and the barriers.
-    static constexpr unsigned kCornersAt = kStages * kStageBytes + kLoraBuffers * kBytesLoraB;
-    static constexpr unsigned kBarriersAt = kCornersAt + 8 * kCorner;
-    static constexpr unsigned kSharedBytes = 1024 + kBarriersAt + 16 * kStages + 16 * kLoraBuffers;
-    static_assert(rank_ == 0 || kLayout == Layout::kNT);
-    static_assert(kColumns % 64 == 0 && kStageBytes % 1024 == 0 && kSharedBytes <= 227 * 1024);
-};
-
-// A number as a type.
-template <int value>
-struct Constant {
-    static constexpr int kValue = value;
-};
-
-struct Tile {
-    unsigned row, column;
-    unsigned depth_begin;    // first of K
-    unsigned blocks_t, blocks, blocks2;  // slots of t B^T, of the product and of the second one
-    unsigned split;
-    unsigned tail;           // tn: steps of 16 in the last slot, where it is not whole: what follows is the next piece's
-    int adapter;             // adapter of these columns, or -1
-    __device__ __forceinline__ unsigned slots() const { return blocks_t + blocks + blocks2; }
-};
-
+// A's tile, `depth` .. + 64 of it.
 template <class S>
-struct Schedule {
-    unsigned row_groups, column_tiles, total;
-
-    __device__ __forceinline__ explicit Schedule(const PeftkGemmParams& p) {
-        row_groups = (p.m + kTileRows * S::kCluster - 1) / (kTileRows * S::kCluster);
-        column_tiles = (p.n + S::kColumns - 1) / S::kColumns;
-        total = row_groups * column_tiles * (S::kLayout == Layout::kTN ? p.cut.pieces : 1);
-    }
-
-    __device__ __forceinline__ Tile tile(const PeftkGemmParams& p, unsigned index, unsigned rank) const {
-        Tile t;
-        t.column = index % column_tiles * S::kColumns;
-        const unsigned above = index / column_tiles;
-        t.row = (above % row_groups * S::kCluster + rank) * kTileRows;
-        t.split = S::kLayout == Layout::kTN ? above / row_groups : 0;
-        t.depth_begin = S::kLayout == Layout::kTN ? cut::first_row(p.cut, t.split) : 0;
-        const unsigned depth = S::kLayout == Layout::kTN ? cut::end_row(p.cut, t.split) - t.depth_begin : p.k;
-        t.blocks = (depth + kTileDepth - 1) / kTileDepth;
-        t.tail = S::kLayout == Layout::kTN ? (depth % kTileDepth + 15) / 16 % (kTileDepth / 16) : 0;
-        t.blocks2 = 0;
-        t.adapter = -1;
-        t.blocks_t = 0;
-        if constexpr (S::kRank > 0 || S::kGiven) {
-#pragma unroll
-            for (int i = 0; i < 3; ++i) {
-                const PeftkGemmAdapter& a = p.adapters[i];
-                if (a.rank_padded == 0 || t.column - a.first_row >= a.rows) continue;
-                t.adapter = i;
-                if constexpr (S::kGiven) t.blocks_t = (a.rank_padded + kTileDepth - 1) / kTileDepth;
-            }
-        } else if (S::kLayout != Layout::kTN && p.a2 != 0) {
-            t.blocks2 = (p.k2 + kTileDepth - 1) / kTileDepth;
-        }
-        return t;
-    }
-};
-
-// A position in the ring.
-template <int kStages>
-struct Ring {
-    unsigned slot = 0, phase = 0;
-    __device__ __forceinline__ void advance(unsigned by) {
-        slot += by;
-        const unsigned turns = slot / kStages;
-        slot -= turns * kStages;
-        phase ^= turns & 1;
-    }
-};
-
-// Fills one slot with `depth` .. + 64 of the operands of maps[first], maps[first + 1].
-template <class S>
-__device__ __forceinline__ void load_product(const PeftkTensorMap* a, const PeftkTensorMap* b, uint32_t to, uint32_t full,
-                                             const Tile& tile, unsigned depth, unsigned rank) {
+__device__ __forceinline__ void load_a(const PeftkTensorMap* a, uint32_t to, uint32_t full, const Tile& tile, unsigned depth) {
     if constexpr (S::kTransA) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) load_box(to + i * 8192, a, tile.row + i * 64, depth, full);
     } else {
         load_box(to, a, depth, tile.row, full);
     }
-    const uint32_t to_b = to + S::kBytesA;
+}
+
+// B's.
+template <class S>
+__device__ __forceinline__ void load_b(const PeftkTensorMap* b, uint32_t to_b, uint32_t full, const Tile& tile, unsigned depth, unsigned rank) {
     constexpr uint16_t kAll = (1u << S::kCluster) - 1;
     if constexpr (S::kTransB) {
         // 64 columns a box; a cluster's blocks each load some of K's rows.
@@ -232,9 +137,13 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
     const uint32_t stages = (shared_address(raw) + 1023) & ~1023u;
     const uint32_t full = stages + S::kBarriersAt;
     const uint32_t empty = full + 8 * S::kStages;
-    const uint32_t lora = stages + S::kStages * S::kStageBytes;
+    const uint32_t resident = stages + S::kResidentAt;
+    const uint32_t lora = stages + S::kLoraAt;
     const uint32_t lora_full = empty + 8 * S::kStages;
     const uint32_t lora_empty = lora_full + 8 * S::kLoraBuffers;
+    const uint32_t pieces_full = lora_empty + 8 * S::kLoraBuffers;
+    const uint32_t resident_full = pieces_full + 64 * S::kSlots;
+    float* vectors = reinterpret_cast<float*>(raw + (stages - shared_address(raw)) + S::kVectorsAt);
     const unsigned rank = S::kCluster > 1 ? cluster_rank() : 0;
     constexpr bool kClustered = S::kCluster > 1;
 
@@ -247,15 +156,19 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
             barrier_init(lora_full + 8 * i, 1);
             barrier_init(lora_empty + 8 * i, 4);
         }
+        for (unsigned i = 0; i < 8 * S::kSlots; ++i) barrier_init(pieces_full + 8 * i, 1);
+        for (unsigned i = 0; S::kResident && i < S::kResidentBlocks; ++i) barrier_init(resident_full + 8 * i, 1);
         barrier_init_fence();
     }
+    pdl::start();
+    const Schedule<S> schedule(p);
+    if constexpr (S::kResident) load_vectors<S, kEpilogue>(p, blockIdx.x % schedule.column_tiles * S::kColumns, vectors);
     if constexpr (kClustered) {
         cluster_sync();
     } else {
         __syncthreads();
     }
 
-    const Schedule<S> schedule(p);
     const unsigned first = blockIdx.x / S::kCluster;
     const unsigned stride = gridDim.x / S::kCluster;
     Ring<S::kStages> ring;
@@ -277,20 +190,33 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                         Tile part = tile;
                         part.column -= p.adapters[tile.adapter].first_row;
                         const PeftkTensorMap* maps = params.maps + 2 + 2 * tile.adapter;
-                        load_product<S>(maps, maps + 1, to, ready, part, i * kTileDepth, rank);
+                        load_a<S>(maps, to, ready, part, i * kTileDepth);
+                        load_b<S>(maps + 1, to + S::kBytesA, ready, part, i * kTileDepth, rank);
                     } else {
                         const unsigned block = i - tile.blocks_t;
                         const bool second = block >= tile.blocks;
                         const unsigned depth = second ? (block - tile.blocks) * kTileDepth : tile.depth_begin + block * kTileDepth;
                         const bool adapted = S::kRank > 0 && tile.adapter >= 0;
-                        barrier_expect(ready, S::kBytesA + S::kBytesB + (adapted ? S::kBytesLora : 0));
+                        const unsigned bytes_b = S::kBytesB + (adapted ? S::kBytesLora : 0);
                         const PeftkTensorMap* maps = params.maps + (second ? 2 : 0);
-                        load_product<S>(maps, maps + 1, to, ready, tile, depth, rank);
-                        if (adapted) load_box(to + S::kBytesA + S::kBytesB, &params.maps[2 + 2 * tile.adapter], depth, 0, ready);
+                        uint32_t to_b = to + S::kBytesA, ready_b = ready;
+                        if constexpr (S::kResident) {
+                            to_b = resident + block * S::kBlockBytes;
+                            ready_b = resident_full + 8 * block;
+                            if (index == first) barrier_expect(ready_b, bytes_b);
+                            barrier_expect(ready, S::kBytesA);
+                        } else {
+                            barrier_expect(ready, S::kBytesA + bytes_b);
+                        }
+                        if (!S::kResident || index == first) {
+                            load_b<S>(maps + 1, to_b, ready_b, tile, depth, rank);
+                            if (adapted) load_box(to_b + S::kBytesB, &params.maps[2 + 2 * tile.adapter], depth, 0, ready_b);
+                        }
+                        load_a<S>(maps, to, ready, tile, depth);
                     }
                     ring.advance(1);
                 }
-                if (S::kRank > 0 && tile.adapter >= 0) {
+                if (S::kRank > 0 && tile.adapter >= 0 && (!S::kResident || index == first)) {
                     const uint32_t ready = lora_full + 8 * lora_ring.slot;
                     barrier_wait(lora_empty + 8 * lora_ring.slot, lora_ring.phase ^ 1);
                     barrier_expect(ready, S::kBytesLoraB);
@@ -305,9 +231,17 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
         registers_grow<S::kMultiplierRegisters>();
         constexpr unsigned kLeadingA = 8192, kLeadingB = S::kTransB ? 8192 : 16;
         const uint64_t desc_a = descriptor(stages, S::kTransA ? kLeadingA : 16, 1024);
-        const uint64_t desc_b = descriptor(stages + S::kBytesA, kLeadingB, 1024);
+        const uint64_t desc_b = descriptor(S::kResident ? resident : stages + S::kBytesA, kLeadingB, 1024);
         const unsigned lane = threadIdx.x % 32;
-        const uint32_t corner = stages + S::kCornersAt + threadIdx.x / 32 * S::kCorner;
+        const unsigned warp = threadIdx.x / 32;
+        Outlet<S::kSlots> outlet = {stages + S::kSlotsAt + warp * S::kSlots * kPieceBytes, pieces_full + warp * 8 * S::kSlots, 0};
+        if (kReads<kEpilogue> && lane == 0 && first + group * stride < schedule.total) {
+            unsigned row, column;
+            schedule.place(first + group * stride, rank, row, column);
+            for (unsigned i = 0; i < S::kSlots - 1; ++i) {
+                fetch_piece<kEpilogue, S::kColumns>(outlet, &params.maps[9], i, row, column, i);
+            }
+        }
         const auto release = [&](unsigned slot) {
             if constexpr (kClustered) {
                 if (lane < S::kCluster) barrier_arrive_cluster(empty + 8 * slot, lane);
@@ -321,7 +255,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
         const auto pass_over = [&](unsigned index) {
             const Tile other = schedule.tile(p, index, rank);
             ring.advance(other.slots());
-            if (S::kRank > 0 && other.adapter >= 0) lora_ring.advance(1);
+            if (S::kRank > 0 && !S::kResident && other.adapter >= 0) lora_ring.advance(1);
         };
         if (group == 1 && first < schedule.total) {
             named_arrive(1, 256);
@@ -329,14 +263,17 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
         }
         for (unsigned index = first + group * stride; index < schedule.total; index += 2 * stride) {
             const Tile tile = schedule.tile(p, index, rank);
+            constexpr bool kGains = S::kRank > 0 || S::kGiven;
             // Zeroed, not left to wgmma's first step: so no register is held through the epilogue for its old value.
             float acc[2][(S::kColumns + S::kRank) / 2] = {};
             unsigned previous = 0;
             const auto loop = [&](auto width, unsigned blocks) {
                 for (unsigned i = 0; i < blocks; ++i) {
                     barrier_wait(full + 8 * ring.slot, ring.phase);
+                    if (S::kResident && index == first + group * stride) barrier_wait(resident_full + 8 * i, 0);
                     const uint64_t offset = (ring.slot * S::kStageBytes) >> 4;
-                    multiply<S, decltype(width)::kValue>(acc, desc_a + offset, desc_b + offset);
+                    const uint64_t offset_b = S::kResident ? (i * S::kBlockBytes) >> 4 : offset;
+                    multiply<S, decltype(width)::kValue>(acc, desc_a + offset, desc_b + offset_b);
                     if (i > 0) {
                         wgmma_wait<1>();
                         release(previous);
@@ -357,7 +294,10 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                     release(previous);
                     const float scale = p.adapters[tile.adapter].scale;
 #pragma unroll
-                    for (int i = 0; i < S::kColumns / 2; ++i) acc[0][i] *= scale, acc[1][i] *= scale;
+                    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                        for (int i = 0; i < S::kColumns / 2; ++i) acc[half][i] *= scale;
+                    }
                 }
             }
             bool adapted = false;
@@ -372,8 +312,10 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                     constexpr unsigned kRow = S::kRank * 2;
                     add_adapter<S>(p, tile, acc, descriptor(lora + lora_ring.slot * S::kBytesLoraB, 16, 8 * kRow, kRow));
                     wgmma_wait<0>();
-                    if (lane == 0) barrier_arrive(lora_empty + 8 * lora_ring.slot);
-                    lora_ring.advance(1);
+                    if constexpr (!S::kResident) {
+                        if (lane == 0) barrier_arrive(lora_empty + 8 * lora_ring.slot);
+                        lora_ring.advance(1);
+                    }
                 }
             }
             if (!adapted) {
@@ -395,8 +337,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                 release(previous);
             }
             Place place = {tile.row, tile.column, p.n, nullptr, static_cast<size_t>(tile.split) * p.m * p.n};
-            constexpr bool kGains = S::kRank > 0 || S::kGiven;
-            if constexpr (kGains) {
+            if constexpr (kGains && !S::kResident) {
 #pragma unroll 1
                 for (int i = 0; i < 3; ++i) {
                     const PeftkGemmAdapter& a = p.adapters[i];
@@ -405,9 +346,14 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                     }
                 }
             }
-            epilogue<S::kColumns, kEpilogue, kGains>(p, place, acc, corner);
+            epilogue<S::kColumns, kEpilogue, kGains, S::kResident>(params, place, acc, vectors, outlet, [&](unsigned& row, unsigned& column) {
+                if (index + 2 * stride >= schedule.total) return false;
+                schedule.place(index + 2 * stride, rank, row, column);
+                return true;
+            });
             if (index + stride < schedule.total) pass_over(index + stride);
         }
+        if (lane == 0) stores_wait();
     }
     // No block of a cluster may leave while another still writes into its shared memory or arrives at its barriers.
     if constexpr (kClustered) cluster_sync();

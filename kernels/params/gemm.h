@@ -44,7 +44,7 @@ struct PeftkGemmParams {
     uint64_t residual;
     /** LayerScale's gamma `[n]` f32. */
     uint64_t gamma;
-    /** gelu: the pre-activation `[m, n]` written, of the operand type; gelu_backward: the pre-activation read. */
+    /** gelu: the pre-activation `[m, n]` written, of the operand type, 0: not; gelu_backward: the pre-activation read. */
     uint64_t aux;
     /** Adapters by first row; those not there have rank_padded 0. */
     struct PeftkGemmAdapter adapters[3];

@@ -463,6 +463,17 @@ pub trait Backend: Clone + 'static {
         let activated = self.gelu(&made.y)?;
         Ok((made, activated))
     }
+    /// gelu of [`Backend::linear`] alone.
+    fn linear_activated(
+        &self,
+        dims: LinearDims,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        adapters: &[Adapter<'_, Self::Buffer>],
+    ) -> Result<Self::Buffer> {
+        Ok(self.linear_gelu(dims, x, w, bias, adapters)?.1)
+    }
     /// [`Backend::linear`] behind LayerScale on a residual: y becomes residual + gamma * y. residual \[m, n\], gamma \[n\].
     #[allow(clippy::too_many_arguments)]
     fn linear_residual(

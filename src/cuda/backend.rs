@@ -202,6 +202,17 @@ impl Backend for Cuda {
         Ok((made, linear::required(activated, "gelu's output")?))
     }
 
+    fn linear_activated(
+        &self,
+        dims: LinearDims,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        bias: Option<&CudaBuffer>,
+        adapters: &[Adapter<'_, CudaBuffer>],
+    ) -> Result<CudaBuffer> {
+        Ok(self.run_linear(&Forward { dims, x, w, bias, adapters }, After::GeluAlone)?.0.y)
+    }
+
     fn linear_residual(
         &self,
         dims: LinearDims,

@@ -14,6 +14,8 @@ pub(super) enum After<'a> {
     Nothing,
     /// GELU; the pre-activation is kept too.
     Gelu,
+    /// GELU, whose result is the linear's output.
+    GeluAlone,
     /// LayerScale and the residual.
     Residual(&'a CudaBuffer, &'a CudaBuffer),
 }
@@ -42,6 +44,10 @@ impl Cuda {
                 After::Gelu => {
                     let activated = self.gelu_of(&made.y)?;
                     Ok((made, Some(activated)))
+                }
+                After::GeluAlone => {
+                    let y = self.gelu_of(&made.y)?;
+                    Ok((LinearOutput { y, ..made }, None))
                 }
                 After::Residual(residual, gamma) => {
                     let y = self.layer_scale_of(m, n, residual, &made.y, gamma)?;
@@ -80,7 +86,11 @@ impl Cuda {
                 }
                 After::Gelu => {
                     out = self.buf(dtype, m * n)?;
-                    Epilogue::Gelu { aux: aux.insert(self.buf(dtype, m * n)?) }
+                    Epilogue::Gelu { aux: Some(aux.insert(self.buf(dtype, m * n)?)) }
+                }
+                After::GeluAlone => {
+                    out = self.buf(dtype, m * n)?;
+                    Epilogue::Gelu { aux: None }
                 }
                 After::Residual(residual, gamma) => {
                     out = self.buf(residual.dtype(), m * n)?;

@@ -46,8 +46,7 @@ impl Cuda {
         if list.is_empty() {
             return Ok(None);
         }
-        let table = AdamWTable::new(&self.device, list)?;
-        let hyper = Buf::from_f32(&self.device, &adamw::hyper(step), DType::F32)?;
+        let table = AdamWTable::for_step(&self.device, list, step)?;
         let norm = match clip {
             Some(most) => {
                 let mut norm = self.buf(DType::F32, GRAD_NORM_LEN)?;
@@ -56,7 +55,7 @@ impl Cuda {
             }
             None => None,
         };
-        adamw::adamw_multi(&self.device, &table, &hyper, norm.as_ref())?;
+        adamw::adamw_step(&self.device, &table, norm.as_ref())?;
         Ok(norm)
     }
 

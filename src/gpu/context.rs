@@ -42,6 +42,8 @@ pub(super) struct Real {
     staged: Arc<Mutex<Staged>>,
     /// Whether what is queued is being recorded.
     pub(super) recording: Arc<AtomicBool>,
+    /// Whether kernels that wait by themselves are launched early: unless PEFTK_PDL=0 says no.
+    pub(super) launches_early: bool,
 }
 
 /// Where blocks come from.
@@ -169,11 +171,12 @@ impl Device {
             .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
             .map_err(|e| error::device("count the multiprocessors", e))?
             .unsigned_abs();
+        let launches_early = std::env::var_os("PEFTK_PDL").is_none_or(|value| value != "0");
         Ok(Self(Arc::new(Inner {
             info,
             arch,
             multiprocessors,
-            real: Some(Real { context, stream, staged: Arc::default(), recording: Arc::default() }),
+            real: Some(Real { context, stream, staged: Arc::default(), recording: Arc::default(), launches_early }),
             memory: Mutex::new(Memory::Single(Usage::default())),
             guard: guard::from_environment(),
             functions: Mutex::default(),

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::Pod;
-use cudarc::driver::sys::{CUfunction_attribute, CUresult};
-use cudarc::driver::{CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
+use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaFunction, CudaModule, CudaStream};
 use cudarc::nvrtc::Ptx;
 
-use super::buffer::Plain;
 use super::{Device, error};
 use crate::{Error, Result};
 
@@ -69,15 +68,18 @@ pub struct Module {
     name: &'static str,
     /// None on a dry device.
     module: Option<Arc<CudaModule>>,
+    /// The entries that wait for what was queued before them.
+    waiting: Vec<&'static str>,
     device: Device,
 }
 
 impl Module {
-    /// Loads a kernel file's PTX; the driver compiles it for the device, or takes it from its cache.
+    /// Loads a kernel file's PTX; the driver compiles it for the device, or takes it from its cache. `waiting` names the entries that wait
+    /// by themselves for what was queued before them, ahead of their first access to global memory: they are launched early.
     ///
     /// # Errors
     /// [`Error::Input`] when the driver is too old for the PTX.
-    pub fn load(device: &Device, name: &'static str, ptx: &str) -> Result<Self> {
+    pub fn load(device: &Device, name: &'static str, ptx: &str, waiting: Vec<&'static str>) -> Result<Self> {
         let load = |real: &super::context::Real| {
             real.context.load_module(Ptx::from_src(ptx)).map_err(|e| match e.0 {
                 CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Error::input(format!(
@@ -87,7 +89,7 @@ impl Module {
             })
         };
         let module = device.0.real.as_ref().map(load).transpose()?;
-        Ok(Self { name, module, device: device.clone() })
+        Ok(Self { name, module, waiting, device: device.clone() })
     }
 
     /// One of its entries, by the name that the kernel file gives it.
@@ -102,7 +104,8 @@ impl Module {
             .load_function(entry)
             .map_err(|e| error::device(format_args!("find entry {entry} in kernel {}", self.name), e))?;
         let shared_limit = Arc::new(AtomicU32::new(DEFAULT_SHARED_BYTES));
-        Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit }) })
+        let early = real.launches_early && self.waiting.contains(&entry);
+        Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit, early }) })
     }
 }
 
@@ -135,6 +138,8 @@ struct Loaded {
     stream: Arc<CudaStream>,
     /// The most dynamic shared memory that was asked for so far.
     shared_limit: Arc<AtomicU32>,
+    /// Whether its blocks may come in before the launch before it is done: it waits for that by itself.
+    early: bool,
 }
 
 impl Function {
@@ -152,7 +157,8 @@ impl Function {
     /// `P` must be the struct that the entry takes as its only argument. Every address in it must be device memory of this
     /// device, of the type and at least of the extent that the entry reads and writes for these sizes; it must stay allocated
     /// until the launch is queued (memory is freed in stream order), and nothing it writes may be read by the same launch, but
-    /// where the entry says so. `grid` must be one that the entry was written for.
+    /// where the entry says so. `grid` must be one that the entry was written for. An entry that was named as waiting to
+    /// [`Module::load`] must do so.
     pub unsafe fn launch<P: Pod>(&self, grid: Grid, params: &P) -> Result<()> {
         let Some(real) = &self.real else { return Ok(()) };
         let failed = |e| error::device(format_args!("launch {} with {grid:?}", self.entry), e);
@@ -161,17 +167,33 @@ impl Function {
             real.function.set_attribute(attribute, grid.shared_bytes.cast_signed()).map_err(failed)?;
             real.shared_limit.store(grid.shared_bytes, Ordering::Relaxed);
         }
-        let config = LaunchConfig {
-            grid_dim: grid.blocks,
-            block_dim: (grid.threads, 1, 1),
-            shared_mem_bytes: grid.shared_bytes,
+        // Every launch binds: the last one may have been on another thread.
+        real.stream.context().bind_to_thread().map_err(failed)?;
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
         };
-        let params = Plain(*params);
-        let mut builder = real.stream.launch_builder(&real.function);
-        builder.arg(&params);
-        // SAFETY: the driver copies the parameters before it returns; the rest is the caller's promise.
-        let launched = unsafe { builder.launch(config) };
-        launched.map(drop).map_err(failed)
+        early.value.programmaticStreamSerializationAllowed = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid.blocks.0,
+            gridDimY: grid.blocks.1,
+            gridDimZ: grid.blocks.2,
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared_bytes,
+            hStream: real.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(real.early),
+        };
+        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
+        // SAFETY: function and stream live as long as `real`; the driver copies the attribute and the parameters, which it only reads,
+        // before it returns. An early launch is of an entry that waits for all that was queued before it. The rest is the caller's promise.
+        let launched = unsafe {
+            sys::cuLaunchKernelEx(&config, real.function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut())
+        };
+        launched.result().map_err(failed)
     }
 }
 

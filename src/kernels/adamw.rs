@@ -35,11 +35,14 @@ pub struct Trained<'a> {
     pub weight_decay: f64,
 }
 
-/// The trained tensors' places in device memory. It holds addresses: it is made anew when any of the buffers is.
+/// The trained tensors' places in device memory, with one step's constants where it is made for one. It holds addresses: it is made
+/// anew when any of the buffers is.
 #[derive(Debug)]
 pub struct AdamWTable<'a> {
-    tensors: Buf,
-    blocks: Buf,
+    /// Constants, tensors, blocks: one copy to the device, because each would hold up the launches behind it.
+    all: Buf,
+    /// Bytes of constants before the tensors, and of these before the blocks.
+    bytes: (u64, u64),
     count: usize,
     /// The buffers whose addresses it holds live at least as long.
     _buffers: PhantomData<&'a Buf>,
@@ -51,6 +54,18 @@ impl<'a> AdamWTable<'a> {
     /// # Errors
     /// [`Error::Shape`] for a buffer that is too short or no f32 (the shadow: bf16), and for no tensor at all.
     pub fn new(device: &Device, trained: &[Trained<'a>]) -> Result<Self> {
+        Self::with(device, trained, &[])
+    }
+
+    /// The same with what one step needs beside it, for [`adamw_step`].
+    ///
+    /// # Errors
+    /// As [`AdamWTable::new`].
+    pub fn for_step(device: &Device, trained: &[Trained<'a>], step: AdamW) -> Result<Self> {
+        Self::with(device, trained, &hyper(step))
+    }
+
+    fn with(device: &Device, trained: &[Trained<'a>], constants: &[f32]) -> Result<Self> {
         const OP: &str = "adamw";
         let (mut tensors, mut blocks) = (Vec::new(), Vec::new());
         for (index, t) in trained.iter().enumerate() {
@@ -71,17 +86,25 @@ impl<'a> AdamWTable<'a> {
             let chunks = dimension(OP, "elements / 2048", t.length.div_ceil(CHUNK))?;
             blocks.extend((0..chunks).map(|chunk| PeftkAdamwBlock { tensor: index as u32, chunk }));
         }
-        Ok(Self {
-            tensors: Buf::from_slice(device, &tensors, DType::I32)?,
-            blocks: Buf::from_slice(device, &blocks, DType::I32)?,
-            count: blocks.len(),
-            _buffers: PhantomData,
-        })
+        if blocks.is_empty() {
+            return Err(Error::shape(OP, "at least one tensor", 0));
+        }
+        let parts: [&[u8]; 3] =
+            [bytemuck::cast_slice(constants), bytemuck::cast_slice(&tensors), bytemuck::cast_slice(&blocks)];
+        let bytes = (parts[0].len() as u64, parts[1].len() as u64);
+        let all = Buf::from_slice(device, &parts.concat(), DType::U8)?;
+        Ok(Self { all, bytes, count: blocks.len(), _buffers: PhantomData })
     }
 
     /// Launch blocks, and so the f32 values of workspace that [`grad_norm`] takes.
     pub fn blocks(&self) -> usize {
         self.count
+    }
+
+    /// Addresses of the tensors and of the blocks: all three parts' elements are multiples of 8 bytes.
+    fn addresses(&self) -> (u64, u64) {
+        let tensors = self.all.address() + self.bytes.0;
+        (tensors, tensors + self.bytes.1)
     }
 }
 
@@ -124,15 +147,26 @@ pub fn read_grad_norm(values: &[f32]) -> Result<PeftkGradNorm> {
 /// # Errors
 /// [`Error::Shape`] for lengths that do not fit.
 pub fn adamw_multi(device: &Device, table: &AdamWTable<'_>, hyper: &Buf, norm: Option<&Buf>) -> Result<()> {
+    length("adamw", "hyper", hyper, device, DType::F32, HYPER_LEN)?;
+    update(device, table, hyper.address(), norm)
+}
+
+/// [`adamw_multi`] with the constants of [`AdamWTable::for_step`].
+///
+/// # Errors
+/// [`Error::Shape`] for a norm that is too short and for a table without constants.
+pub fn adamw_step(device: &Device, table: &AdamWTable<'_>, norm: Option<&Buf>) -> Result<()> {
+    if table.bytes.0 == 0 {
+        return Err(Error::shape("adamw", "a table that was made for a step", 0));
+    }
+    update(device, table, table.all.address(), norm)
+}
+
+fn update(device: &Device, table: &AdamWTable<'_>, hyper: u64, norm: Option<&Buf>) -> Result<()> {
     const OP: &str = "adamw";
-    length(OP, "hyper", hyper, device, DType::F32, HYPER_LEN)?;
     norm.map_or(Ok(()), |norm| length(OP, "norm", norm, device, DType::F32, GRAD_NORM_LEN))?;
-    let params = PeftkAdamwParams {
-        tensors: table.tensors.address(),
-        blocks: table.blocks.address(),
-        hyper: hyper.address(),
-        grad_norm: super::entry::address(norm),
-    };
+    let (tensors, blocks) = table.addresses();
+    let params = PeftkAdamwParams { tensors, blocks, hyper, grad_norm: super::entry::address(norm) };
     let grid = grid(OP, table.count as u64, 256)?;
     // SAFETY: adamw_multi_f32 takes this struct; the table was made from buffers of the lengths it names, which its owner keeps.
     unsafe { function(device, "adamw", "adamw_multi_f32")?.launch(grid, &params) }
@@ -145,12 +179,8 @@ pub fn adamw_multi(device: &Device, table: &AdamWTable<'_>, hyper: &Buf, norm: O
 pub fn grad_norm(device: &Device, table: &AdamWTable<'_>, max_norm: f64, result: &mut Buf) -> Result<()> {
     const OP: &str = "grad_norm";
     let partial = Buf::uninit(device, DType::F32, table.count)?;
-    let params = PeftkSumSquaresParams {
-        source: table.tensors.address(),
-        blocks: table.blocks.address(),
-        partial: partial.address(),
-        count: 0,
-    };
+    let (source, blocks) = table.addresses();
+    let params = PeftkSumSquaresParams { source, blocks, partial: partial.address(), count: 0 };
     let grid = grid(OP, table.count as u64, 256)?;
     // SAFETY: sum_squares_multi_f32 takes this struct; the table is as in adamw_multi, `partial` has a value a block.
     unsafe { function(device, "adamw", "sum_squares_multi_f32")?.launch(grid, &params)? };

@@ -84,8 +84,8 @@ pub enum Epilogue<'a> {
     Plain,
     /// aux = u, C = gelu(u); nt.
     Gelu {
-        /// The pre-activation `[m, n]`, written.
-        aux: &'a mut Buf,
+        /// The pre-activation `[m, n]`, written where it is wanted.
+        aux: Option<&'a mut Buf>,
     },
     /// C = residual + gamma u; nt.
     ScaleResidual {

@@ -64,6 +64,8 @@ pub struct EntryInfo {
     pub spill_bytes: u32,
     /// Static shared memory a block, in bytes.
     pub shared_bytes: u32,
+    /// Whether it waits for the launch before it by itself and so may begin early: kernels/common/pdl.cuh.
+    pub waits: bool,
 }
 
 mod embedded {
@@ -101,7 +103,7 @@ pub fn function(device: &Device, file: &'static str, entry: &'static str) -> Res
     device.cached_function((file, entry), || {
         // A dry run needs no kernels: it is how a build without nvcc plans memory.
         if device.is_dry() {
-            Module::load(device, file, "")?.function(entry)
+            Module::load(device, file, "", Vec::new())?.function(entry)
         } else {
             load(device, file)?.function(entry)
         }
@@ -118,5 +120,6 @@ fn load(device: &Device, name: &str) -> Result<Module> {
     let kernel = kernel.ok_or_else(|| Error::Internal(format!("no kernel file {name} was embedded")))?;
     let image = kernel.images.iter().find(|image| image.arch == device.arch());
     let image = image.ok_or_else(|| Error::Internal(format!("kernel {name} was not built for {}", device.arch())))?;
-    Module::load(device, kernel.name, image.ptx)
+    let waiting = image.entries.iter().filter(|entry| entry.waits).map(|entry| entry.name).collect();
+    Module::load(device, kernel.name, image.ptx, waiting)
 }

@@ -85,7 +85,7 @@ pub struct PeftkGemmParams {
     pub residual: u64,
     #[doc = " LayerScale's gamma `[n]` f32."]
     pub gamma: u64,
-    #[doc = " gelu: the pre-activation `[m, n]` written, of the operand type; gelu_backward: the pre-activation read."]
+    #[doc = " gelu: the pre-activation `[m, n]` written, of the operand type, 0: not; gelu_backward: the pre-activation read."]
     pub aux: u64,
     #[doc = " Adapters by first row; those not there have rank_padded 0."]
     pub adapters: [PeftkGemmAdapter; 3usize],
@@ -181,13 +181,13 @@ const _: () = {
     ["Alignment of PeftkTensorMap"][::core::mem::align_of::<PeftkTensorMap>() - 64usize];
     ["Offset of field: PeftkTensorMap::words"][::core::mem::offset_of!(PeftkTensorMap, words) - 0usize];
 };
-#[doc = " A matrix product whose operands the copy engine loads; every map is 2D bf16, 128-byte swizzle, out of bounds reads zero."]
+#[doc = " A matrix product whose operands the copy engine loads; every map is 2D, bf16 but for f32 residual and C, 128-byte swizzle, out of bounds reads zero."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct PeftkSm90GemmParams {
-    #[doc = " 0: A, 1: B, 2: a2, 3: b2; in-loop adapters instead of the second product: 2 + 2 i its A, 3 + 2 i its B."]
-    pub maps: [PeftkTensorMap; 8usize],
+    #[doc = " 0: A, 1: B, 2: a2, 3: b2; in-loop adapters instead of the second product: 2 + 2 i its A, 3 + 2 i its B. 8: C, 9: the residual, or\n the pre-activation read or written; both in boxes of 16 rows of 128 bytes. C of tn has none."]
+    pub maps: [PeftkTensorMap; 10usize],
     #[doc = " Sizes, outputs and epilogue operands."]
     pub gemm: PeftkGemmParams,
     #[doc = " Padding to a multiple of 64 bytes."]
@@ -195,12 +195,12 @@ pub struct PeftkSm90GemmParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PeftkSm90GemmParams"][::core::mem::size_of::<PeftkSm90GemmParams>() - 1344usize];
+    ["Size of PeftkSm90GemmParams"][::core::mem::size_of::<PeftkSm90GemmParams>() - 1600usize];
     ["Alignment of PeftkSm90GemmParams"][::core::mem::align_of::<PeftkSm90GemmParams>() - 64usize];
     ["Offset of field: PeftkSm90GemmParams::maps"][::core::mem::offset_of!(PeftkSm90GemmParams, maps) - 0usize];
-    ["Offset of field: PeftkSm90GemmParams::gemm"][::core::mem::offset_of!(PeftkSm90GemmParams, gemm) - 1024usize];
+    ["Offset of field: PeftkSm90GemmParams::gemm"][::core::mem::offset_of!(PeftkSm90GemmParams, gemm) - 1280usize];
     ["Offset of field: PeftkSm90GemmParams::reserved"]
-        [::core::mem::offset_of!(PeftkSm90GemmParams, reserved) - 1288usize];
+        [::core::mem::offset_of!(PeftkSm90GemmParams, reserved) - 1544usize];
 };
 #[doc = " softmax(scale q k^T) v for every image and head. All matrices are row-major without gaps."]
 #[repr(C)]

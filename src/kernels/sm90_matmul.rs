@@ -13,6 +13,12 @@ const THREADS: u32 = 384;
 const TILE_ROWS: u32 = 128;
 const TILE_DEPTH: u32 = 64;
 const WARPS: u32 = 8;
+const PIECE_ROWS: u32 = 16;
+const PIECE_BYTES: u32 = PIECE_ROWS * 128;
+const RESIDENT_DEPTH: u32 = 384;
+/// Places of C and of what lies beside it in `PeftkSm90GemmParams::maps`.
+const MAP_C: usize = 8;
+const MAP_BESIDE: usize = 9;
 
 /// Blocks that a weight's gradient is cut for. Sizes alone decide, never the GPU, so that the sums are the same on all.
 const SPLIT_BLOCKS: u32 = 132;
@@ -29,25 +35,49 @@ struct Shape {
     stages: u32,
     /// Rows of an adapter's A beside B's tile.
     rank: u32,
+    /// Whether B's tile is kept for all of the depth, up to [`RESIDENT_DEPTH`].
+    resident: bool,
 }
 
 impl Shape {
     fn shared_bytes(self) -> u32 {
-        let stage = (TILE_ROWS + self.columns + self.rank) * TILE_DEPTH * 2;
-        let corner = 16 * (self.columns * 2 + 16);
-        let buffers = if self.rank == 16 { 2 } else { 1 };
+        let block = (self.columns + self.rank) * TILE_DEPTH * 2;
+        let stage = TILE_ROWS * TILE_DEPTH * 2 + if self.resident { 0 } else { block };
+        let blocks = if self.resident { RESIDENT_DEPTH / TILE_DEPTH } else { 0 };
+        let slots = if self.resident && self.columns + self.rank > 128 { 2 } else { 4 };
+        let buffers = if self.rank == 16 && !self.resident { 2 } else { 1 };
         let adapter_b = self.columns * self.rank * 2;
-        1024 + self.stages * stage + buffers * adapter_b + WARPS * corner + 16 * (self.stages + buffers)
+        let barriers = 16 * (self.stages + buffers) + WARPS * 8 * slots + 8 * blocks;
+        let vectors = match (self.resident, self.rank) {
+            (false, _) => 0,
+            (true, 0) => 2,
+            (true, _) => 3,
+        };
+        let pieces = WARPS * slots * PIECE_BYTES;
+        1024 + self.stages * stage
+            + blocks * block
+            + buffers * adapter_b
+            + pieces
+            + barriers
+            + vectors * self.columns * 4
+    }
+
+    /// Tiles across C.
+    fn across(self, params: &PeftkGemmParams) -> u32 {
+        params.n.div_ceil(self.columns)
     }
 
     /// Tiles of C.
     fn tiles(self, params: &PeftkGemmParams) -> u32 {
-        params.m.div_ceil(TILE_ROWS) * params.n.div_ceil(self.columns)
+        params.m.div_ceil(TILE_ROWS) * self.across(params)
     }
 }
 
-const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0 };
-const ADAPTED: Shape = Shape { columns: 128, stages: 5, rank: 0 };
+const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0, resident: false };
+const PLAIN_RESIDENT: Shape = Shape { stages: 3, resident: true, ..PLAIN };
+const GIVEN: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false };
+/// Adapters in the loop, `rank` aside.
+const ADAPTED: Shape = Shape { stages: 4, ..GIVEN };
 
 /// How a product's adapters come to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +112,7 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
     // The copy engine reads rows that begin at multiples of 16 bytes; the epilogue moves 8 columns at once.
     let rows_fit = [args.n, args.a.stride, args.b.stride].iter().all(|size| size.is_multiple_of(8))
         && args.second.is_none_or(|second| second.k.is_multiple_of(8))
-        && params.a.is_multiple_of(16)
-        && params.b.is_multiple_of(16);
+        && [params.a, params.b, params.c, params.aux, params.residual].iter().all(|address| address.is_multiple_of(16));
     // A granule's last products end where a wgmma does, or at the end of all.
     let depth_fits = args.layout != Layout::Tn || args.granule() == args.k || args.granule().is_multiple_of(STEP);
     if device.arch() != Arch::Sm90a || args.a.buf.dtype() != DType::Bf16 || !rows_fit || !depth_fits {
@@ -92,42 +121,59 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
     let adapters = adapters(args, ADAPTED.columns as usize)?;
     let stream_f32 =
         matches!(&args.epilogue, Epilogue::ScaleResidual { residual, .. } if residual.dtype() == DType::F32);
-    let name = match (args.layout, adapters, &args.epilogue) {
-        (Layout::Tn, _, Epilogue::Plain) => "matmul_tn_f32",
-        (Layout::Nn, _, Epilogue::Plain) => "matmul_nn_bf16",
-        (Layout::Nn, _, Epilogue::GeluBackward { .. }) => "matmul_nn_bf16_gelu_backward",
-        (Layout::Nt, Adapters::None, Epilogue::Plain) => "matmul_nt_bf16",
-        (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) => "matmul_nt_bf16_gelu",
+    let narrow = Shape { rank: 16, ..ADAPTED };
+    let wide = Shape { rank: 32, ..ADAPTED };
+    // Where B fits, it stays: for adapters, whose loop has more to load, and where GELU alone is written.
+    let across = |shape: Shape| shape.across(params) <= device.multiprocessors();
+    let stays = args.second.is_none() && params.k <= RESIDENT_DEPTH;
+    let kept = Shape { resident: true, ..narrow };
+    let keeps = stays && across(kept);
+    Some(match (args.layout, adapters, &args.epilogue) {
+        (Layout::Tn, _, Epilogue::Plain) => ("matmul_tn_f32", PLAIN),
+        (Layout::Nn, _, Epilogue::Plain) => ("matmul_nn_bf16", PLAIN),
+        (Layout::Nn, _, Epilogue::GeluBackward { .. }) => ("matmul_nn_bf16_gelu_backward", PLAIN),
+        (Layout::Nt, Adapters::None, Epilogue::Plain) => ("matmul_nt_bf16", PLAIN),
+        (Layout::Nt, Adapters::None, Epilogue::Gelu { aux: None }) if stays && across(PLAIN_RESIDENT) => {
+            ("matmul_nt_bf16_gelu_resident", PLAIN_RESIDENT)
+        }
+        (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) => ("matmul_nt_bf16_gelu", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if stream_f32 => {
-            "matmul_nt_bf16_scale_residual_f32res"
+            ("matmul_nt_bf16_scale_residual_f32res", PLAIN)
         }
-        (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) => "matmul_nt_bf16_scale_residual",
-        (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) => "lora_matmul_bf16_r16",
-        (Layout::Nt, Adapters::InLoop(16), Epilogue::Gelu { .. }) => "lora_matmul_bf16_gelu_r16",
+        (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) => ("matmul_nt_bf16_scale_residual", PLAIN),
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) if keeps => ("lora_matmul_bf16_r16_resident", kept),
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::Gelu { .. }) if keeps => {
+            ("lora_matmul_bf16_gelu_r16_resident", kept)
+        }
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::ScaleResidual { .. }) if keeps && stream_f32 => {
+            ("lora_matmul_bf16_scale_residual_f32res_r16_resident", kept)
+        }
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::Plain) => ("lora_matmul_bf16_r16", narrow),
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_r16", narrow),
         (Layout::Nt, Adapters::InLoop(16), Epilogue::ScaleResidual { .. }) if stream_f32 => {
-            "lora_matmul_bf16_scale_residual_f32res_r16"
+            ("lora_matmul_bf16_scale_residual_f32res_r16", narrow)
         }
-        (Layout::Nt, Adapters::InLoop(16), Epilogue::ScaleResidual { .. }) => "lora_matmul_bf16_scale_residual_r16",
-        (Layout::Nt, Adapters::InLoop(_), Epilogue::Plain) => "lora_matmul_bf16_r32",
-        (Layout::Nt, Adapters::InLoop(_), Epilogue::Gelu { .. }) => "lora_matmul_bf16_gelu_r32",
+        (Layout::Nt, Adapters::InLoop(16), Epilogue::ScaleResidual { .. }) => {
+            ("lora_matmul_bf16_scale_residual_r16", narrow)
+        }
+        (Layout::Nt, Adapters::InLoop(_), Epilogue::Plain) => ("lora_matmul_bf16_r32", wide),
+        (Layout::Nt, Adapters::InLoop(_), Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_r32", wide),
         (Layout::Nt, Adapters::InLoop(_), Epilogue::ScaleResidual { .. }) if stream_f32 => {
-            "lora_matmul_bf16_scale_residual_f32res_r32"
+            ("lora_matmul_bf16_scale_residual_f32res_r32", wide)
         }
-        (Layout::Nt, Adapters::InLoop(_), Epilogue::ScaleResidual { .. }) => "lora_matmul_bf16_scale_residual_r32",
-        (Layout::Nt, Adapters::Given, Epilogue::Plain) => "lora_matmul_bf16_given",
-        (Layout::Nt, Adapters::Given, Epilogue::Gelu { .. }) => "lora_matmul_bf16_gelu_given",
+        (Layout::Nt, Adapters::InLoop(_), Epilogue::ScaleResidual { .. }) => {
+            ("lora_matmul_bf16_scale_residual_r32", wide)
+        }
+        (Layout::Nt, Adapters::Given, Epilogue::Plain) => ("lora_matmul_bf16_given", GIVEN),
+        (Layout::Nt, Adapters::Given, Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_given", GIVEN),
         (Layout::Nt, Adapters::Given, Epilogue::ScaleResidual { .. }) if stream_f32 => {
-            "lora_matmul_bf16_scale_residual_f32res_given"
+            ("lora_matmul_bf16_scale_residual_f32res_given", GIVEN)
         }
-        (Layout::Nt, Adapters::Given, Epilogue::ScaleResidual { .. }) => "lora_matmul_bf16_scale_residual_given",
+        (Layout::Nt, Adapters::Given, Epilogue::ScaleResidual { .. }) => {
+            ("lora_matmul_bf16_scale_residual_given", GIVEN)
+        }
         _ => return None,
-    };
-    let shape = match adapters {
-        Adapters::None => PLAIN,
-        Adapters::Given => ADAPTED,
-        Adapters::InLoop(rank) => Shape { rank, ..ADAPTED },
-    };
-    Some((name, shape))
+    })
 }
 
 /// Depth of a piece of a weight's gradient of `tiles` tiles, where `parts` granules are seen at once: where rounds of blocks, their ends and the
@@ -147,20 +193,22 @@ fn piece_depth(tiles: u32, shape: Shape, params: &PeftkGemmParams, granule: u32,
 }
 
 /// The maps of a product's operands, in the order of `PeftkSm90GemmParams::maps`.
-fn maps(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams, shape: Shape) -> Result<[PeftkTensorMap; 8]> {
-    let map = |address: u64, (rows, cols, stride): (u32, u32, u32), (box_rows, box_cols): (u32, u32)| {
+fn maps(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams, shape: Shape) -> Result<[PeftkTensorMap; 10]> {
+    let map_of = |dtype: DType, address: u64, (rows, cols, stride): (u32, u32, u32), (box_rows, box_cols)| {
+        let bytes = dtype.bytes() as u32;
         let map = MatrixMap {
             address,
-            dtype: DType::Bf16,
+            dtype,
             rows: rows.into(),
             cols: cols.into(),
-            row_bytes: u64::from(stride) * 2,
+            row_bytes: u64::from(stride * bytes),
             box_rows,
             box_cols,
-            swizzle: box_cols * 2,
+            swizzle: box_cols * bytes,
         };
         Ok::<_, crate::Error>(PeftkTensorMap { words: map.encode(device)? })
     };
+    let map = |address, size, of_box| map_of(DType::Bf16, address, size, of_box);
     let PeftkGemmParams { m, n, k, k2, lda, ldb, .. } = *params;
     let left = |address: u64, depth: u32, stride: u32| match args.layout {
         Layout::Tn => map(address, (depth, m, stride), (TILE_DEPTH, 64)),
@@ -170,9 +218,21 @@ fn maps(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams, shape: Sha
         Layout::Nt => map(address, (columns, depth, stride), (shape.columns, TILE_DEPTH)),
         _ => map(address, (depth, columns, stride), (TILE_DEPTH, 64)),
     };
-    let mut maps = [<PeftkTensorMap as bytemuck::Zeroable>::zeroed(); 8];
+    let mut maps = [<PeftkTensorMap as bytemuck::Zeroable>::zeroed(); 10];
     maps[0] = left(params.a, k, lda)?;
     maps[1] = right(params.b, n, k, ldb)?;
+    if args.layout != Layout::Tn {
+        let (beside, dtype) = match &args.epilogue {
+            Epilogue::Plain => (0, DType::Bf16),
+            Epilogue::Gelu { .. } | Epilogue::GeluBackward { .. } => (params.aux, DType::Bf16),
+            Epilogue::ScaleResidual { residual, .. } => (params.residual, residual.dtype()),
+        };
+        let pieces = |address| map_of(dtype, address, (m, n, n), (PIECE_ROWS, 128 / dtype.bytes() as u32));
+        maps[MAP_C] = pieces(params.c)?;
+        if beside != 0 {
+            maps[MAP_BESIDE] = pieces(beside)?;
+        }
+    }
     if args.second.is_some() {
         maps[2] = left(params.a2, k2, k2)?;
         maps[3] = right(params.b2, n, k2, if args.layout == Layout::Nt { k2 } else { n })?;
@@ -208,7 +268,12 @@ pub(super) fn matmul(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParam
         tiles *= gemm.cut.pieces;
     }
     let launch = PeftkSm90GemmParams { maps: maps(device, args, &gemm, shape)?, gemm, reserved: [0; 7] };
-    let blocks = tiles.min(device.multiprocessors()).max(1);
+    let mut blocks = tiles.min(device.multiprocessors()).max(1);
+    if shape.resident {
+        // Every block keeps to one tile across.
+        let across = shape.across(&gemm);
+        blocks = blocks / across * across;
+    }
     let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: shape.shared_bytes() };
     // SAFETY: every entry but the reduction takes a PeftkSm90GemmParams. The caller has compared every buffer's dtype, length and device
     // with what the product reads and writes; what is written (c or the workspace, aux, t) is borrowed mutably or owned, so it is none of
@@ -245,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_block_has_the_shared_memory() {
-        for shape in [PLAIN, ADAPTED, Shape { rank: 16, ..ADAPTED }, Shape { rank: 32, ..ADAPTED }] {
+        let adapted = |rank, resident| Shape { rank, resident, ..ADAPTED };
+        for shape in [PLAIN, PLAIN_RESIDENT, GIVEN, adapted(16, false), adapted(32, false), adapted(16, true)] {
             assert!(shape.shared_bytes() <= 227 * 1024, "{shape:?}");
         }
     }

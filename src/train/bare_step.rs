@@ -91,9 +91,11 @@ impl<B: Backend> BareStep<B> {
         let batch = &batches[*taken % batches.len()];
         grads.restart();
         passes.run(&model.vit, &model.params, batch, *taken as u64, grads)?;
-        let queued = (passes.loss(&model.params)?, optimizer.queue(&mut model.params, grads, LR)?);
+        let update = optimizer.queue(&mut model.params, grads, LR)?;
+        // Behind the update, as a run has it.
+        let loss = passes.loss(&model.params)?;
         *taken += 1;
-        match self.pending.replace(queued) {
+        match self.pending.replace((loss, update)) {
             Some(before) => Self::wait(before).map(drop),
             None => Ok(()),
         }

@@ -38,8 +38,9 @@ impl Step {
     ) -> Result<Self> {
         grads.restart();
         passes.run(&model.vit, &model.params, batch, dropout_seed, grads)?;
-        let loss = passes.loss(&model.params)?;
         let update = optimizer.queue(&mut model.params, grads, lr)?;
+        // Behind the update: a copy between two launches would hold up the second.
+        let loss = passes.loss(&model.params)?;
         Ok(Self { loss, update, images: batch.indices.len(), lr })
     }
 }

@@ -3,7 +3,7 @@
 use peftk::autograd::{AdamW, Backend};
 use peftk::gpu::{Buf, DType, Device};
 use peftk::kernels::adamw::{
-    AdamWTable, GRAD_NORM_LEN, Trained, adamw_multi, grad_norm, hyper, read_grad_norm, sum_squares,
+    AdamWTable, GRAD_NORM_LEN, Trained, adamw_multi, adamw_step, grad_norm, hyper, read_grad_norm, sum_squares,
 };
 use peftk::reference::Reference;
 use rand::Rng;
@@ -53,7 +53,7 @@ fn upload(device: &Device, tensors: &[Tensor]) -> Vec<OnDevice> {
     tensors.iter().map(upload).collect()
 }
 
-fn table<'a>(device: &Device, tensors: &[Tensor], bufs: &'a [OnDevice]) -> AdamWTable<'a> {
+fn table<'a>(device: &Device, tensors: &[Tensor], bufs: &'a [OnDevice], step: Option<AdamW>) -> AdamWTable<'a> {
     let trained: Vec<Trained<'_>> = tensors
         .iter()
         .zip(bufs)
@@ -67,7 +67,7 @@ fn table<'a>(device: &Device, tensors: &[Tensor], bufs: &'a [OnDevice]) -> AdamW
             weight_decay: t.weight_decay,
         })
         .collect();
-    AdamWTable::new(device, &trained).unwrap()
+    step.map_or_else(|| AdamWTable::new(device, &trained), |step| AdamWTable::for_step(device, &trained, step)).unwrap()
 }
 
 fn step(weight_decay: f64, step: u64) -> AdamW {
@@ -97,13 +97,15 @@ fn check(lengths: &[usize], max_norm: f64) {
         let what = format!("adamw {} {lengths:?} clipped to {max_norm}", device.arch());
         let once = || {
             let bufs = upload(device, &tensors);
-            let table = table(device, &tensors, &bufs);
+            let first = table(device, &tensors, &bufs, None);
             let mut norm = poisoned(device, DType::F32, GRAD_NORM_LEN);
-            grad_norm(device, &table, max_norm, &mut norm).unwrap();
-            for steps in [1, 1000] {
-                let hyper = Buf::from_f32(device, &hyper(step(0.0, steps)), DType::F32).unwrap();
-                adamw_multi(device, &table, &hyper, (max_norm > 0.0).then_some(&norm)).unwrap();
-            }
+            grad_norm(device, &first, max_norm, &mut norm).unwrap();
+            let clip = (max_norm > 0.0).then_some(&norm);
+            // Both ways to name a step's constants.
+            let hyper = Buf::from_f32(device, &hyper(step(0.0, 1)), DType::F32).unwrap();
+            adamw_multi(device, &first, &hyper, clip).unwrap();
+            let second = table(device, &tensors, &bufs, Some(step(0.0, 1000)));
+            adamw_step(device, &second, clip).unwrap();
             let norm = norm.to_f32().unwrap();
             let made: Vec<Vec<Vec<f64>>> = bufs
                 .iter()
@@ -153,7 +155,7 @@ fn not_finite() {
         tensors[1].grad.values[2500] = bad;
         on_every_arch(|device| {
             let bufs = upload(device, &tensors);
-            let table = table(device, &tensors, &bufs);
+            let table = table(device, &tensors, &bufs, None);
             let mut norm = Buf::zeros(device, DType::F32, GRAD_NORM_LEN).unwrap();
             grad_norm(device, &table, 1.0, &mut norm).unwrap();
             let hyper = Buf::from_f32(device, &hyper(step(0.0, 1)), DType::F32).unwrap();
@@ -213,6 +215,7 @@ fn wrong_shapes() {
         AdamWTable::new(device, &[]).expect_err("nothing to train");
         let table = AdamWTable::new(device, &[good]).unwrap();
         adamw_multi(device, &table, &buf(DType::F32, 3), None).expect_err("too few constants");
+        adamw_step(device, &table, None).expect_err("no constants");
         grad_norm(device, &table, 1.0, &mut buf(DType::F32, 3)).expect_err("too little room");
         sum_squares(device, 9, &value, &mut buf(DType::F32, GRAD_NORM_LEN)).expect_err("too few values");
         read_grad_norm(&[0.0; 3]).expect_err("too few values");

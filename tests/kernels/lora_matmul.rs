@@ -197,12 +197,16 @@ impl Case {
         let mut written = Vec::new();
         let c = self.launch(device, dtype, |args, c| {
             let mut aux = poisoned(device, dtype, m * n);
-            matmul(device, Matmul { epilogue: Epilogue::Gelu { aux: &mut aux }, ..args }, c).unwrap();
+            matmul(device, Matmul { epilogue: Epilogue::Gelu { aux: Some(&mut aux) }, ..args }, c).unwrap();
             written = results(&aux, &label);
         });
         compare(&format!("{label} aux"), &written, &self.truth.y, |i| self.value_error(i));
         let truth = reference.gelu(&written).unwrap();
         compare(&format!("{label} gelu"), &c, &truth, |i| 1e-6 + rounding(dtype) * truth[i].abs());
+        let alone = self.launch(device, dtype, |args, c| {
+            matmul(device, Matmul { epilogue: Epilogue::Gelu { aux: None }, ..args }, c).unwrap();
+        });
+        assert!(alone == c, "{label} gelu without its pre-activation");
 
         for (residual, gamma) in residuals {
             let stream = residual.dtype;

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "manifest::files_and_archs", needs: Needs::Kernels, run: files_and_archs },
     Test { name: "manifest::entries_and_parameters", needs: Needs::Kernels, run: entries_and_parameters },
     Test { name: "manifest::registers_and_spills", needs: Needs::Kernels, run: registers_and_spills },
+    Test { name: "manifest::hopper_waits_before_memory", needs: Needs::Kernels, run: hopper_waits_before_memory },
 ];
 
 fn files_and_archs() {
@@ -54,7 +55,7 @@ fn entries_and_parameters() {
 fn registers_and_spills() {
     let mut over = Vec::new();
     for (file, image) in images() {
-        for &EntryInfo { name, registers, spill_bytes, shared_bytes } in image.entries {
+        for &EntryInfo { name, registers, spill_bytes, shared_bytes, .. } in image.entries {
             println!("    {name} {}: {registers} registers, {shared_bytes} bytes of shared memory", image.arch);
             let expected =
                 EXPECTED.iter().find(|e| e.file == file && e.entry == name).expect("entries_and_parameters says more");
@@ -66,6 +67,70 @@ fn registers_and_spills() {
         }
     }
     assert!(over.is_empty(), "more registers than there should be: {over:?}");
+}
+
+/// Kernel files whose entries do not wait yet: they are launched when all before them is done.
+const LATE: [&str; 5] = ["adapter_pack", "dora_norm", "lora_gradients", "magnitude_rescale", "merge"];
+
+/// Early launches are right only where every entry waits, in the one place that all its threads pass, before it touches what another launch
+/// may have written or read: kernels/common/pdl.cuh. An entry without the wait works, but gives away what they win.
+fn hopper_waits_before_memory() {
+    for (file, image) in images() {
+        let texts: Vec<(&str, &str)> = bodies(image.ptx).collect();
+        for entry in image.entries {
+            let (_, text) =
+                texts.iter().find(|(name, _)| *name == entry.name).expect("entries_and_parameters says more");
+            assert_eq!(entry.waits, text.contains("griddepcontrol.wait"), "{file}: {} {}", entry.name, image.arch);
+            if image.arch == Arch::Sm80 || LATE.contains(&file) && !entry.waits {
+                assert!(!entry.waits, "{file}: {} {} has no wait to offer", entry.name, image.arch);
+                continue;
+            }
+            assert_eq!(
+                text.matches("griddepcontrol.wait").count(),
+                1,
+                "{file}: {} waits once: pdl::start()",
+                entry.name
+            );
+            assert!(
+                text.contains("griddepcontrol.launch_dependents"),
+                "{file}: {} lets the next launch in",
+                entry.name
+            );
+            let (before, after) = text.split_once("griddepcontrol.wait").expect("just counted");
+            let early = instructions(before).find(|line| touches_memory(line));
+            assert_eq!(early, None, "{file}: {} touches global memory, or returns, before it waits", entry.name);
+            let constant = instructions(after).find(|line| line.contains("ld.global.nc"));
+            assert_eq!(constant, None, "{file}: {} takes for constant what may change while it waits", entry.name);
+        }
+    }
+}
+
+/// Each entry's name and instructions.
+fn bodies(ptx: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    ptx.split(".entry ").skip(1).map(|text| {
+        let (name, text) = text.split_once('(').expect("an entry has parameters");
+        (name.trim(), text.split("\n}").next().unwrap_or(text))
+    })
+}
+
+/// Instructions without their predicate.
+fn instructions(text: &str) -> impl Iterator<Item = &str> {
+    text.split([';', '{', '}', '\n']).map(str::trim).map(|line| match line.split_once(' ') {
+        Some((predicate, line)) if predicate.starts_with('@') => line.trim(),
+        _ => line,
+    })
+}
+
+/// Whether an instruction reads or writes memory that is not the block's own, or ends the thread.
+fn touches_memory(line: &str) -> bool {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    let copies = ["cp.", "multimem.", "prefetch.", "prefetchu.", "discard.", "applypriority."];
+    let accesses = ["ld.", "ldu.", "st.", "atom.", "red."];
+    let own = [".param", ".shared", ".local", ".const"].iter().any(|space| word.contains(space));
+    // The descriptor is a parameter, which no launch writes.
+    let fetches_map = word.starts_with("prefetch.") && word.ends_with(".tensormap");
+    let touches = |list: &[&str]| list.iter().any(|start| word.starts_with(start));
+    touches(&copies) && !fetches_map || touches(&accesses) && !own || ["ret", "exit"].contains(&word)
 }
 
 fn images() -> impl Iterator<Item = (&'static str, &'static Image)> {

@@ -49,13 +49,13 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks) pass_variant(const Peftk
     attention::backward_pass<kWarps, kResident, kKeys>(p);
 }
 
-template <unsigned kWarpgroups, unsigned kBlocks>
-__global__ void __launch_bounds__(128 * kWarpgroups, kBlocks) forward_sm90_variant(const PeftkAttentionForwardParams p) {
-    attention::forward_sm90<kWarpgroups, false>(p);
+template <unsigned kBlocks>
+__global__ void __launch_bounds__(128, kBlocks) forward_sm90_variant(const PeftkAttentionForwardParams p) {
+    attention::forward_sm90<false>(p);
 }
-template <unsigned kWarpgroups, unsigned kBlocks, unsigned kKeys, unsigned kQueries>
-__global__ void __launch_bounds__(128 * kWarpgroups, kBlocks) backward_sm90_variant(const PeftkAttentionBackwardParams p) {
-    attention::backward_sm90<kWarpgroups, kKeys, kQueries, false>(p);
+template <unsigned kBlocks, int kKeys, int kQueries>
+__global__ void __launch_bounds__(128, kBlocks) backward_sm90_variant(const PeftkAttentionBackwardParams p) {
+    attention::backward_sm90<kKeys, kQueries, false>(p);
 }
 
 struct Shape {
@@ -102,8 +102,8 @@ constexpr unsigned kResidentMost = 320;
 
 #define FORWARD(W, B, T, S) {"forward " #W " warps x " #B ", " #T "x16 rows, step " #S, kResidentMost, true, {{forward_variant<W, B, T, S, true>, 32 * W, one, groups(4096)}}}
 #define STREAMED(W, B, T, S) {"forward streamed " #W " warps x " #B ", " #T "x16 rows, step " #S, 0, true, {{forward_variant<W, B, T, S, false>, 32 * W, tiles(16 * W * T), bytes(32768)}}}
-#define FORWARD90(W, B) {"forward wgmma " #W " warpgroups x " #B, kResidentMost, true, {{forward_sm90_variant<W, B>, 128 * W, one, groups(4096)}}}
-#define BACKWARD90(W, B, K, Q) {"backward wgmma " #W " warpgroups x " #B ", keys " #K ", queries " #Q, kResidentMost, true, {{backward_sm90_variant<W, B, K, Q>, 128 * W, one, groups(4096 + 128)}}}
+#define FORWARD90(B) {"forward wgmma x " #B, kResidentMost, true, {{forward_sm90_variant<B>, 128, one, groups(4096)}}}
+#define BACKWARD90(B, K, Q) {"backward wgmma x " #B ", keys " #K ", queries " #Q, kResidentMost, true, {{backward_sm90_variant<B, K, Q>, 128, one, groups(4096 + 128)}}}
 #define BACKWARD(W, B) {"backward in one " #W " warps x " #B, kResidentMost, true, {{backward_variant<W, B>, 32 * W, one, groups(4096 + 128)}}}
 #define QUERIES(W, B) {pass_variant<W, B, true, false>, 32 * W, one, groups(4096)}
 #define KEYS(W, B) {pass_variant<W, B, true, true>, 32 * W, one, keys_resident}
@@ -118,7 +118,7 @@ static std::vector<Variant<Fwd>> forward_bf16() {
         FORWARD(6, 2, 1, 4), FORWARD(6, 2, 1, 2), FORWARD(4, 3, 1, 4), FORWARD(8, 2, 1, 2), FORWARD(6, 3, 1, 1), FORWARD(6, 3, 1, 2),
         FORWARD(5, 3, 1, 4), FORWARD(3, 2, 2, 2), FORWARD(4, 2, 2, 2), FORWARD(4, 3, 2, 2), FORWARD(4, 2, 2, 4), FORWARD(5, 2, 2, 1),
         FORWARD(9, 1, 2, 1), STREAMED(6, 2, 1, 4), STREAMED(4, 4, 1, 4), STREAMED(4, 3, 2, 2), STREAMED(3, 3, 2, 2),
-        FORWARD90(1, 3), FORWARD90(2, 2), FORWARD90(3, 1), FORWARD90(5, 1),
+        FORWARD90(3), FORWARD90(2),
     };
 }
 static std::vector<Variant<Bwd>> backward_bf16() {
@@ -136,7 +136,7 @@ static std::vector<Variant<Bwd>> backward_bf16() {
         {"backward streamed q 8x2, k 4x3", 0, true, {QUERIES_STREAMED(8, 2), KEYS_STREAMED(4, 3)}},
         {"backward streamed q 4x4, k 4x4", 0, true, {QUERIES_STREAMED(4, 4), KEYS_STREAMED(4, 4)}},
         {"backward streamed q 6x3, k 3x4", 0, true, {QUERIES_STREAMED(6, 3), KEYS_STREAMED(3, 4)}},
-        BACKWARD90(1, 3, 2, 1), BACKWARD90(1, 3, 1, 1), BACKWARD90(1, 3, 2, 2), BACKWARD90(1, 2, 4, 4), BACKWARD90(1, 2, 4, 2), BACKWARD90(2, 1, 4, 4),
+        BACKWARD90(3, 2, 1), BACKWARD90(3, 1, 1), BACKWARD90(2, 2, 2), BACKWARD90(2, 4, 2), BACKWARD90(2, 4, 4),
     };
 }
 static std::vector<Variant<Fwd>> forward_f32() {

@@ -57,12 +57,29 @@ using Nn128 = Shape<Layout::kNN, 128, 5, 1, 0>;
 using Nt192c2 = Shape<Layout::kNT, 192, 4, 2, 0>;
 using Nn192c2 = Shape<Layout::kNN, 192, 4, 2, 0>;
 using Tn192c2 = Shape<Layout::kTN, 192, 4, 2, 0>;
-using Lora16c2 = Shape<Layout::kNT, 128, 5, 2, 16>;
+using Lora16c2 = Shape<Layout::kNT, 128, 4, 2, 16>;
+using Given192 = Shape<Layout::kNT, 192, 4, 1, -1>;
 PEFTK_ENTRY(nt_128, Nt128, Epilogue::kStore)
 PEFTK_ENTRY(nt_192c2, Nt192c2, Epilogue::kStore)
 PEFTK_ENTRY(nn_192c2, Nn192c2, Epilogue::kStore)
 PEFTK_ENTRY(tn_192c2, Tn192c2, Epilogue::kStoreF32)
 PEFTK_ENTRY(lora16_c2, Lora16c2, Epilogue::kStore)
+PEFTK_ENTRY(given_192, Given192, Epilogue::kStore)
+using Nt192r = ForwardResident;
+using Nn192r = Shape<Layout::kNN, 192, 3, 1, 0, true>;
+using Nt128r = Shape<Layout::kNT, 128, 4, 1, 0, true>;
+using Nn128r = Shape<Layout::kNN, 128, 4, 1, 0, true>;
+#define RESIDENT(width)                                                                  \
+    PEFTK_ENTRY(nt_##width##r, Nt##width##r, Epilogue::kStore)                           \
+    PEFTK_ENTRY(nt_##width##r_gelu, Nt##width##r, Epilogue::kGelu)                       \
+    PEFTK_ENTRY(nt_##width##r_scale_f32, Nt##width##r, Epilogue::kScaleResidualF32)      \
+    PEFTK_ENTRY(nn_##width##r, Nn##width##r, Epilogue::kStore)                           \
+    PEFTK_ENTRY(nn_##width##r_gelu_backward, Nn##width##r, Epilogue::kGeluBackward)
+RESIDENT(192)
+RESIDENT(128)
+PEFTK_ENTRY(lora16_r, Lora16Resident, Epilogue::kStore)
+PEFTK_ENTRY(lora16_r_gelu, Lora16Resident, Epilogue::kGelu)
+PEFTK_ENTRY(lora16_r_scale_f32, Lora16Resident, Epilogue::kScaleResidualF32)
 PEFTK_ENTRY(nt_128_gelu, Nt128, Epilogue::kGelu)
 PEFTK_ENTRY(nt_128_scale, Nt128, Epilogue::kScaleResidual)
 PEFTK_ENTRY(nt_128_scale_f32, Nt128, Epilogue::kScaleResidualF32)
@@ -74,27 +91,27 @@ struct Kernel {
     Layout layout;
     Epilogue epilogue;
     unsigned columns, cluster, rank, shared;
-    bool given;
+    bool given, resident;
 };
 
 template <class S>
 Kernel kernel(const char* name, void (*function)(PeftkSm90GemmParams), Epilogue epilogue) {
     CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
-    return {name, function, S::kLayout, epilogue, S::kColumns, S::kCluster, S::kRank, S::kSharedBytes, S::kGiven};
+    return {name, function, S::kLayout, epilogue, S::kColumns, S::kCluster, S::kRank, S::kSharedBytes, S::kGiven, S::kResident};
 }
 
 static int g_multiprocessors = 132;
 
 // A row-major bf16 matrix [rows, columns] as boxes [box_rows, box_columns].
 static PeftkTensorMap map_of(const void* data, uint64_t rows, uint64_t columns, uint64_t stride, uint32_t box_rows, uint32_t box_columns,
-                           uint32_t swizzle = 128) {
+                           uint32_t swizzle = 128, bool f32 = false) {
     PeftkTensorMap map;
     const cuuint64_t dims[2] = {columns, rows};
-    const cuuint64_t strides[1] = {stride * 2};
+    const cuuint64_t strides[1] = {stride * (f32 ? 4 : 2)};
     const cuuint32_t box[2] = {box_columns, box_rows};
     const cuuint32_t steps[2] = {1, 1};
     static_assert(sizeof(CUtensorMap) == sizeof(PeftkTensorMap));
-    CHECK(cuTensorMapEncodeTiled(reinterpret_cast<CUtensorMap*>(&map), CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data),
+    CHECK(cuTensorMapEncodeTiled(reinterpret_cast<CUtensorMap*>(&map), f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data),
                                  dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                  swizzle == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : swizzle == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B,
                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
@@ -114,6 +131,13 @@ static PeftkSm90GemmParams with_maps(const Kernel& k, const PeftkGemmParams& gem
         return k.layout == Layout::kNT ? map_of(at(b), gemm.n, depth, ld, k.columns / k.cluster, 64)
                                        : map_of(at(b), depth, gemm.n, ld, 64 / k.cluster, 64);
     };
+    if (k.layout != Layout::kTN) {
+        const bool f32 = k.epilogue == Epilogue::kScaleResidualF32;
+        const auto pieces = [&](uint64_t matrix) { return map_of(at(matrix), gemm.m, gemm.n, gemm.n, 16, f32 ? 32 : 64, 128, f32); };
+        p.maps[8] = pieces(gemm.c);
+        if (k.epilogue == Epilogue::kScaleResidual || f32) p.maps[9] = pieces(gemm.residual);
+        else if (k.epilogue != Epilogue::kStore && gemm.aux != 0) p.maps[9] = pieces(gemm.aux);
+    }
     p.maps[0] = operand_a(gemm.a, gemm.k, gemm.lda);
     p.maps[1] = operand_b(gemm.b, gemm.k, gemm.ldb);
     if (gemm.a2 != 0) {
@@ -139,7 +163,8 @@ static PeftkSm90GemmParams with_maps(const Kernel& k, const PeftkGemmParams& gem
 static void launch(const Kernel& k, const PeftkSm90GemmParams& p) {
     const unsigned rows = (p.gemm.m + 128 * k.cluster - 1) / (128 * k.cluster);
     const unsigned tiles = rows * ((p.gemm.n + k.columns - 1) / k.columns) * (k.layout == Layout::kTN ? p.gemm.cut.pieces : 1);
-    const unsigned most = g_multiprocessors / k.cluster * k.cluster;
+    const unsigned across = (p.gemm.n + k.columns - 1) / k.columns;
+    const unsigned most = k.resident ? g_multiprocessors / across * across : g_multiprocessors / k.cluster * k.cluster;
     k.function<<<std::min(most, tiles * k.cluster), sm90::kThreads, k.shared>>>(p);
     CHECK(cudaGetLastError());
 }
@@ -466,19 +491,36 @@ int main(int count, char** arguments) {
     const std::vector<Kernel> nn_variants = {nn, kernel<Nn192c2>("nn 192c2", nn_192c2, Epilogue::kStore)};
     const std::vector<Kernel> tn_variants = {tn, kernel<Tn192c2>("tn 192c2", tn_192c2, Epilogue::kStoreF32)};
     const Kernel lora_c2 = kernel<Lora16c2>("lora16 c2", lora16_c2, Epilogue::kStore);
+    const Kernel given_wide = kernel<Given192>("given 192", given_192, Epilogue::kStore);
+#define KERNEL(shape, name, epilogue) kernel<shape>(#name, name, Epilogue::epilogue)
+    const std::vector<Kernel> nt_resident = {KERNEL(Nt192r, nt_192r, kStore), KERNEL(Nt128r, nt_128r, kStore)};
+    const std::vector<Kernel> nn_resident = {KERNEL(Nn192r, nn_192r, kStore), KERNEL(Nn128r, nn_128r, kStore)};
+    const std::vector<Kernel> gelu_resident = {KERNEL(Nt192r, nt_192r_gelu, kGelu), KERNEL(Nt128r, nt_128r_gelu, kGelu)};
+    const std::vector<Kernel> slope_resident = {KERNEL(Nn192r, nn_192r_gelu_backward, kGeluBackward), KERNEL(Nn128r, nn_128r_gelu_backward, kGeluBackward)};
+    const std::vector<Kernel> scale_resident = {KERNEL(Nt192r, nt_192r_scale_f32, kScaleResidualF32), KERNEL(Nt128r, nt_128r_scale_f32, kScaleResidualF32)};
+    const std::vector<Kernel> lora_resident = {KERNEL(Lora16Resident, lora16_r, kStore), KERNEL(Lora16Resident, lora16_r_gelu, kGelu), KERNEL(Lora16Resident, lora16_r_scale_f32, kScaleResidualF32)};
     const Kernel gelu128 = kernel<Nt128>("nt 128 gelu", nt_128_gelu, Epilogue::kGelu);
     const Kernel scale128 = kernel<Nt128>("nt 128 scale", nt_128_scale, Epilogue::kScaleResidual);
     const Kernel scale128f32 = kernel<Nt128>("nt 128 scale f32", nt_128_scale_f32, Epilogue::kScaleResidualF32);
     const Kernel slope128 = kernel<Nn128>("nn 128 gelu backward", nn_128_gelu_backward, Epilogue::kGeluBackward);
+
+    const auto with = [](std::vector<Kernel> some, const std::vector<Kernel>& more) {
+        some.insert(some.end(), more.begin(), more.end());
+        return some;
+    };
 
     if (mode != "time") {
         // One tile, no tail, first: simplest to the most involved.
         const std::vector<Case> plain = {{128, 128, 64, 0, {}, false}, {128, 192, 64, 0, {}, false}, {256, 384, 384, 0, {}, false},
                                          {1, 8, 8, 0, {}, true},       {17, 72, 24, 0, {}, true},    {257, 200, 104, 16, {}, false},
                                          {300, 384, 1536, 48, {}, true}, {1285, 1152, 384, 32, {}, true}, {8224, 392, 384, 256, {}, true}};
-        for (const auto* group : {&nt_variants, &nn_variants}) {
+        for (const auto* group : {&nt_variants, &nn_variants, &nt_resident, &nn_resident}) {
             for (const Kernel& k : *group) {
-                for (const Case& c : plain) check(k, c);
+                for (Case c : plain) {
+                    if (k.resident && c.k > 384) continue;
+                    if (k.resident) c.k2 = 0;
+                    check(k, c);
+                }
             }
         }
         const std::vector<Case> weights = {{128, 128, 64, 0, {}, false}, {128, 192, 64, 0, {}, false}, {256, 384, 64, 0, {}, false}, {256, 384, 512, 0, {}, false},
@@ -487,11 +529,17 @@ int main(int count, char** arguments) {
             for (const Case& c : weights) check(k, c);
         }
         const std::vector<Case> epilogues = {{128, 128, 64, 0, {}, true}, {257, 200, 104, 0, {}, true}, {771, 384, 384, 0, {}, true}, {1285, 1536, 384, 32, {}, true}};
-        for (const Kernel& k : {nt_gelu, nt_scale, nt_scale32, gelu128, scale128, scale128f32}) {
-            for (const Case& c : epilogues) check(k, c);
+        for (const Kernel& k : with(with({nt_gelu, nt_scale, nt_scale32, gelu128, scale128, scale128f32}, gelu_resident), scale_resident)) {
+            for (Case c : epilogues) {
+                if (k.resident) c.k2 = 0;
+                check(k, c);
+            }
         }
-        for (const Kernel& k : {nn_gelu, slope128}) {
-            for (const Case& c : {Case{128, 128, 64, 0, {}, false}, Case{257, 200, 104, 16, {}, false}, Case{771, 1536, 384, 32, {}, false}}) check(k, c);
+        for (const Kernel& k : with({nn_gelu, slope128}, slope_resident)) {
+            for (Case c : {Case{128, 128, 64, 0, {}, false}, Case{257, 200, 104, 16, {}, false}, Case{771, 1536, 384, 32, {}, false}}) {
+                if (k.resident) c.k2 = 0;
+                check(k, c);
+            }
         }
         const std::vector<Case> adapted = {{128, 128, 64, 0, {{0, 128, 8, false}}, false},
                                            {256, 256, 128, 0, {{128, 128, 16, true}}, true},
@@ -499,8 +547,15 @@ int main(int count, char** arguments) {
                                            {300, 1152, 384, 0, {{0, 384, 8, false}, {768, 384, 8, true}}, true},
                                            {1285, 1152, 384, 0, {{0, 384, 3, true}, {384, 384, 16, false}, {768, 384, 8, true}}, true},
                                            {771, 384, 1536, 0, {{0, 384, 12, true}}, false}};
-        for (const Kernel& k : {lora16, lora_c2, lora16_gelu, lora16_scale, lora16_scale32, lora32, lora32_gelu, lora32_scale, lora32_scale32, given, given_gelu, given_scale, given_scale32}) {
+        // 192 columns: adapters begin and end at multiples of 384, or of 192.
+        for (size_t i = 2; i < adapted.size(); ++i) {
+            Case c = adapted[i];
+            c.adapters[0].rank += 70;
+            check(given_wide, c);
+        }
+        for (const Kernel& k : with(lora_resident, {lora16, lora_c2, lora16_gelu, lora16_scale, lora16_scale32, lora32, lora32_gelu, lora32_scale, lora32_scale32, given, given_gelu, given_scale, given_scale32})) {
             for (Case c : adapted) {
+                if (k.resident && c.k > 384) continue;
                 if (k.rank == 32) c.adapters[0].rank += 16;
                 if (k.given) c.adapters[0].rank += 70;
                 check(k, c);
@@ -546,6 +601,7 @@ int main(int count, char** arguments) {
     CHECK(cudaMemset(vectors, 0, 4 * kWidest * 4));
     const auto address = [](const void* p) { return reinterpret_cast<uint64_t>(p); };
 
+    bool no_aux = false;  // GELU without its pre-activation
     const auto time = [&](const Kernel& k, PeftkGemmParams g, bool ours_reduce) {
         std::vector<PeftkSm90GemmParams> sets;
         for (int i = 0; i < kSets; ++i) {
@@ -553,7 +609,7 @@ int main(int count, char** arguments) {
             if (k.layout == Layout::kTN) g.b = address(narrow[i]);
             else g.b = address(weights);
             g.c = ours_reduce ? address(parts) : address(out[i]);
-            g.aux = address(k.layout == Layout::kNN ? narrow[i] : wide[i]);
+            g.aux = no_aux ? 0 : address(k.layout == Layout::kNN ? narrow[i] : wide[i]);
             g.residual = address(wide[i]);
             g.gamma = address(vectors + kWidest);
             sets.push_back(with_maps(k, g));
@@ -565,10 +621,14 @@ int main(int count, char** arguments) {
         });
     };
 
+    // The clocks go up in the first milliseconds.
+    for (int i = 0; i < 200; ++i) fill_random<<<1024, 256>>>(out[1], kM * kWidest * 2, 21, 1.0f);
     const unsigned shapes[][2] = {{384, 1152}, {384, 384}, {384, 1536}, {1536, 384}, {768, 2304}, {768, 768}, {768, 3072}, {3072, 768}};
     for (const auto& shape : shapes) {
         const unsigned k = shape[0], n = shape[1];  // the linear's
         const double flop = 2.0 * kM * k * n * 1e-6;
+        const bool fits = k <= 384;
+        const std::vector<Kernel> none;
         PeftkGemmParams g = {};
         g.cut = one_granule(1, 1);
         const auto line = [&](const char* what, float blas_us, const std::vector<Kernel>& kernels) {
@@ -587,15 +647,20 @@ int main(int count, char** arguments) {
             CHECK(cublasGemmEx(blas, CUBLAS_OP_T, CUBLAS_OP_N, n, kM, k, &one, weights, CUDA_R_16BF, k, narrow[i % kSets], CUDA_R_16BF, k, &zero,
                                out[i % kSets], CUDA_R_16BF, n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
         });
-        line("y", us, nt_variants);
+        line("y", us, with(nt_variants, fits ? nt_resident : none));
         g.bias = address(vectors);
-        if (n > k) line(" gelu", us, {nt_gelu, gelu128});
-        else line(" res", us, {nt_scale, scale128, nt_scale32, scale128f32});
+        if (n > k) {
+            line(" gelu", us, with({nt_gelu, gelu128}, fits ? gelu_resident : none));
+            no_aux = true;
+            line(" gel-", us, with({nt_gelu}, fits ? gelu_resident : none));
+            no_aux = false;
+        }
+        else line(" res", us, with({nt_scale, nt_scale32, scale128f32}, fits ? scale_resident : none));
         if (n % 1152 == 0) {  // q and v adapters, rank 8
             for (int i = 0; i < 2; ++i) {
                 g.adapters[i] = {address(weights + kWidest * kWidest), address(weights + kWidest * kWidest + 16 * k), 0, address(t + i * kM * 32), 1.0f, i * 2 * (n / 3), n / 3, 16};
             }
-            line(" lora", us, {lora16, lora_c2, lora32, given});
+            line(" lora", us, with({lora16, lora32, given, given_wide}, fits ? std::vector<Kernel>{lora_resident[0]} : none));
             g.adapters[0] = g.adapters[1] = {};
         }
         g.bias = 0;
@@ -605,8 +670,8 @@ int main(int count, char** arguments) {
             CHECK(cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, k, kM, n, &one, weights, CUDA_R_16BF, k, wide[i % kSets], CUDA_R_16BF, n, &zero, out[i % kSets],
                                CUDA_R_16BF, k, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
         });
-        line("dx", us, nn_variants);
-        if (k > n) line(" gelu", us, {nn_gelu, slope128});
+        line("dx", us, with(nn_variants, n <= 384 ? nn_resident : none));
+        if (k > n) line(" gelu", us, with({nn_gelu, slope128}, n <= 384 ? slope_resident : none));
         // dW = dy^T x; cuBLAS writes bf16, as autocast has it
         g.m = n, g.n = k, g.k = kM, g.lda = n, g.ldb = k;
         us = median_us([&](int i) {
@@ -615,7 +680,7 @@ int main(int count, char** arguments) {
         });
         line("dW", us, tn_variants);
     }
-    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128; res: bf16 192 | 128 | f32 192 | 128; dx, dW: 192 | in clusters; lora: r16 | r16 in clusters | r32 | r16 with t given; "
+    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128 (gel-: no aux); res: bf16 192 | f32 192 | 128; dx, dW: 192 | in clusters; then with B resident 192 | 128; lora: r16 | r32 | r16 with t given | the same, 192 columns; "
                 "x = cuBLAS's plain product / ours\n");
     CHECK(cudaDeviceSynchronize());
     return g_failed != 0;

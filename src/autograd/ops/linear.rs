@@ -56,6 +56,23 @@ impl<B: Backend> LinearInput<'_, B> {
     }
 }
 
+/// What a linear's gradients flow to.
+fn sources<'a, B: Backend>(
+    x: &'a Tensor<B>,
+    w: &'a Tensor<B>,
+    bias: Option<&'a Tensor<B>>,
+    adapters: &'a [AdapterInput<B>],
+) -> Vec<&'a Tensor<B>> {
+    let mut inputs = vec![x, w];
+    inputs.extend(bias);
+    for adapter in adapters {
+        inputs.extend([&adapter.a, &adapter.b]);
+        inputs.extend(&adapter.gain);
+        inputs.extend(&adapter.dropped);
+    }
+    inputs
+}
+
 /// What the backward pass needs to know besides arrays: where they stand in the saved list follows from it.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
@@ -126,7 +143,8 @@ impl<B: Backend> Tape<'_, B> {
         self.record_linear(dims, x, w, bias, adapters, made, None, again)
     }
 
-    /// [`Tape::linear`] and GELU in one operation: h and gelu(h). What is kept is [`Tape::linear`]'s, and h by whatever reads gelu(h).
+    /// [`Tape::linear`] and GELU in one operation: h and gelu(h). What is kept is [`Tape::linear`]'s, and h by whatever reads gelu(h). Where no
+    /// gradient flows back to h it is not even written, and gelu(h) stands for it.
     pub fn linear_gelu(
         &self,
         x: &Tensor<B>,
@@ -136,6 +154,11 @@ impl<B: Backend> Tape<'_, B> {
     ) -> Result<Activated<B>> {
         let dims = check(x.array(), w, bias, adapters)?;
         let (xb, wb, bb) = (x.array().buffer(), w.array().buffer(), bias.map(|b| b.array().buffer()));
+        if !self.records(&sources(x, w, bias, adapters)) {
+            let values = self.backend().linear_activated(dims, xb, wb, bb, &views(adapters))?;
+            let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
+            return Ok(Activated { pre: Tensor::constant(values.clone()), values });
+        }
         let (made, values) = self.backend().linear_gelu(dims, xb, wb, bb, &views(adapters))?;
         let values = Array::new(self.backend(), values, &with_width(x.shape(), dims.n))?;
         let again = self.recompute() >= Level::Hidden;
@@ -225,13 +248,7 @@ impl<B: Backend> Tape<'_, B> {
         let LinearDims { m, .. } = dims;
         let y = Array::new(self.backend(), made.y, &with_width(x.values().shape(), dims.n))?;
 
-        let mut inputs = vec![x.source(), w];
-        inputs.extend(bias);
-        for adapter in adapters {
-            inputs.extend([&adapter.a, &adapter.b]);
-            inputs.extend(&adapter.gain);
-            inputs.extend(&adapter.dropped);
-        }
+        let mut inputs = sources(x.source(), w, bias, adapters);
         inputs.extend(residual.map(|(residual, _)| residual));
         if !self.records(&inputs) {
             return Ok(Tensor::constant(y));

@@ -46,8 +46,8 @@ impl Matmul<'_> {
         }
         let mut c_dtype = if layout == Layout::Tn { DType::F32 } else { dtype };
         match &self.epilogue {
-            Epilogue::Plain => {}
-            Epilogue::Gelu { aux } => length(op, "aux", aux, device, dtype, m * n)?,
+            Epilogue::Plain | Epilogue::Gelu { aux: None } => {}
+            Epilogue::Gelu { aux: Some(aux) } => length(op, "aux", aux, device, dtype, m * n)?,
             Epilogue::GeluBackward { aux } => length(op, "aux", aux, device, dtype, m * n)?,
             Epilogue::ScaleResidual { residual, gamma } => {
                 if dtype == DType::Bf16 && residual.dtype() == DType::F32 {
@@ -135,7 +135,7 @@ impl Matmul<'_> {
         }
         let (residual, gamma, aux) = match &self.epilogue {
             Epilogue::Plain => (0, 0, 0),
-            Epilogue::Gelu { aux } => (0, 0, aux.address()),
+            Epilogue::Gelu { aux } => (0, 0, aux.as_deref().map_or(0, Buf::address)),
             Epilogue::GeluBackward { aux } => (0, 0, aux.address()),
             Epilogue::ScaleResidual { residual, gamma } => (residual.address(), gamma.address(), 0),
         };

@@ -132,7 +132,7 @@ impl Product {
             Ending::Gelu => {
                 let (aux, truth) = (bench.room(dtype, m * n)?, reference.gelu(&v)?);
                 bench.measure([c, aux, t_room], [truth, v, t], |[c, aux, t]| {
-                    matmul(device, self.arguments(Epilogue::Gelu { aux }, t), c)
+                    matmul(device, self.arguments(Epilogue::Gelu { aux: Some(aux) }, t), c)
                 })
             }
             Ending::ScaleResidual(stream) => {
