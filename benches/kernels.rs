@@ -17,11 +17,12 @@ use peftk::gpu::{Arch, Device};
 
 type Family = (&'static str, fn() -> Vec<gpu::Case>);
 
-const FAMILIES: [Family; 7] = [
+const FAMILIES: [Family; 8] = [
     ("matmul", gpu::matmul::cases),
     ("lora_matmul", gpu::lora_matmul::cases),
     ("attention", gpu::attention::cases),
     ("adapters", gpu::adapters::cases),
+    ("packing", gpu::packing::cases),
     ("rows", gpu::rows::cases),
     ("tokens", gpu::tokens::cases),
     ("update", gpu::update::cases),

@@ -26,6 +26,7 @@ struct Site {
 
 const QV: Site = Site { name: "qkv q,v", n: 1152, k: 384, adapters: &[(0, 384), (768, 384)], after: After::Nothing };
 const QKV: Site = Site { name: "qkv q,k,v", adapters: &[(0, 384), (384, 384), (768, 384)], ..QV };
+const N384: Site = Site { name: "n384", n: 384, k: 384, adapters: &[(0, 384)], after: After::Nothing };
 const PROJ: Site = Site { name: "proj residual", n: 384, k: 384, adapters: &[(0, 384)], after: After::Residual };
 const FC1: Site = Site { name: "fc1 gelu", n: 1536, k: 384, adapters: &[(0, 1536)], after: After::Gelu };
 const FC2: Site = Site { name: "fc2 residual", n: 384, k: 1536, adapters: &[(0, 384)], after: After::Residual };
@@ -110,6 +111,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for dora in [false, true] {
         cases.push(linear("vits", 256, QV, 8, dora, Bf16));
+        cases.push(linear("vits", 256, N384, 8, dora, Bf16));
         for site in [QKV, PROJ, FC1, FC2] {
             cases.push(linear("vits", 256, site, 16, dora, Bf16));
         }

@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod attention;
 pub mod lora_matmul;
 pub mod matmul;
+pub mod packing;
 pub mod rows;
 pub mod tokens;
 pub mod update;

@@ -99,6 +99,8 @@ pub fn cases() -> Vec<Case> {
         norm_backward("b256 bf16 added to dx", r, d, BF16, BF16, Ask::AddTo),
         norm_backward("b256 f32 bf16 dx", r, d, F32, BF16, Ask::Dx),
         norm_backward("b256 f32 bf16 added to dx, gamma dx", r, d, F32, BF16, Ask::AddToScaled),
+        norm_backward("b256 bf16 added to dx, gamma dx", r, d, BF16, BF16, Ask::AddToScaled),
+        norm_backward("b32 f32 bf16 added to dx, gamma dx", r / 8, d, F32, BF16, Ask::AddToScaled),
         norm_backward("b256 bf16 dx, dw, db", r, d, BF16, BF16, Ask::Weights),
         norm_backward("b32 bf16 dx", r / 8, d, BF16, BF16, Ask::Dx),
         scale_backward("b256 bf16 dh", r, d, false),
