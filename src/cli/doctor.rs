@@ -11,6 +11,9 @@ use crate::{Result, gpu};
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// Why it may be slow, once.
+const LOADING: &str = "the driver compiles them the first time, then keeps them in its cache";
+
 /// What a line says and, where something is missing, the mend.
 struct Fact {
     name: &'static str,
@@ -91,6 +94,8 @@ fn gpu_facts() -> (Vec<Fact>, Vec<SelfTest>) {
             let tests = kernels::self_test(&device);
             let right = tests.iter().filter(|test| test.passed()).count();
             facts.push(fact("self-test", format!("{right} of {} right on GPU 0", tests.len())));
+            let (files, time) = device.loaded_kernels();
+            facts.push(fact("kernel loading", format!("{files} files in {:.2} s; {LOADING}", time.as_secs_f64())));
             (facts, tests)
         }
         Err(error) => {

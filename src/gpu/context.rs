@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use super::arena::Arena;
 use super::guard::{self, Guard};
-use super::module::{Arch, Function};
+use super::module::{Arch, Function, Modules};
 use super::upload::Staged;
 use super::{DeviceInfo, error, probe};
 use crate::{Error, Result};
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     /// In guard mode alone.
     pub(super) guard: OnceLock<Guard>,
     functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
+    pub(super) modules: Mutex<Modules>,
 }
 
 /// What a GPU has that a dry device lacks.
@@ -180,6 +182,7 @@ impl Device {
             memory: Mutex::new(Memory::Single(Usage::default())),
             guard: guard::from_environment(),
             functions: Mutex::default(),
+            modules: Mutex::default(),
         })))
     }
 
@@ -209,6 +212,7 @@ impl Device {
             memory: Mutex::new(Memory::Arena { base: 0, arena: Arena::new(1 << 62), outside: Usage::default() }),
             guard,
             functions: Mutex::default(),
+            modules: Mutex::default(),
         }))
     }
 
@@ -330,6 +334,12 @@ impl Device {
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many kernel files were loaded so far, and how long that took.
+    pub fn loaded_kernels(&self) -> (usize, Duration) {
+        let modules = self.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        (modules.files.len(), modules.time)
+    }
+
     /// The entry of that name, loaded by `load` when it is asked for the first time.
     pub(crate) fn cached_function(
         &self,
@@ -340,7 +350,9 @@ impl Device {
         if let Some(function) = functions.get(&key) {
             return Ok(function.clone());
         }
+        let start = Instant::now();
         let function = load()?;
+        self.0.modules.lock().unwrap_or_else(PoisonError::into_inner).time += start.elapsed();
         functions.insert(key, function.clone());
         Ok(function)
     }

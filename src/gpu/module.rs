@@ -1,9 +1,11 @@
 //! Kernels on a device: which build suits it, loading the PTX, launching an entry.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytemuck::Pod;
 use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
@@ -62,6 +64,14 @@ impl FromStr for Arch {
     }
 }
 
+/// The kernel files that a device holds. No [`Module`]s: they hold the device, and a circle would never be freed.
+#[derive(Debug, Default)]
+pub(super) struct Modules {
+    pub(super) files: HashMap<&'static str, Arc<CudaModule>>,
+    /// What loading them and finding their entries took.
+    pub(super) time: Duration,
+}
+
 /// One kernel file's PTX, loaded on a device.
 #[derive(Debug)]
 pub struct Module {
@@ -90,6 +100,22 @@ impl Module {
         };
         let module = device.0.real.as_ref().map(load).transpose()?;
         Ok(Self { name, module, waiting, device: device.clone() })
+    }
+
+    /// As [`Module::load`], but the file stays with the device and is not loaded again for its next entry: `name` has to stand for one PTX.
+    pub(crate) fn load_once(
+        device: &Device,
+        name: &'static str,
+        ptx: &str,
+        waiting: Vec<&'static str>,
+    ) -> Result<Self> {
+        let mut modules = device.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = modules.files.get(name) {
+            return Ok(Self { name, module: Some(module.clone()), waiting, device: device.clone() });
+        }
+        let loaded = Self::load(device, name, ptx, waiting)?;
+        modules.files.extend(loaded.module.clone().map(|module| (name, module)));
+        Ok(loaded)
     }
 
     /// One of its entries, by the name that the kernel file gives it.

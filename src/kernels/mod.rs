@@ -122,5 +122,5 @@ fn load(device: &Device, name: &str) -> Result<Module> {
     let image = kernel.images.iter().find(|image| image.arch == device.arch());
     let image = image.ok_or_else(|| Error::Internal(format!("kernel {name} was not built for {}", device.arch())))?;
     let waiting = image.entries.iter().filter(|entry| entry.waits).map(|entry| entry.name).collect();
-    Module::load(device, kernel.name, image.ptx, waiting)
+    Module::load_once(device, kernel.name, image.ptx, waiting)
 }
