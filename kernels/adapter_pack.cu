@@ -12,6 +12,7 @@
 
 #include <cuda_bf16.h>
 
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -88,19 +89,24 @@ __device__ __forceinline__ void rescale(const PeftkWeightRescaleParams& p) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads) adapter_pack_bf16(const __grid_constant__ PeftkAdapterPackParams p) {
+    pdl::start();
     pack<bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads) adapter_pack_f32(const __grid_constant__ PeftkAdapterPackParams p) {
+    pdl::start();
     pack<float>(p);
 }
 // W and g W in bf16.
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_bf16(const __grid_constant__ PeftkWeightRescaleParams p) {
+    pdl::start();
     rescale<bf16, bf16>(p);
 }
 // W in f32, g W in bf16: one rounding in all.
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_f32_bf16(const __grid_constant__ PeftkWeightRescaleParams p) {
+    pdl::start();
     rescale<float, bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads) weight_rescale_f32(const __grid_constant__ PeftkWeightRescaleParams p) {
+    pdl::start();
     rescale<float, float>(p);
 }

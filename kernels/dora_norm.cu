@@ -15,6 +15,7 @@
 // Launch    one: grid (ceil(rows / 16)); batch: grid (all items' ceil(rows / 16)); block (kThreads); no dynamic shared memory.
 
 #include "common/adapted_rows.cuh"
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -58,6 +59,7 @@ __device__ __forceinline__ adapted::Rows<kRows> rows_of(adapted::Shared& shared,
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads, 5) dora_norm_f32(const PeftkDoraNormParams p) {
+    pdl::start();
     __shared__ adapted::Shared shared;
     const adapted::Rows<kRows> of = rows_of(shared, p, blockIdx.x);
     if (of.first >= of.rows) return;
@@ -71,6 +73,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 5) dora_norm_f32(const Pe
 
 extern "C" __global__ void __launch_bounds__(kThreads, 5)
     dora_norm_batched_f32(const __grid_constant__ PeftkDoraNormBatchParams p) {
+    pdl::start();
     __shared__ adapted::Shared shared;
     const PeftkDoraNormItem& item = p.items[adapted::find_item(p.items, p.count)];
     const adapted::Rows<kRows> of = rows_of(shared, item, blockIdx.x - item.first_block);

@@ -22,6 +22,7 @@
 #include "common/cut.cuh"
 #include "common/gain_gradient.cuh"
 #include "common/lora_tiles.cuh"
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -331,28 +332,33 @@ __device__ __forceinline__ void input_gradients(const PeftkLoraGradientsParams& 
 
 // Q and dB's partial sums, up to 384 rows.
 extern "C" __global__ void __launch_bounds__(256, 2) lora_gradients_output_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     output_gradients<32, 8, 3, false>(p);
 }
 
 // The same, up to 1536 rows.
 extern "C" __global__ void __launch_bounds__(512, 1) lora_gradients_output_1536_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     output_gradients<16, 16, 6, false>(p);
 }
 
 // Q, dB's and dg's partial sums, up to 384 rows.
 extern "C" __global__ void __launch_bounds__(256, 2)
     lora_gradients_output_dora_384_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     output_gradients<16, 8, 3, true>(p);
 }
 
 // The same, up to 1024 rows.
 extern "C" __global__ void __launch_bounds__(512, 1)
     lora_gradients_output_dora_1024_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     output_gradients<16, 16, 4, true>(p);
 }
 
 // Q alone, any number of rows: pieces of kPiece columns, with their rows of s g B in shared memory.
 extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     extern __shared__ __align__(16) unsigned char memory[];
     constexpr unsigned kStride = tile_stride(kPiece), kWeightStride = tile_stride(kRanks);
     const unsigned piece = blockIdx.x / p.slices, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -409,6 +415,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_gradients_project_bf
 // dB's partial sums where lora_gradients_project made Q: grid (pieces, ceil(most rows / 384), slices).
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     lora_gradients_outer_output_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     const Slice slice = find_slice(p, blockIdx.z);
     const PeftkLoraAdapter& adapter = p.adapters[slice.adapter];
     const unsigned piece = blockIdx.x, first = cut::first_row(p.cut, piece);
@@ -421,17 +428,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 
 // dA's partial sums for 16, 32 and 48 columns of Q a block.
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_16_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     input_gradients<1>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_32_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     input_gradients<2>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_gradients_input_48_bf16(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     input_gradients<3>(p);
 }
 
 // Adds the pieces up: dA and dg as they are, dB times s g and transposed. grid.y is 3 * adapter + (dA: 0, dB: 1, dg: 2).
 extern "C" __global__ void __launch_bounds__(256) lora_gradients_reduce(const __grid_constant__ PeftkLoraGradientsParams p) {
+    pdl::start();
     const PeftkLoraAdapter& adapter = p.adapters[blockIdx.y / 3];
     const unsigned what = blockIdx.y % 3;
     const bool is_b = what == 1, is_gain = what == 2;

@@ -17,6 +17,7 @@
 
 #include "common/cut.cuh"
 #include "common/gain_gradient.cuh"
+#include "common/pdl.cuh"
 #include "common/reduce.cuh"
 #include "params.h"
 
@@ -106,6 +107,7 @@ __device__ __forceinline__ void gradient(const PeftkMagnitudeGradientParams& p) 
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_rescale_backward_f32(const __grid_constant__ PeftkMagnitudeBackwardParams p) {
+    pdl::start();
     const PeftkMagnitudeBackwardItem& item = p.items[blockIdx.y];
     const unsigned i = blockIdx.x * kThreads + threadIdx.x;
     if (i >= item.count) return;
@@ -120,16 +122,19 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_bf16(const __grid_constant__ PeftkMagnitudeGradientParams p) {
+    pdl::start();
     gradient<bf16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_f32(const __grid_constant__ PeftkMagnitudeGradientParams p) {
+    pdl::start();
     gradient<float>(p);
 }
 
 // Adds the pieces up.
 extern "C" __global__ void __launch_bounds__(kThreads)
     magnitude_gradient_reduce(const __grid_constant__ PeftkMagnitudeGradientParams p) {
+    pdl::start();
     const unsigned j = blockIdx.x * 32 + threadIdx.x % 32;
     const bool there = j < p.rows;
     const auto* const partial = reinterpret_cast<const float*>(p.partial);

@@ -15,6 +15,7 @@
 #include <cuda_bf16.h>
 
 #include "common/adapted_rows.cuh"
+#include "common/pdl.cuh"
 #include "params.h"
 
 namespace {
@@ -134,6 +135,12 @@ __device__ __forceinline__ void merge(const PeftkMergeParams& p) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_f32(const __grid_constant__ PeftkMergeParams p) { merge<false>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_f32(const __grid_constant__ PeftkMergeParams p) {
+    pdl::start();
+    merge<false>(p);
+}
 
-extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_dora_f32(const __grid_constant__ PeftkMergeParams p) { merge<true>(p); }
+extern "C" __global__ void __launch_bounds__(kThreads, 4) merge_dora_f32(const __grid_constant__ PeftkMergeParams p) {
+    pdl::start();
+    merge<true>(p);
+}

@@ -3,7 +3,7 @@
 
 use peftk::Result;
 use peftk::gpu::{Buf, DType};
-use peftk::kernels::adapter_pack::{AdapterPack, LinearPack, PackTable, padded_rank};
+use peftk::kernels::adapter_pack::{AdapterPack, LinearPack, PackTable, adapter_pack_batched, padded_rank};
 
 use super::{Case, WIDTH, bytes, case};
 
@@ -68,7 +68,7 @@ fn packing(name: &str, block: &'static [Linear], rank: usize, dora: bool) -> Cas
                     });
                 LinearPack { k: *k, adapters: adapters.collect(), joined: joined.as_mut() }
             });
-            table.pack(device, DType::Bf16, &packs.collect::<Vec<_>>())
+            adapter_pack_batched(device, DType::Bf16, &packs.collect::<Vec<_>>(), table)
         },
     )
 }
