@@ -4,7 +4,7 @@
 //   first run:  add -DPEFTK_DEBUG_SPIN (a lost barrier traps after 2 s) and run `./sm90_matmul check`
 //   then:       build without it, run `./sm90_matmul` (checks, then times); `./sm90_matmul time` times alone
 //
-// Ladder (H100 80GB HBM3, M = 65792, ratio: cuBLAS's time / ours at y K384 N1152, dx, dW; y K768 N3072, dx, dW)
+// Ladder (H100 80GB HBM3, M = 65792; steps 1 and 2: ratio cuBLAS's time / ours at y K384 N1152, dx, dW; y K768 N3072, dx, dW)
 //   step 1  ping-pong, 128 x 128 (5 stages) or 128 x 192 (4 stages) a warpgroup, with and without clusters of two that share
 //           B's tile. Predicted: clusters gain 10 to 30%, since L2 to shared memory is the bound without. Measured: all checks pass;
 //               128 alone   0.95 0.92 0.75   0.77 0.75 0.65        128 cluster   0.59 0.47 0.34   0.44 0.38 0.31
@@ -19,7 +19,22 @@
 //           155 us at K384 N1536); clusters, now with plain arrivals, ahead of 192 alone by 5%; residual near its own (K384 N384: bf16 52 us, f32 85).
 //           Measured: y 1.01, 1.06, 0.99, 1.02 at S's four shapes, dx 1.00 to 1.08, dW 0.84 to 0.97; adapters 147 us (0.75): not
 //           explained; GELU 0.52 to 0.63, residual 0.59 to 0.83: the epilogue's arithmetic is not hidden behind the products.
-// State: step 2 is what is used. Next: why in-loop adapters cost 37 us, GELU with fewer issue slots.
+//   step 3  The epilogue by the copy engine: pieces of 16 rows x 128 bytes leave from a warp's slots of shared memory (bulk stores), residual
+//           and pre-activation come into the same slots, some pieces ahead and over the end of a tile; GELU as max(x, 0) - |x| tail with a
+//           polynomial times 2^-(c x)^2 (no division; 30 instructions an element became 16). Predicted: GELU K384 N1536 287 -> 170 us (its
+//           traffic is 152), its backward 311 -> 170, residual f32 187 -> 150 and 113 -> 95, adapters 147 -> 125.
+//           Measured: 219, 234, 165, 103, 135. The loads and stores were half of it; the rest of the prediction is wrong (below).
+//   step 4  Two warpgroups a tile of 128 x 128, two such teams: twice the warps in the epilogue. Predicted: GELU 150 us. Measured: 227, as one
+//           warpgroup: the epilogue is not bound by one warp's waiting alone. Dropped.
+//   step 5  B resident: a block keeps to one tile across and holds its B for K <= 384 (98 KB at 128 columns), A alone streams, bias, gain and
+//           gamma lie in shared memory. Predicted: plain 130 -> 100 us at N1536, adapters 120. Measured with 3 or 4 steps of A under way: plain
+//           141 (the loads' latency shows, ncu: 11 % of all samples wait for them), adapters 120 (0.97 of cuBLAS's plain product).
+//   step 6  The same with 6 steps under way and 2 slots a warp: plain 97.6 us at N1152 (1.18 of cuBLAS), 120 at N1536 (1.19), residual f32 97,
+//           GELU 216. At 192 columns 3 steps fit and lose.
+//           GELU's code once for both halves of a tile (ncu at step 5: 23 % of the epilogue's samples wait for instructions), two terms fewer.
+// State: step 6 for K <= 384, step 3 beyond and for all dx. GELU's epilogue still issues one instruction in 3.4 cycles a warp: 30 % of its
+//        samples issue, 23 % waited for instructions, 15 % for slots, 13 % for their own results, 10 % for the register file, which wgmma
+//        shares. Next: GELU of the pre-activation where the second linear reads it (4 of 12 units of traffic less), one warpgroup for GELU alone.
 
 #include "cut.cuh"
 #include "../../kernels/sm90_matmul.cu"
