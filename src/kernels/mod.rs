@@ -17,6 +17,7 @@ mod entry;
 pub mod layer_norm;
 pub mod layer_scale;
 pub mod lora_gradients;
+mod lora_launches;
 pub mod loss;
 pub mod magnitude_rescale;
 pub mod matmul;
