@@ -1,31 +1,20 @@
-// Programmatic dependent launch: on Hopper a kernel's blocks come in while the last ones of the kernel before are still at work.
+// Programmatic dependent launch: on Hopper a kernel is launched while the last blocks of the kernel before are still at work.
 //
 // gpu/module.rs launches every entry that has the wait in this way, and then nothing else keeps it apart from what was queued before. So
-// EVERY entry calls start() first, or release() and wait() with nothing but set-up before them: arithmetic, shared memory, barriers, tensor
-// maps out of its own parameters. No thread returns before the wait. A kernel is done when its blocks are, and these have waited for the
-// kernel before theirs: one wait covers all that came earlier.
+// EVERY entry calls start() first, with nothing but set-up before it: arithmetic, shared memory, barriers, tensor maps out of its own
+// parameters. No thread returns before the wait. A kernel is done when its blocks are, and these have waited for the kernel before theirs:
+// one wait covers all that came earlier.
+// No block says "launch the next" (griddepcontrol.launch_dependents) before its end: the next kernel's blocks would be packed onto the few
+// multiprocessors that are free first, and stay there. Measured at 16 images a step: 2.99 ms with it at the start of each, 2.75 without.
 #pragma once
 
 namespace pdl {
 
 // Waits until the kernel before is done and what it wrote is there. By every thread, before its first access to global memory.
-__device__ __forceinline__ void wait() {
+__device__ __forceinline__ void start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-}
-
-// Lets the next kernel's blocks in as soon as all of this one's have begun and leave room. They in turn wait for the end of this one.
-__device__ __forceinline__ void release() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// The first line of an entry that has nothing to set up.
-__device__ __forceinline__ void start() {
-    release();
-    wait();
 }
 
 // A load by the path for what nothing writes while a kernel is there. The kernel before may still be writing it when this one comes in: on
