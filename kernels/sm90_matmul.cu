@@ -20,7 +20,7 @@
 // Numbers   one f32 accumulator an element, K in order, one owner: equal inputs give equal bits.
 // Traffic   C once; A once from device memory, its further uses from L2 (column tiles of one row band run side by side);
 //           B from L2. L2 to shared memory: 128 + columns rows of K a tile.
-// Launch    grid: as many blocks as multiprocessors, or tiles where those are fewer, a multiple of the tiles across for _resident; block 384, or 640 where two warpgroups share a tile; dynamic shared memory
+// Launch    grid: as many blocks as multiprocessors, or tiles where those are fewer, a multiple of the tiles across for _resident; block 384; dynamic shared memory
 //           Shape::kSharedBytes. See common/sm90_gemm.cuh.
 
 #include "common/sm90_gemm.cuh"
@@ -35,8 +35,6 @@ using sm90::Shape;
 
 using Forward = Shape<Layout::kNT, 192, 4, 1, 0>;
 using ForwardResident = Shape<Layout::kNT, 128, 6, 1, 0, true, 2>;
-using ForwardShared = Shape<Layout::kNT, 128, 6, 1, 0, true, 2, 2>;
-using BackwardShared = Shape<Layout::kNN, 128, 6, 1, 0, true, 2, 2>;
 using Lora16 = Shape<Layout::kNT, 128, 4, 1, 16>;
 using Lora16Resident = Shape<Layout::kNT, 128, 5, 1, 16, true, 2>;
 using Lora32 = Shape<Layout::kNT, 128, 4, 1, 32>;
@@ -47,7 +45,7 @@ using Weight = Shape<Layout::kTN, 192, 4, 1, 0>;
 }  // namespace
 
 #define PEFTK_ENTRY(name, shape, epilogue)                                                            \
-    extern "C" __global__ void __cluster_dims__(shape::kCluster, 1, 1) __launch_bounds__(shape::kThreads, 1) \
+    extern "C" __global__ void __cluster_dims__(shape::kCluster, 1, 1) __launch_bounds__(sm90::kThreads, 1) \
         name(const __grid_constant__ PeftkSm90GemmParams params) {                                    \
         sm90::gemm<shape, epilogue>(params);                                                          \
     }
@@ -58,7 +56,7 @@ PEFTK_ENTRY(matmul_nt_bf16_scale_residual, Forward, Epilogue::kScaleResidual)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res, Forward, Epilogue::kScaleResidualF32)
 
 PEFTK_ENTRY(matmul_nt_bf16_resident, ForwardResident, Epilogue::kStore)
-PEFTK_ENTRY(matmul_nt_bf16_gelu_resident, ForwardShared, Epilogue::kGelu)
+PEFTK_ENTRY(matmul_nt_bf16_gelu_resident, ForwardResident, Epilogue::kGelu)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res_resident, ForwardResident, Epilogue::kScaleResidualF32)
 
 PEFTK_ENTRY(lora_matmul_bf16_r16, Lora16, Epilogue::kStore)
@@ -80,6 +78,5 @@ PEFTK_ENTRY(lora_matmul_bf16_scale_residual_f32res_given, Given, Epilogue::kScal
 
 PEFTK_ENTRY(matmul_nn_bf16, Backward, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nn_bf16_gelu_backward, Backward, Epilogue::kGeluBackward)
-PEFTK_ENTRY(matmul_nn_bf16_gelu_backward_resident, BackwardShared, Epilogue::kGeluBackward)
 
 PEFTK_ENTRY(matmul_tn_f32, Weight, Epilogue::kStoreF32)

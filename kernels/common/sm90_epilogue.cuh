@@ -1,7 +1,7 @@
 // What happens to a tile of accumulators: v = g_j acc + bias_j in f32, then by epilogue.
 //
-// A warp owns 16 rows of each 64 of its warpgroup's rows, and goes through them in pieces of 16 rows of 128 bytes (64 columns of bf16
-// or 32 of f32), or of 64. A piece is formed in the accumulators' own layout, put into one of the warp's slots of shared memory, and written by
+// A warp owns 16 rows of each 64 of its warpgroup's rows, and goes through them in pieces of 16 rows of 128 bytes: 64 columns of bf16
+// or 32 of f32. A piece is formed in the accumulators' own layout, put into one of the warp's slots of shared memory, and written by
 // the copy engine; so is what is read beside the accumulators (residual, pre-activation) fetched by it, some pieces ahead and over
 // the end of a tile, into the slot where the result then takes its place. v is rounded to bf16 first, as the separate operations would.
 // No other warp takes part: a warpgroup's epilogue runs beside the other's products without a barrier.
@@ -51,6 +51,7 @@ __device__ __forceinline__ unsigned fresh_lane() {
 }
 
 constexpr unsigned kPieceRows = 16;
+constexpr unsigned kPieceBytes = kPieceRows * 128;
 
 template <Epilogue kEpilogue>
 constexpr bool kReads = kEpilogue == Epilogue::kScaleResidual || kEpilogue == Epilogue::kScaleResidualF32 ||
@@ -64,13 +65,13 @@ constexpr unsigned kBiasVector = 0, kGammaVector = 1;
 template <Epilogue kEpilogue>
 constexpr unsigned kGainVector = kScales<kEpilogue> ? 2 : 1;
 
-template <Epilogue kEpilogue, unsigned kRowBytes>
-constexpr unsigned kPieceColumns = kRowBytes / (kEpilogue == Epilogue::kScaleResidualF32 ? 4 : 2);
+template <Epilogue kEpilogue>
+constexpr unsigned kPieceColumns = kEpilogue == Epilogue::kScaleResidualF32 ? 32 : 64;
 
 // A warp's way out of the accumulators: its slots, one barrier a slot, and how many pieces went through them.
-template <unsigned kSlots, unsigned kRowBytes>
+template <unsigned kSlots_>
 struct Outlet {
-    static constexpr unsigned kPieceBytes = kPieceRows * kRowBytes;
+    static constexpr unsigned kSlots = kSlots_;
     uint32_t slots, full;
     unsigned done;
 
@@ -79,12 +80,12 @@ struct Outlet {
 };
 
 // Asks for piece number `number` of what is read beside the accumulators: of the tile at (row, column), its piece `piece`. One lane does.
-template <Epilogue kEpilogue, unsigned kColumns, unsigned kSlots, unsigned kRowBytes>
-__device__ __forceinline__ void fetch_piece(const Outlet<kSlots, kRowBytes>& outlet, const PeftkTensorMap* map, unsigned number, unsigned row, unsigned column,
+template <Epilogue kEpilogue, unsigned kColumns, unsigned kSlots>
+__device__ __forceinline__ void fetch_piece(const Outlet<kSlots>& outlet, const PeftkTensorMap* map, unsigned number, unsigned row, unsigned column,
                                             unsigned piece) {
-    constexpr unsigned kWide = kPieceColumns<kEpilogue, kRowBytes>, kAcross = kColumns / kWide;
-    barrier_expect(outlet.barrier(number), outlet.kPieceBytes);
-    load_box(outlet.slot(number), map, column + piece % kAcross * kWide,
+    constexpr unsigned kAcross = kColumns / kPieceColumns<kEpilogue>;
+    barrier_expect(outlet.barrier(number), kPieceBytes);
+    load_box(outlet.slot(number), map, column + piece % kAcross * kPieceColumns<kEpilogue>,
              row + piece / kAcross * 64 + threadIdx.x / 32 % 4 * kPieceRows, outlet.barrier(number));
 }
 
@@ -122,13 +123,13 @@ __device__ __forceinline__ void finish(const uint32_t (&values)[4], const uint32
 }
 
 // Writes a tile's f32 sums as they are. Four lanes write one 32-byte sector: nothing to gain from a way through shared memory.
-template <int kColumns, int kHalves, int kSize>
-__device__ __forceinline__ void store_sums(const PeftkGemmParams& p, const Place& place, const float (&acc)[kHalves][kSize]) {
+template <int kColumns, int kSize>
+__device__ __forceinline__ void store_sums(const PeftkGemmParams& p, const Place& place, const float (&acc)[2][kSize]) {
     const unsigned lane = fresh_lane();
     const size_t n = p.n;
     float* c = reinterpret_cast<float*>(p.c) + place.part;
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
+    for (int half = 0; half < 2; ++half) {
         const unsigned row = place.row + half * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
         for (int j = 0; j < kColumns / 8; ++j) {
@@ -143,19 +144,18 @@ __device__ __forceinline__ void store_sums(const PeftkGemmParams& p, const Place
 }
 
 // kGains: place.gain may be there. kShared: what the columns need lies in `vectors` (load_vectors). next_tile(row, column): where the warp's next tile begins, if there is one.
-template <int kColumns, Epilogue kEpilogue, bool kGains, bool kShared, int kHalves, int kSize, unsigned kSlots, unsigned kRowBytes,
-          class NextTile>
-__device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, const Place& place, float (&acc)[kHalves][kSize],
-                                         const float* vectors, Outlet<kSlots, kRowBytes>& outlet, const NextTile& next_tile) {
+template <int kColumns, Epilogue kEpilogue, bool kGains, bool kShared, int kSize, unsigned kSlots, class NextTile>
+__device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, const Place& place, float (&acc)[2][kSize],
+                                         const float* vectors, Outlet<kSlots>& outlet, const NextTile& next_tile) {
     const PeftkGemmParams& p = params.gemm;
     if constexpr (kEpilogue == Epilogue::kStoreF32) {
         store_sums<kColumns>(p, place, acc);
         return;
     }
     constexpr bool kF32 = kEpilogue == Epilogue::kScaleResidualF32;
-    constexpr unsigned kWide = kPieceColumns<kEpilogue, kRowBytes>;
+    constexpr unsigned kWide = kPieceColumns<kEpilogue>;
     constexpr unsigned kSteps = kWide / 8;  // of 8 columns
-    constexpr unsigned kAcross = kColumns / kWide, kPieces = kHalves * kAcross;
+    constexpr unsigned kAcross = kColumns / kWide, kPieces = 2 * kAcross;
     constexpr unsigned kAhead = kSlots - 1;  // pieces that are fetched before they are needed
     static_assert(kAhead <= kPieces);
     const float* bias = reinterpret_cast<const float*>(p.bias);
@@ -164,10 +164,8 @@ __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, cons
     const unsigned pair = lane % 4 * 2;
     const unsigned row = place.row + threadIdx.x / 32 % 4 * kPieceRows;
     // Where this lane's row and 16 bytes of four 8 x 8 matrices lie in a slot; columns 8 c further on: exclusive or 16 c.
-    constexpr unsigned kRowsALine = 128 / kRowBytes;  // the swizzle goes by lines of 128 bytes
-    const uint32_t spot = lane % 16 * kRowBytes + ((lane / 16 ^ lane % 8 / kRowsALine) << 4);
+    const uint32_t spot = lane % 16 * 128 + ((lane / 16 ^ lane % 8) << 4);
     // Where its two f32 of row lane / 4 lie; 8 rows further down 1024 bytes on, columns 8 c further on: exclusive or 32 c.
-    static_assert(!kF32 || kRowBytes == 128);
     const uint32_t spot_f32 = lane / 4 * 128 + ((lane % 4 / 2 ^ lane / 4) << 4) + lane % 2 * 8;
 
     // The piece before `now` has most likely been read out: its slot takes the one kAhead after `now`, which may be the next tile's.
@@ -213,10 +211,10 @@ __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, cons
 
     // GELU's code once for both halves: twice as long, it would not stay where instructions are fetched from.
     constexpr bool kLong = kEpilogue == Epilogue::kGelu;
-    constexpr int kUnroll = kLong ? 1 : kHalves;
+    constexpr int kUnroll = kLong ? 1 : 2;
 #pragma unroll kUnroll
-    for (unsigned half = 0; half < kHalves; ++half) {
-        if constexpr (kLong && kHalves == 2) {
+    for (unsigned half = 0; half < 2; ++half) {
+        if constexpr (kLong) {
             if (half == 1) {
 #pragma unroll
                 for (int i = 0; i < kColumns / 2; ++i) acc[0][i] = acc[1][i];

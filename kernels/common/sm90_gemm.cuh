@@ -1,10 +1,10 @@
-// The Hopper matrix product: persistent blocks, the copy engine ahead of two teams of warpgroups that take turns (ping-pong).
+// The Hopper matrix product: persistent blocks, the copy engine ahead of two warpgroups that take turns (ping-pong).
 //
-// Block    Two teams of one warpgroup, or two, and one more whose first thread loads. Each team owns every second tile of the block, 128 rows
-//          by kColumns, in registers. While one writes its tile the other multiplies, so the tensor cores see no epilogue.
+// Block    3 warpgroups. The last one's first thread loads; the other two each own every second tile of the block, 128 rows by
+//          kColumns, in registers. While one writes its tile the other multiplies, so the tensor cores see no epilogue.
 // Stages   a ring of kStages slots, each 64 of K: A's tile, B's tile, for adapters A's rows right behind B's, so that one wgmma of
 //          kColumns + kRank columns makes y's columns and t's. Slots are filled and drained in the order of tiles; which
-//          team drains one follows from its tile. full[s]: the bytes landed. empty[s]: the readers' warps are done.
+//          warpgroup drains one follows from its tile. full[s]: the bytes landed. empty[s]: the readers' warps are done.
 // Resident shapes: the ring brings A's tile alone. A block keeps to one tile of columns (the grid is a multiple of their number), whose B, all
 //          of its depth, is loaded once, each 64 of depth with a barrier of its own.
 // Cluster  kCluster blocks take row tiles below each other and the same columns: each loads 1/kCluster of B's tile for all.
@@ -63,7 +63,7 @@ __device__ __forceinline__ void load_b(const PeftkTensorMap* b, uint32_t to_b, u
 
 // The products of one slot, kN columns.
 template <class S, int kN, int kSize>
-__device__ __forceinline__ void multiply(float (&acc)[S::kHalves][kSize], uint64_t a, uint64_t b) {
+__device__ __forceinline__ void multiply(float (&acc)[2][kSize], uint64_t a, uint64_t b) {
     constexpr unsigned kStepA = (S::kTransA ? 16 * 128 : 32) >> 4;
     constexpr unsigned kStepB = (S::kTransB ? 16 * 128 : 32) >> 4;
     constexpr unsigned kHalfA = (64 * 128) >> 4;  // 64 rows of M either way
@@ -71,7 +71,7 @@ __device__ __forceinline__ void multiply(float (&acc)[S::kHalves][kSize], uint64
 #pragma unroll
     for (unsigned step = 0; step < kTileDepth / 16; ++step) {
 #pragma unroll
-        for (unsigned half = 0; half < S::kHalves; ++half) {
+        for (unsigned half = 0; half < 2; ++half) {
             Wgmma<kN>::template shared<S::kTransA, S::kTransB>(acc[half], a + half * kHalfA + step * kStepA, b + step * kStepB);
         }
     }
@@ -80,7 +80,7 @@ __device__ __forceinline__ void multiply(float (&acc)[S::kHalves][kSize], uint64
 
 // The same of the first `steps` times 16 of the slot's depth.
 template <class S, int kN, int kSize>
-__device__ __forceinline__ void multiply_some(float (&acc)[S::kHalves][kSize], uint64_t a, uint64_t b, unsigned steps) {
+__device__ __forceinline__ void multiply_some(float (&acc)[2][kSize], uint64_t a, uint64_t b, unsigned steps) {
     constexpr unsigned kStepA = (S::kTransA ? 16 * 128 : 32) >> 4;
     constexpr unsigned kStepB = (S::kTransB ? 16 * 128 : 32) >> 4;
     constexpr unsigned kHalfA = (64 * 128) >> 4;
@@ -88,7 +88,7 @@ __device__ __forceinline__ void multiply_some(float (&acc)[S::kHalves][kSize], u
     for (unsigned step = 0; step < steps; ++step) {
         wgmma_fence();
 #pragma unroll
-        for (unsigned half = 0; half < S::kHalves; ++half) {
+        for (unsigned half = 0; half < 2; ++half) {
             Wgmma<kN>::template shared<S::kTransA, S::kTransB>(acc[half], a + half * kHalfA + step * kStepA, b + step * kStepB);
         }
         wgmma_commit();
@@ -98,15 +98,15 @@ __device__ __forceinline__ void multiply_some(float (&acc)[S::kHalves][kSize], u
 
 // t (after the y columns in acc) is rounded, written by the adapter's first tile, and s t B^T added to the y columns.
 template <class S, int kSize>
-__device__ __forceinline__ void add_adapter(const PeftkGemmParams& p, const Tile& tile, float (&acc)[S::kHalves][kSize], uint64_t b) {
+__device__ __forceinline__ void add_adapter(const PeftkGemmParams& p, const Tile& tile, float (&acc)[2][kSize], uint64_t b) {
     constexpr int kFirst = S::kColumns / 2;
     const PeftkGemmAdapter& adapter = p.adapters[tile.adapter];
     const unsigned lane = threadIdx.x % 32;
     const unsigned row = tile.row + threadIdx.x / 32 % 4 * 16 + lane / 4;
     const bool writes = adapter.t != 0 && tile.column == adapter.first_row;
-    uint32_t scaled[S::kHalves][S::kRank / 16][4];
+    uint32_t scaled[2][S::kRank / 16][4];
 #pragma unroll
-    for (int half = 0; half < S::kHalves; ++half) {
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int i = 0; i < S::kRank / 4; ++i) {  // pairs of columns: 8 (i / 2) + 2 (lane % 4), row + 8 (i % 2)
             const uint32_t t = pack(acc[half][kFirst + 2 * i], acc[half][kFirst + 2 * i + 1]);
@@ -123,7 +123,7 @@ __device__ __forceinline__ void add_adapter(const PeftkGemmParams& p, const Tile
 #pragma unroll
     for (int step = 0; step < S::kRank / 16; ++step) {
 #pragma unroll
-        for (int half = 0; half < S::kHalves; ++half) {
+        for (int half = 0; half < 2; ++half) {
             Wgmma<S::kColumns>::template registers<0>(acc[half], scaled[half][step], b + step * 2);
         }
     }
@@ -142,7 +142,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
     const uint32_t lora_full = empty + 8 * S::kStages;
     const uint32_t lora_empty = lora_full + 8 * S::kLoraBuffers;
     const uint32_t pieces_full = lora_empty + 8 * S::kLoraBuffers;
-    const uint32_t resident_full = pieces_full + 8 * S::kWarps * S::kSlots;
+    const uint32_t resident_full = pieces_full + 64 * S::kSlots;
     float* vectors = reinterpret_cast<float*>(raw + (stages - shared_address(raw)) + S::kVectorsAt);
     const unsigned rank = S::kCluster > 1 ? cluster_rank() : 0;
     constexpr bool kClustered = S::kCluster > 1;
@@ -150,13 +150,13 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::kStages; ++i) {
             barrier_init(full + 8 * i, 1);
-            barrier_init(empty + 8 * i, S::kTeam / 32 * S::kCluster);
+            barrier_init(empty + 8 * i, 4 * S::kCluster);
         }
         for (int i = 0; i < S::kLoraBuffers; ++i) {
             barrier_init(lora_full + 8 * i, 1);
-            barrier_init(lora_empty + 8 * i, S::kTeam / 32);
+            barrier_init(lora_empty + 8 * i, 4);
         }
-        for (unsigned i = 0; i < S::kWarps * S::kSlots; ++i) barrier_init(pieces_full + 8 * i, 1);
+        for (unsigned i = 0; i < 8 * S::kSlots; ++i) barrier_init(pieces_full + 8 * i, 1);
         for (unsigned i = 0; S::kResident && i < S::kResidentBlocks; ++i) barrier_init(resident_full + 8 * i, 1);
         barrier_init_fence();
     }
@@ -173,11 +173,11 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
     const unsigned stride = gridDim.x / S::kCluster;
     Ring<S::kStages> ring;
     Ring<S::kLoraBuffers> lora_ring;
-    const unsigned team = threadIdx.x / S::kTeam;
+    const unsigned group = threadIdx.x / 128;
 
-    if (team == 2) {
+    if (group == 2) {
         registers_shrink<S::kLoaderRegisters>();
-        if (threadIdx.x == 2 * S::kTeam) {
+        if (threadIdx.x == 256) {
             for (unsigned index = first; index < schedule.total; index += stride) {
                 const Tile tile = schedule.tile(p, index, rank);
                 const unsigned slots = tile.slots();
@@ -229,19 +229,17 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
         __syncwarp();
     } else {
         registers_grow<S::kMultiplierRegisters>();
-        // This warpgroup's first row of a tile.
-        const unsigned share = threadIdx.x / 128 % S::kGroups * 64;
         constexpr unsigned kLeadingA = 8192, kLeadingB = S::kTransB ? 8192 : 16;
-        const uint64_t desc_a = descriptor(stages + share * 128, S::kTransA ? kLeadingA : 16, 1024);
+        const uint64_t desc_a = descriptor(stages, S::kTransA ? kLeadingA : 16, 1024);
         const uint64_t desc_b = descriptor(S::kResident ? resident : stages + S::kBytesA, kLeadingB, 1024);
         const unsigned lane = threadIdx.x % 32;
         const unsigned warp = threadIdx.x / 32;
-        Outlet<S::kSlots, S::kRowBytes> outlet = {stages + S::kSlotsAt + warp * S::kSlots * kPieceRows * S::kRowBytes, pieces_full + warp * 8 * S::kSlots, 0};
-        if (kReads<kEpilogue> && lane == 0 && first + team * stride < schedule.total) {
+        Outlet<S::kSlots> outlet = {stages + S::kSlotsAt + warp * S::kSlots * kPieceBytes, pieces_full + warp * 8 * S::kSlots, 0};
+        if (kReads<kEpilogue> && lane == 0 && first + group * stride < schedule.total) {
             unsigned row, column;
-            schedule.place(first + team * stride, rank, row, column);
+            schedule.place(first + group * stride, rank, row, column);
             for (unsigned i = 0; i < S::kSlots - 1; ++i) {
-                fetch_piece<kEpilogue, S::kColumns>(outlet, &params.maps[9], i, row + share, column, i);
+                fetch_piece<kEpilogue, S::kColumns>(outlet, &params.maps[9], i, row, column, i);
             }
         }
         const auto release = [&](unsigned slot) {
@@ -252,27 +250,27 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
             }
         };
 
-        // Every second tile is the other team's: its slots are passed over. A parity tells a slot's turn from the next one
-        // only, not from the one after that, so a team waits for slots only when the other has seen its own (pass_on).
+        // Every second tile is the other warpgroup's: its slots are passed over. A parity tells a slot's turn from the next one
+        // only, not from the one after that, so a warpgroup waits for slots only when the other has seen its own (pass_on).
         const auto pass_over = [&](unsigned index) {
             const Tile other = schedule.tile(p, index, rank);
             ring.advance(other.slots());
             if (S::kRank > 0 && !S::kResident && other.adapter >= 0) lora_ring.advance(1);
         };
-        if (team == 1 && first < schedule.total) {
-            named_arrive(1, 2 * S::kTeam);
+        if (group == 1 && first < schedule.total) {
+            named_arrive(1, 256);
             pass_over(first);
         }
-        for (unsigned index = first + team * stride; index < schedule.total; index += 2 * stride) {
+        for (unsigned index = first + group * stride; index < schedule.total; index += 2 * stride) {
             const Tile tile = schedule.tile(p, index, rank);
             constexpr bool kGains = S::kRank > 0 || S::kGiven;
             // Zeroed, not left to wgmma's first step: so no register is held through the epilogue for its old value.
-            float acc[S::kHalves][(S::kColumns + S::kRank) / 2] = {};
+            float acc[2][(S::kColumns + S::kRank) / 2] = {};
             unsigned previous = 0;
             const auto loop = [&](auto width, unsigned blocks) {
                 for (unsigned i = 0; i < blocks; ++i) {
                     barrier_wait(full + 8 * ring.slot, ring.phase);
-                    if (S::kResident && index == first + team * stride) barrier_wait(resident_full + 8 * i, 0);
+                    if (S::kResident && index == first + group * stride) barrier_wait(resident_full + 8 * i, 0);
                     const uint64_t offset = (ring.slot * S::kStageBytes) >> 4;
                     const uint64_t offset_b = S::kResident ? (i * S::kBlockBytes) >> 4 : offset;
                     multiply<S, decltype(width)::kValue>(acc, desc_a + offset, desc_b + offset_b);
@@ -284,11 +282,11 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                     ring.advance(1);
                 }
             };
-            // The other team may look at its slots once this one has seen all of its own filled.
+            // The other warpgroup may look at its slots once this one has seen all of its own filled.
             const auto pass_on = [&] {
-                if (index + stride < schedule.total) named_arrive(2 - team, 2 * S::kTeam);
+                if (index + stride < schedule.total) named_arrive(2 - group, 256);
             };
-            named_sync(1 + team, 2 * S::kTeam);
+            named_sync(1 + group, 256);
             if constexpr (S::kGiven) {
                 if (tile.blocks_t > 0) {
                     loop(Constant<S::kColumns>{}, tile.blocks_t);
@@ -296,7 +294,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                     release(previous);
                     const float scale = p.adapters[tile.adapter].scale;
 #pragma unroll
-                    for (int half = 0; half < S::kHalves; ++half) {
+                    for (int half = 0; half < 2; ++half) {
 #pragma unroll
                         for (int i = 0; i < S::kColumns / 2; ++i) acc[half][i] *= scale;
                     }
@@ -338,7 +336,7 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
                 wgmma_wait<0>();
                 release(previous);
             }
-            Place place = {tile.row + share, tile.column, p.n, nullptr, static_cast<size_t>(tile.split) * p.m * p.n};
+            Place place = {tile.row, tile.column, p.n, nullptr, static_cast<size_t>(tile.split) * p.m * p.n};
             if constexpr (kGains && !S::kResident) {
 #pragma unroll 1
                 for (int i = 0; i < 3; ++i) {
@@ -351,7 +349,6 @@ __device__ __forceinline__ void gemm(const PeftkSm90GemmParams& params) {
             epilogue<S::kColumns, kEpilogue, kGains, S::kResident>(params, place, acc, vectors, outlet, [&](unsigned& row, unsigned& column) {
                 if (index + 2 * stride >= schedule.total) return false;
                 schedule.place(index + 2 * stride, rank, row, column);
-                row += share;
                 return true;
             });
             if (index + stride < schedule.total) pass_over(index + stride);

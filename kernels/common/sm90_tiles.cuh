@@ -11,22 +11,14 @@ enum class Layout { kNT, kNN, kTN };
 
 constexpr unsigned kTileRows = 128;
 constexpr unsigned kTileDepth = 64;
+constexpr unsigned kThreads = 384;
 constexpr unsigned kResidentDepth = 384;
 
 // resident_: the block keeps to one tile of columns and holds its part of B, for a depth up to kResidentDepth, in shared memory, so that only
 // A streams: the ring brings 16 KiB a step instead of 40, and what the columns need (bias, gain, gamma) lies in shared memory too.
-//
-// groups_: warpgroups that share a tile, two for an epilogue that takes longer than the products: a warp alone on a quarter of a
-// multiprocessor issues one instruction in three cycles, two of them fill each other's gaps. A warp's pieces are then half as wide.
-template <Layout layout_, int columns_, int stages_, int cluster_, int rank_, bool resident_ = false, unsigned slots_ = 4, int groups_ = 1>
+template <Layout layout_, int columns_, int stages_, int cluster_, int rank_, bool resident_ = false, unsigned slots_ = 4>
 struct Shape {
     static constexpr Layout kLayout = layout_;
-    static constexpr int kGroups = groups_;
-    static constexpr int kHalves = 2 / groups_;       // of a tile's 128 rows, 64 each, that a warpgroup has
-    static constexpr unsigned kTeam = 128 * groups_;  // threads of a tile
-    static constexpr unsigned kWarps = 8 * groups_;   // that multiply
-    static constexpr unsigned kThreads = 2 * kTeam + 128;
-    static constexpr unsigned kRowBytes = 128 / groups_;  // of a piece
     static constexpr int kColumns = columns_;
     static constexpr int kStages = stages_;
     static constexpr int kCluster = cluster_;
@@ -34,9 +26,9 @@ struct Shape {
     static constexpr unsigned kSlots = slots_;  // pieces of C (sm90_epilogue.cuh) that a warp has room for
     static constexpr int kRank = rank_ > 0 ? rank_ : 0;  // rows of an adapter's tile of A; 0: no adapters in the loop
     static constexpr bool kGiven = rank_ < 0;            // adapters whose t is read
-    // Of the block's 3 x 168 or 5 x 96: the loader's work with adapters needs more than 24.
+    // Of the block's 3 x 168: the loader's work with adapters needs more than 24.
     static constexpr int kLoaderRegisters = rank_ == 0 ? 24 : 40;
-    static constexpr int kMultiplierRegisters = groups_ == 2 ? 112 : rank_ == 0 ? 240 : 232;
+    static constexpr int kMultiplierRegisters = rank_ == 0 ? 240 : 232;
     static constexpr int kTransA = layout_ == Layout::kTN;
     static constexpr int kTransB = layout_ != Layout::kNT;
     static constexpr unsigned kBytesA = kTileRows * kTileDepth * 2;
@@ -54,12 +46,11 @@ struct Shape {
     static constexpr unsigned kResidentAt = kStages * kStageBytes;
     static constexpr unsigned kLoraAt = kResidentAt + kResidentBlocks * kBlockBytes;
     static constexpr unsigned kSlotsAt = kLoraAt + kLoraBuffers * kBytesLoraB;
-    static constexpr unsigned kBarriersAt = kSlotsAt + kWarps * kSlots * kPieceRows * kRowBytes;
-    static constexpr unsigned kVectorsAt = kBarriersAt + 16 * kStages + 16 * kLoraBuffers + 8 * kWarps * kSlots + 8 * kResidentBlocks;
+    static constexpr unsigned kBarriersAt = kSlotsAt + 8 * kSlots * kPieceBytes;
+    static constexpr unsigned kVectorsAt = kBarriersAt + 16 * kStages + 16 * kLoraBuffers + 64 * kSlots + 8 * kResidentBlocks;
     static constexpr unsigned kVectors = kResident ? (kRank > 0 ? 3 : 2) : 0;
     static constexpr unsigned kSharedBytes = 1024 + kVectorsAt + kVectors * kColumns * 4;
     static_assert(rank_ == 0 || kLayout == Layout::kNT);
-    static_assert(groups_ == 1 || rank_ == 0);
     static_assert(!kResident || (kLayout != Layout::kTN && kCluster == 1 && !kGiven));
     static_assert(kColumns % 64 == 0 && kStageBytes % 1024 == 0 && kSlotsAt % 1024 == 0 && kVectorsAt % 16 == 0);
     static_assert(kSharedBytes <= 227 * 1024);
@@ -129,7 +120,7 @@ struct Schedule {
 template <class S, Epilogue kEpilogue>
 __device__ __forceinline__ void load_vectors(const PeftkGemmParams& p, unsigned first, float* vectors) {
     const auto copy = [&](unsigned which, uint64_t from, unsigned columns, float otherwise) {
-        for (unsigned i = threadIdx.x; i < S::kColumns; i += S::kThreads) {
+        for (unsigned i = threadIdx.x; i < S::kColumns; i += kThreads) {
             vectors[which * S::kColumns + i] = from != 0 && i < columns ? reinterpret_cast<const float*>(from)[i] : otherwise;
         }
     };

@@ -9,9 +9,12 @@ use crate::gpu::{Arch, Buf, DType, Device, Grid, MatrixMap};
 const FILE: &str = "sm90_matmul";
 
 // As in kernels/common/sm90_gemm.cuh.
+const THREADS: u32 = 384;
 const TILE_ROWS: u32 = 128;
 const TILE_DEPTH: u32 = 64;
+const WARPS: u32 = 8;
 const PIECE_ROWS: u32 = 16;
+const PIECE_BYTES: u32 = PIECE_ROWS * 128;
 const RESIDENT_DEPTH: u32 = 384;
 /// Places of C and of what lies beside it in `PeftkSm90GemmParams::maps`.
 const MAP_C: usize = 8;
@@ -34,8 +37,6 @@ struct Shape {
     rank: u32,
     /// Whether B's tile is kept for all of the depth, up to [`RESIDENT_DEPTH`].
     resident: bool,
-    /// Warpgroups that share a tile.
-    groups: u32,
 }
 
 impl Shape {
@@ -46,30 +47,19 @@ impl Shape {
         let slots = if self.resident { 2 } else { 4 };
         let buffers = if self.rank == 16 && !self.resident { 2 } else { 1 };
         let adapter_b = self.columns * self.rank * 2;
-        let warps = 8 * self.groups;
-        let barriers = 16 * (self.stages + buffers) + warps * 8 * slots + 8 * blocks;
+        let barriers = 16 * (self.stages + buffers) + WARPS * 8 * slots + 8 * blocks;
         let vectors = match (self.resident, self.rank) {
             (false, _) => 0,
             (true, 0) => 2,
             (true, _) => 3,
         };
-        let pieces = warps * slots * PIECE_ROWS * self.row_bytes();
+        let pieces = WARPS * slots * PIECE_BYTES;
         1024 + self.stages * stage
             + blocks * block
             + buffers * adapter_b
             + pieces
             + barriers
             + vectors * self.columns * 4
-    }
-
-    /// Threads of a block: two teams, and the warpgroup of the thread that loads.
-    fn threads(self) -> u32 {
-        256 * self.groups + 128
-    }
-
-    /// Bytes of a row of the pieces in which C leaves.
-    fn row_bytes(self) -> u32 {
-        128 / self.groups
     }
 
     /// Tiles across C.
@@ -83,11 +73,9 @@ impl Shape {
     }
 }
 
-const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0, resident: false, groups: 1 };
-const PLAIN_RESIDENT: Shape = Shape { columns: 128, stages: 6, rank: 0, resident: true, groups: 1 };
-/// For epilogues that take longer than the products.
-const SHARED_RESIDENT: Shape = Shape { groups: 2, ..PLAIN_RESIDENT };
-const GIVEN: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false, groups: 1 };
+const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0, resident: false };
+const PLAIN_RESIDENT: Shape = Shape { columns: 128, stages: 6, rank: 0, resident: true };
+const GIVEN: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false };
 /// Adapters in the loop, `rank` aside.
 const ADAPTED: Shape = Shape { stages: 4, ..GIVEN };
 const ADAPTED_RESIDENT: Shape = Shape { rank: 16, resident: true, ..GIVEN };
@@ -143,13 +131,10 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
     Some(match (args.layout, adapters, &args.epilogue) {
         (Layout::Tn, _, Epilogue::Plain) => ("matmul_tn_f32", PLAIN),
         (Layout::Nn, _, Epilogue::Plain) => ("matmul_nn_bf16", PLAIN),
-        (Layout::Nn, _, Epilogue::GeluBackward { .. }) if keeps => {
-            ("matmul_nn_bf16_gelu_backward_resident", SHARED_RESIDENT)
-        }
         (Layout::Nn, _, Epilogue::GeluBackward { .. }) => ("matmul_nn_bf16_gelu_backward", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::Plain) if keeps => ("matmul_nt_bf16_resident", PLAIN_RESIDENT),
         (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) if keeps => {
-            ("matmul_nt_bf16_gelu_resident", SHARED_RESIDENT)
+            ("matmul_nt_bf16_gelu_resident", PLAIN_RESIDENT)
         }
         (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if keeps && stream_f32 => {
             ("matmul_nt_bf16_scale_residual_f32res_resident", PLAIN_RESIDENT)
@@ -248,8 +233,7 @@ fn maps(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams, shape: Sha
             Epilogue::Gelu { .. } | Epilogue::GeluBackward { .. } => (params.aux, DType::Bf16),
             Epilogue::ScaleResidual { residual, .. } => (params.residual, residual.dtype()),
         };
-        let pieces =
-            |address| map_of(dtype, address, (m, n, n), (PIECE_ROWS, shape.row_bytes() / dtype.bytes() as u32));
+        let pieces = |address| map_of(dtype, address, (m, n, n), (PIECE_ROWS, 128 / dtype.bytes() as u32));
         maps[MAP_C] = pieces(params.c)?;
         if beside != 0 {
             maps[MAP_BESIDE] = pieces(beside)?;
@@ -296,7 +280,7 @@ pub(super) fn matmul(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParam
         let across = shape.across(&gemm);
         blocks = blocks / across * across;
     }
-    let grid = Grid { blocks: (blocks, 1, 1), threads: shape.threads(), shared_bytes: shape.shared_bytes() };
+    let grid = Grid { blocks: (blocks, 1, 1), threads: THREADS, shared_bytes: shape.shared_bytes() };
     // SAFETY: every entry but the reduction takes a PeftkSm90GemmParams. The caller has compared every buffer's dtype, length and device
     // with what the product reads and writes; what is written (c or the workspace, aux, t) is borrowed mutably or owned, so it is none of
     // the operands, and the maps have the operands' extents. The blocks step through all tiles.
@@ -333,9 +317,7 @@ mod tests {
     #[test]
     fn a_block_has_the_shared_memory() {
         let adapted = |rank, resident| Shape { rank, resident, ..ADAPTED };
-        for shape in
-            [PLAIN, PLAIN_RESIDENT, SHARED_RESIDENT, GIVEN, adapted(16, false), adapted(32, false), adapted(16, true)]
-        {
+        for shape in [PLAIN, PLAIN_RESIDENT, GIVEN, adapted(16, false), adapted(32, false), adapted(16, true)] {
             assert!(shape.shared_bytes() <= 227 * 1024, "{shape:?}");
         }
     }

@@ -84,12 +84,6 @@ using Nta = Shape<Layout::kNT, 128, 6, 1, 0, true, 2>;
 using Nna = Shape<Layout::kNN, 128, 6, 1, 0, true, 2>;
 using Ntb = Shape<Layout::kNT, 128, 5, 1, 0, true, 3>;
 using Nnb = Shape<Layout::kNN, 128, 5, 1, 0, true, 3>;
-using Ntc = ForwardShared;
-using Nnc = BackwardShared;
-PEFTK_ENTRY(nt_c, Ntc, Epilogue::kStore)
-PEFTK_ENTRY(nt_c_gelu, Ntc, Epilogue::kGelu)
-PEFTK_ENTRY(nn_c, Nnc, Epilogue::kStore)
-PEFTK_ENTRY(nn_c_gelu_backward, Nnc, Epilogue::kGeluBackward)
 #define RESIDENT(v)                                                      \
     PEFTK_ENTRY(nt_##v, Nt##v, Epilogue::kStore)                         \
     PEFTK_ENTRY(nt_##v##_gelu, Nt##v, Epilogue::kGelu)                   \
@@ -113,13 +107,12 @@ struct Kernel {
     Epilogue epilogue;
     unsigned columns, cluster, rank, shared;
     bool given, resident;
-    unsigned threads, row_bytes;
 };
 
 template <class S>
 Kernel kernel(const char* name, void (*function)(PeftkSm90GemmParams), Epilogue epilogue) {
     CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
-    return {name, function, S::kLayout, epilogue, S::kColumns, S::kCluster, S::kRank, S::kSharedBytes, S::kGiven, S::kResident, S::kThreads, S::kRowBytes};
+    return {name, function, S::kLayout, epilogue, S::kColumns, S::kCluster, S::kRank, S::kSharedBytes, S::kGiven, S::kResident};
 }
 
 static int g_multiprocessors = 132;
@@ -155,7 +148,7 @@ static PeftkSm90GemmParams with_maps(const Kernel& k, const PeftkGemmParams& gem
     };
     if (k.layout != Layout::kTN) {
         const bool f32 = k.epilogue == Epilogue::kScaleResidualF32;
-        const auto pieces = [&](uint64_t matrix) { return map_of(at(matrix), gemm.m, gemm.n, gemm.n, 16, k.row_bytes / (f32 ? 4 : 2), k.row_bytes, f32); };
+        const auto pieces = [&](uint64_t matrix) { return map_of(at(matrix), gemm.m, gemm.n, gemm.n, 16, f32 ? 32 : 64, 128, f32); };
         p.maps[8] = pieces(gemm.c);
         if (k.epilogue == Epilogue::kScaleResidual || f32) p.maps[9] = pieces(gemm.residual);
         else if (k.epilogue != Epilogue::kStore && gemm.aux != 0) p.maps[9] = pieces(gemm.aux);
@@ -187,7 +180,7 @@ static void launch(const Kernel& k, const PeftkSm90GemmParams& p) {
     const unsigned tiles = rows * ((p.gemm.n + k.columns - 1) / k.columns) * (k.layout == Layout::kTN ? p.gemm.cut.pieces : 1);
     const unsigned across = (p.gemm.n + k.columns - 1) / k.columns;
     const unsigned most = k.resident ? g_multiprocessors / across * across : g_multiprocessors / k.cluster * k.cluster;
-    k.function<<<std::min(most, tiles * k.cluster), k.threads, k.shared>>>(p);
+    k.function<<<std::min(most, tiles * k.cluster), sm90::kThreads, k.shared>>>(p);
     CHECK(cudaGetLastError());
 }
 
@@ -515,10 +508,10 @@ int main(int count, char** arguments) {
     const Kernel lora_c2 = kernel<Lora16c2>("lora16 c2", lora16_c2, Epilogue::kStore);
     const Kernel given_wide = kernel<Given192>("given 192", given_192, Epilogue::kStore);
 #define KERNEL(shape, name, epilogue) kernel<shape>(#name, name, Epilogue::epilogue)
-    const std::vector<Kernel> nt_resident = {KERNEL(Nta, nt_a, kStore), KERNEL(Ntb, nt_b, kStore), KERNEL(Ntc, nt_c, kStore)};
-    const std::vector<Kernel> nn_resident = {KERNEL(Nna, nn_a, kStore), KERNEL(Nnb, nn_b, kStore), KERNEL(Nnc, nn_c, kStore)};
-    const std::vector<Kernel> gelu_resident = {KERNEL(Nta, nt_a_gelu, kGelu), KERNEL(Ntb, nt_b_gelu, kGelu), KERNEL(Ntc, nt_c_gelu, kGelu)};
-    const std::vector<Kernel> slope_resident = {KERNEL(Nna, nn_a_gelu_backward, kGeluBackward), KERNEL(Nnb, nn_b_gelu_backward, kGeluBackward), KERNEL(Nnc, nn_c_gelu_backward, kGeluBackward)};
+    const std::vector<Kernel> nt_resident = {KERNEL(Nta, nt_a, kStore), KERNEL(Ntb, nt_b, kStore)};
+    const std::vector<Kernel> nn_resident = {KERNEL(Nna, nn_a, kStore), KERNEL(Nnb, nn_b, kStore)};
+    const std::vector<Kernel> gelu_resident = {KERNEL(Nta, nt_a_gelu, kGelu), KERNEL(Ntb, nt_b_gelu, kGelu)};
+    const std::vector<Kernel> slope_resident = {KERNEL(Nna, nn_a_gelu_backward, kGeluBackward), KERNEL(Nnb, nn_b_gelu_backward, kGeluBackward)};
     const std::vector<Kernel> scale_resident = {KERNEL(Nta, nt_a_scale_f32, kScaleResidualF32), KERNEL(Ntb, nt_b_scale_f32, kScaleResidualF32)};
     const std::vector<Kernel> lora_resident = {KERNEL(Lora16Resident, lora16_r, kStore), KERNEL(Lora16Resident, lora16_r_gelu, kGelu), KERNEL(Lora16Resident, lora16_r_scale_f32, kScaleResidualF32)};
     const Kernel gelu128 = kernel<Nt128>("nt 128 gelu", nt_128_gelu, Epilogue::kGelu);
@@ -702,7 +695,7 @@ int main(int count, char** arguments) {
         });
         line("dW", us, tn_variants);
     }
-    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128 (gel-: no aux); res: bf16 192 | f32 192 | 128; dx, dW: 192 | in clusters; then with B resident, 128 wide, 6 stages and 2 slots | 5 and 3 | two warpgroups a tile, 6 and 2; lora: r16 | r32 | r16 with t given | the same, 192 columns; "
+    std::printf("columns: y: 192 | 128 | 192 in clusters; gelu: 192 | 128 (gel-: no aux); res: bf16 192 | f32 192 | 128; dx, dW: 192 | in clusters; then with B resident, 128 wide, 6 stages and 2 slots | 5 and 3; lora: r16 | r32 | r16 with t given | the same, 192 columns; "
                 "x = cuBLAS's plain product / ours\n");
     CHECK(cudaDeviceSynchronize());
     return g_failed != 0;
