@@ -186,7 +186,7 @@ struct Exchange {
 
     __device__ __forceinline__ void put(const float (&acc)[8][4]) {
 #pragma unroll
-        for (int n = 0; n < 8; ++n) part[threadIdx.x / 32][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
+        for (int n = 0; n < 8; ++n) part[threadIdx.x / 32 % 4][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
     }
 
     // Writes the sum over the warps, each one's row g + 8 h times factor[warp][h], as bf16: this warp's 16 columns of it.
@@ -195,7 +195,7 @@ struct Exchange {
         const unsigned lane = threadIdx.x % 32;
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
-            const unsigned n = threadIdx.x / 32 * 2 + i, row = first + lane / 4;
+            const unsigned n = threadIdx.x / 32 % 4 * 2 + i, row = first + lane / 4;
             float sum[4] = {};
 #pragma unroll
             for (int w = 0; w < 4; ++w) {

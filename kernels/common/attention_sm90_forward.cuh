@@ -9,6 +9,15 @@
 
 namespace attention {
 
+constexpr unsigned kForwardThreads = 512;
+
+// What the four warps that share the tail put together: their accumulators and (base, sum) of each row.
+struct ForwardTail {
+    Exchange exchange;
+    float2 rows[4][kGroup];
+};
+constexpr unsigned kForwardTailBytes = sizeof(ForwardTail);
+
 // The exponentials of a step's scores in their place; their sums go to the rows'.
 template <int kTiles>
 __device__ __forceinline__ void exponentials(QueryRows<1>& r, float (&s)[kTiles][4], float exponent_scale) {
@@ -79,11 +88,47 @@ struct Attend {
     }
 };
 
-// The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, five at a time, all their scores at once.
-__device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p, const Cut& cut, QueryRows<1>& r, unsigned char* memory) {
-    constexpr unsigned kAtOnce = 5;
-    const uint32_t k = lane_address(shared_address(memory)), v = k + cut.groups * kSecond;
-    const unsigned first = cut.units * 64, warp = threadIdx.x / 32, t = threadIdx.x % 4;
+// A head's k, v and q in shared memory, one behind the other.
+struct ForwardSlot {
+    uint32_t k, v, q;
+
+    __device__ __forceinline__ ForwardSlot(uint32_t at, const Cut& cut)
+        : k(at), v(at + cut.groups * kSecond), q(at + 2 * cut.groups * kSecond) {}
+
+    // Starts fetching them: 8 threads a row, in wgmma's 128-byte swizzle.
+    __device__ __forceinline__ void fetch(const ForwardHead& head, const Cut& cut) const {
+        const unsigned piece = threadIdx.x % 8, first = threadIdx.x / 8;
+        const uint32_t place = first * kRowBytes + (piece ^ first % 8) * 16;
+        static_assert(kForwardThreads / 8 % 8 == 0);  // a thread's rows all have the same swizzle
+#pragma unroll 1
+        for (unsigned part = 0; part < 3; ++part) {
+            const Rows from = head.rows(part);
+            uint32_t to = (part == 0 ? q : part == 1 ? k : v) + place;
+            for (unsigned row = first; row < cut.groups * kGroup; row += kForwardThreads / 8, to += kForwardThreads / 8 * kRowBytes) {
+                const bool valid = row < cut.tokens;
+                cp_async_16(to, from.data + (valid ? static_cast<size_t>(row) * from.stride : 0) + piece * 8, valid);
+            }
+        }
+        cp_async_commit();
+    }
+
+    // This warp's 16 rows of q: a group that does not exist is zeros.
+    __device__ __forceinline__ void load(QueryRows<1>& r, unsigned group, const Cut& cut) const {
+        if (group < cut.groups) {
+            const uint32_t lane = lane_address(q + group * kSecond);
+#pragma unroll
+            for (unsigned c = 0; c < 4; ++c) ldmatrix_x4(r.q[0][c], lane ^ 32 * c);
+        }
+        r.base[0][0] = r.base[0][1] = -INFINITY;
+    }
+};
+
+// The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, three at a time, all their scores at once.
+__device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p, const Cut& cut, unsigned pair, QueryRows<1>& r,
+                                            const ForwardSlot& slot, ForwardTail& shared) {
+    constexpr unsigned kAtOnce = 3;
+    const uint32_t k = lane_address(slot.k), v = lane_address(slot.v);
+    const unsigned first = cut.units * 64, warp = threadIdx.x / 32 % 4, t = threadIdx.x % 4;
 #pragma unroll 1
     for (unsigned from = warp; from < cut.groups; from += 4 * kAtOnce) {
         float s[1][2 * kAtOnce][4] = {};
@@ -112,30 +157,26 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
         }
     }
 
-    // (base, sum) of each warp's rows, then their accumulators.
-    __syncthreads();  // all are done with k and v
-    Exchange& exchange = *reinterpret_cast<Exchange*>(memory);
-    float2* rows = reinterpret_cast<float2*>(memory + sizeof(Exchange));
     const unsigned g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float sum = r.sum[0][h];
         sum += __shfl_xor_sync(kAll, sum, 1);
         sum += __shfl_xor_sync(kAll, sum, 2);
-        if (t == 0) rows[warp * kGroup + g + 8 * h] = make_float2(r.base[0][h], sum);
+        if (t == 0) shared.rows[warp][g + 8 * h] = make_float2(r.base[0][h], sum);
     }
-    exchange.put(r.out[0]);
-    __syncthreads();
-    const ForwardHead target(p, block_index());
+    shared.exchange.put(r.out[0]);
+    sm90::named_sync(1, 128);  // one warpgroup of a block comes here
+    const ForwardHead target(p, pair);
     float factor[4][2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float base = -INFINITY, sum = 0.0f;
 #pragma unroll
-        for (int w = 0; w < 4; ++w) base = fmaxf(base, rows[w * kGroup + g + 8 * h].x);
+        for (int w = 0; w < 4; ++w) base = fmaxf(base, shared.rows[w][g + 8 * h].x);
 #pragma unroll
         for (int w = 0; w < 4; ++w) {
-            const float2 row = rows[w * kGroup + g + 8 * h];
+            const float2 row = shared.rows[w][g + 8 * h];
             factor[w][h] = exp2_approx(row.x - base);
             sum = fmaf(row.y, factor[w][h], sum);
         }
@@ -145,47 +186,49 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
         const unsigned row = first + g + 8 * h;
         if (warp == 0 && t == 0 && row < cut.tokens) target.lse()[row] = base * kLn2 + logf(sum);
     }
-    exchange.store_sum(target.out(), target.width(), first, cut.tokens, factor);
+    shared.exchange.store_sum(target.out(), target.width(), first, cut.tokens, factor);
 }
 
-// kSplit: two blocks a head (grid y), which take the units by turns. A row's numbers are the same bits either way.
+// A block takes heads blockIdx.x, + gridDim.x and so on, its warpgroups their units by turns; the next head is fetched into the other
+// slot meanwhile where shared memory has two. kSplit: two blocks a head (grid y), of which each takes every second unit. A row's numbers
+// are the same bits either way.
 template <bool kSplit>
 __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& p) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    const uint32_t shared = shared_address(memory);
     const Cut cut(p.tokens);
-    constexpr unsigned kStep = kSplit ? 2 : 1;
-    unsigned unit = kSplit ? blockIdx.y : 0;
-    const bool has_tail = cut.tail && (!kSplit || cut.units % 2 == unit);
-    if (unit >= cut.units && !has_tail) return;
+    const uint32_t slot_bytes = 3 * cut.groups * kSecond;
+    const unsigned slots = shared_bytes() >= 2 * slot_bytes + (cut.tail ? kForwardTailBytes : 0) ? 2 : 1;
+    constexpr unsigned kWarpgroups = kForwardThreads / 128;
+    const auto pair_of = [&](unsigned turn) { return block_index() + turn * gridDim.x; };
+    const auto slot_of = [&](unsigned turn) { return ForwardSlot(shared_address(memory) + (turn & (slots - 1)) * slot_bytes, cut); };
 
-    // This warp's rows of a unit; all four warps take the same of the tail.
-    uint32_t pieces[2][2][4];
-    const auto load_unit = [&](unsigned u) {
-        load_pieces(pieces, ForwardHead(p, block_index()).rows(0), u * 64 + (u < cut.units ? threadIdx.x / 32 * kGroup : 0), cut.tokens);
-    };
-    load_unit(unit);
-    {
-        const ForwardHead source(p, blockIdx.x);
-        fetch_chunks(shared, source.rows(1), source.rows(2), cut);
-    }
-    bool arrived = false;
+    slot_of(0).fetch(ForwardHead(p, pair_of(0)), cut);
 #pragma unroll 1
-    for (; unit < cut.units; unit += kStep, arrived = true) {
-        QueryRows<1> r = {};
-        to_operand(r.q[0], pieces);
-        load_unit(unit + kStep);
-        r.base[0][0] = r.base[0][1] = -INFINITY;
-        const Attend pass{r, rows_at(shared), rows_at(shared + cut.groups * kSecond), cut.tokens, p.exponent_scale};
-        walk<kChunk>(pass, cut, arrived);
-        store_result(r, 0, ForwardHead(p, block_index()), unit * 64 + threadIdx.x / 32 * kGroup);
+    for (unsigned turn = 0; pair_of(turn) < p.pairs; ++turn) {
+        cp_async_wait<0>();
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        __syncthreads();  // this head has arrived, and all are done with the one before
+        if (slots == 2 && pair_of(turn + 1) < p.pairs) slot_of(turn + 1).fetch(ForwardHead(p, pair_of(turn + 1)), cut);
+        const unsigned warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
+        const ForwardSlot here = slot_of(turn);
+#pragma unroll 1
+        for (unsigned unit = kSplit ? 2 * warpgroup + blockIdx.y : warpgroup; unit < cut.units; unit += kWarpgroups * (kSplit ? 2 : 1)) {
+            QueryRows<1> r = {};
+            here.load(r, unit * 4 + warp, cut);
+            const Attend pass{r, rows_at(here.k), rows_at(here.v), cut.tokens, p.exponent_scale};
+            walk<kChunk>(pass, cut, true);
+            store_result(r, 0, ForwardHead(p, pair_of(turn)), unit * 64 + warp * kGroup);
+        }
+        if (cut.tail && (kSplit ? warpgroup == 0 && blockIdx.y == cut.units % 2 : warpgroup == cut.units % kWarpgroups)) {
+            QueryRows<1> r = {};
+            here.load(r, cut.units * 4, cut);
+            attend_tail(p, cut, pair_of(turn), r, here, *reinterpret_cast<ForwardTail*>(memory + slots * slot_bytes));
+        }
+        if (slots == 1 && pair_of(turn + 1) < p.pairs) {
+            __syncthreads();  // all are done with the only slot
+            slot_of(0).fetch(ForwardHead(p, pair_of(turn + 1)), cut);
+        }
     }
-    if (!has_tail) return;
-    if (!arrived) arrive_chunk(cut.chunks - 1, cut.chunks);
-    QueryRows<1> r = {};
-    to_operand(r.q[0], pieces);
-    r.base[0][0] = r.base[0][1] = -INFINITY;
-    attend_tail(p, cut, r, memory);
 }
 
 }  // namespace attention

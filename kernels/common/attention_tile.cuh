@@ -48,6 +48,13 @@ __device__ __forceinline__ unsigned block_index() {
     return index;
 }
 
+// The dynamic shared memory that the launch gave.
+__device__ __forceinline__ uint32_t shared_bytes() {
+    uint32_t bytes;
+    asm volatile("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
+    return bytes;
+}
+
 // This lane's address for ldmatrix in a group: columns 0 to 15 of the first matrix as four 8 x 8 parts in the order (top left,
 // bottom left, top right, bottom right). The next 16 columns are at the address ^ 32, then ^ 64 and ^ 96.
 __device__ __forceinline__ uint32_t lane_address(uint32_t shared) {
