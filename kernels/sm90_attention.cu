@@ -18,12 +18,12 @@
 #include "common/attention_sm90_backward.cuh"
 #include "common/attention_sm90_forward.cuh"
 
-extern "C" __global__ void __launch_bounds__(512, 1) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
+extern "C" __global__ void __launch_bounds__(attention::kForwardThreads, 1) sm90_attention_forward_bf16(const PeftkAttentionForwardParams p) {
     attention::forward_sm90<false>(p);
 }
 
 // For few heads, which would leave multiprocessors empty: half of a head's rows a block.
-extern "C" __global__ void __launch_bounds__(512, 1) sm90_attention_forward_split_bf16(const PeftkAttentionForwardParams p) {
+extern "C" __global__ void __launch_bounds__(attention::kForwardThreads, 1) sm90_attention_forward_split_bf16(const PeftkAttentionForwardParams p) {
     attention::forward_sm90<true>(p);
 }
 

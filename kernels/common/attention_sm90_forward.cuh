@@ -9,7 +9,7 @@
 
 namespace attention {
 
-constexpr unsigned kForwardThreads = 512;
+constexpr unsigned kForwardWarpgroups = 3, kForwardThreads = 128 * kForwardWarpgroups + 32;  // and a warp that fetches
 
 // What the four warps that share the tail put together: their accumulators and (base, sum) of each row.
 struct ForwardTail {
@@ -95,21 +95,24 @@ struct ForwardSlot {
     __device__ __forceinline__ ForwardSlot(uint32_t at, const Cut& cut)
         : k(at), v(at + cut.groups * kSecond), q(at + 2 * cut.groups * kSecond) {}
 
-    // Starts fetching them: 8 threads a row, in wgmma's 128-byte swizzle.
-    __device__ __forceinline__ void fetch(const ForwardHead& head, const Cut& cut) const {
-        const unsigned piece = threadIdx.x % 8, first = threadIdx.x / 8;
-        const uint32_t place = first * kRowBytes + (piece ^ first % 8) * 16;
-        static_assert(kForwardThreads / 8 % 8 == 0);  // a thread's rows all have the same swizzle
+    // By one warp: starts fetching them, 8 lanes a row, in wgmma's 128-byte swizzle; `barrier` counts 32 arrivals when they are there.
+    __device__ __forceinline__ void fetch(const ForwardHead& head, const Cut& cut, uint32_t barrier) const {
+        const unsigned piece = threadIdx.x % 8, first = threadIdx.x % 32 / 8;
+        const uint32_t even = first * kRowBytes + (piece ^ first) * 16, odd = (first + 4) * kRowBytes + (piece ^ (first + 4)) * 16;
 #pragma unroll 1
-        for (unsigned part = 0; part < 3; ++part) {
+        for (unsigned i = 0; i < 3; ++i) {
+            const unsigned part = i == 0 ? 1 : i == 1 ? 0 : 2;  // k, q, v
             const Rows from = head.rows(part);
-            uint32_t to = (part == 0 ? q : part == 1 ? k : v) + place;
-            for (unsigned row = first; row < cut.groups * kGroup; row += kForwardThreads / 8, to += kForwardThreads / 8 * kRowBytes) {
-                const bool valid = row < cut.tokens;
-                cp_async_16(to, from.data + (valid ? static_cast<size_t>(row) * from.stride : 0) + piece * 8, valid);
+            const uint16_t* source = from.data + first * from.stride + piece * 8;
+            uint32_t to = part == 0 ? q : part == 1 ? k : v;
+#pragma unroll 4
+            for (unsigned row = first; row < cut.groups * kGroup; row += 8, to += 8 * kRowBytes, source += 8 * from.stride) {
+                cp_async_16(to + even, row < cut.tokens ? source : from.data, row < cut.tokens);
+                const bool valid = row + 4 < cut.tokens;
+                cp_async_16(to + odd, valid ? source + 4 * from.stride : from.data, valid);
             }
         }
-        cp_async_commit();
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
     }
 
     // This warp's 16 rows of q: a group that does not exist is zeros.
@@ -166,7 +169,7 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
         if (t == 0) shared.rows[warp][g + 8 * h] = make_float2(r.base[0][h], sum);
     }
     shared.exchange.put(r.out[0]);
-    sm90::named_sync(1, 128);  // one warpgroup of a block comes here
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
     const ForwardHead target(p, pair);
     float factor[4][2];
 #pragma unroll
@@ -189,45 +192,67 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
     shared.exchange.store_sum(target.out(), target.width(), first, cut.tokens, factor);
 }
 
-// A block takes heads blockIdx.x, + gridDim.x and so on, its warpgroups their units by turns; the next head is fetched into the other
-// slot meanwhile where shared memory has two. kSplit: two blocks a head (grid y), of which each takes every second unit. A row's numbers
-// are the same bits either way.
+// A block takes heads blockIdx.x, + gridDim.x and so on. A warp of its own fetches them, ahead where shared memory has two slots: copies
+// wait in their warp for room among those under way, and would hold up the products. Warpgroups take the units and the tail of one head
+// after the other by turns. kSplit: two blocks a head (grid y), of which each takes every second unit. A row's numbers are the same bits
+// either way.
 template <bool kSplit>
 __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& p) {
     extern __shared__ __align__(1024) unsigned char memory[];
+    __shared__ __align__(8) uint64_t barriers[5];  // of each slot: full; empty; then: the tail's room is free
     const Cut cut(p.tokens);
     const uint32_t slot_bytes = 3 * cut.groups * kSecond;
     const unsigned slots = shared_bytes() >= 2 * slot_bytes + (cut.tail ? kForwardTailBytes : 0) ? 2 : 1;
-    constexpr unsigned kWarpgroups = kForwardThreads / 128;
+    const unsigned all_units = cut.units + (cut.tail ? 1 : 0), units = kSplit ? (all_units + 1 - blockIdx.y) / 2 : all_units;  // a turn
+    if (units == 0) return;
+    const uint32_t full = shared_address(barriers), empty = full + 16, room = full + 32;
+    if (threadIdx.x == 0) {
+        for (unsigned i = 0; i < 2; ++i) {
+            sm90::barrier_init(full + 8 * i, 32);
+            sm90::barrier_init(empty + 8 * i, 4 * units);
+        }
+        sm90::barrier_init(room, 4);
+    }
+    __syncthreads();
     const auto pair_of = [&](unsigned turn) { return block_index() + turn * gridDim.x; };
-    const auto slot_of = [&](unsigned turn) { return ForwardSlot(shared_address(memory) + (turn & (slots - 1)) * slot_bytes, cut); };
+    const auto index_of = [&](unsigned turn) { return turn & (slots - 1); };
+    const auto phase_of = [&](unsigned turn) { return turn / slots & 1; };
+    const auto slot_of = [&](unsigned turn) { return ForwardSlot(shared_address(memory) + index_of(turn) * slot_bytes, cut); };
 
-    slot_of(0).fetch(ForwardHead(p, pair_of(0)), cut);
+    if (threadIdx.x >= 128 * kForwardWarpgroups) {
 #pragma unroll 1
-    for (unsigned turn = 0; pair_of(turn) < p.pairs; ++turn) {
-        cp_async_wait<0>();
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        __syncthreads();  // this head has arrived, and all are done with the one before
-        if (slots == 2 && pair_of(turn + 1) < p.pairs) slot_of(turn + 1).fetch(ForwardHead(p, pair_of(turn + 1)), cut);
-        const unsigned warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
+        for (unsigned turn = 0; pair_of(turn) < p.pairs; ++turn) {
+            if (turn >= slots) sm90::barrier_wait(empty + 8 * index_of(turn), phase_of(turn) ^ 1);
+            slot_of(turn).fetch(ForwardHead(p, pair_of(turn)), cut, full + 8 * index_of(turn));
+        }
+        return;
+    }
+    const unsigned warp = threadIdx.x / 32 % 4;
+    unsigned turn = 0, own = threadIdx.x / 128;  // the unit's place among this turn's
+#pragma unroll 1
+    while (true) {
+        for (; own >= units; own -= units) ++turn;
+        if (pair_of(turn) >= p.pairs) break;
+        const unsigned unit = kSplit ? 2 * own + blockIdx.y : own;
         const ForwardSlot here = slot_of(turn);
-#pragma unroll 1
-        for (unsigned unit = kSplit ? 2 * warpgroup + blockIdx.y : warpgroup; unit < cut.units; unit += kWarpgroups * (kSplit ? 2 : 1)) {
-            QueryRows<1> r = {};
+        sm90::barrier_wait(full + 8 * index_of(turn), phase_of(turn));
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        QueryRows<1> r = {};
+        if (unit < cut.units) {
             here.load(r, unit * 4 + warp, cut);
             const Attend pass{r, rows_at(here.k), rows_at(here.v), cut.tokens, p.exponent_scale};
             walk<kChunk>(pass, cut, true);
             store_result(r, 0, ForwardHead(p, pair_of(turn)), unit * 64 + warp * kGroup);
-        }
-        if (cut.tail && (kSplit ? warpgroup == 0 && blockIdx.y == cut.units % 2 : warpgroup == cut.units % kWarpgroups)) {
-            QueryRows<1> r = {};
-            here.load(r, cut.units * 4, cut);
+        } else {
+            here.load(r, unit * 4, cut);
+            if (turn > 0) sm90::barrier_wait(room, (turn - 1) & 1);
             attend_tail(p, cut, pair_of(turn), r, here, *reinterpret_cast<ForwardTail*>(memory + slots * slot_bytes));
+            __syncwarp();
+            if (threadIdx.x % 32 == 0) sm90::barrier_arrive(room);
         }
-        if (slots == 1 && pair_of(turn + 1) < p.pairs) {
-            __syncthreads();  // all are done with the only slot
-            slot_of(0).fetch(ForwardHead(p, pair_of(turn + 1)), cut);
-        }
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) sm90::barrier_arrive(empty + 8 * index_of(turn));
+        own += kForwardWarpgroups;
     }
 }
 

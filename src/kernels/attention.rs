@@ -162,7 +162,7 @@ impl Sizes {
                 false => ("sm90_attention_forward_bf16", 1),
             };
             let (most_heads, shared_bytes) = (device.multiprocessors(), self.sm90_forward_bytes());
-            Entry { file: "sm90_attention", name, rows: None, split, most_heads, threads: 512, shared_bytes }
+            Entry { file: "sm90_attention", name, rows: None, split, most_heads, threads: 416, shared_bytes }
         } else {
             Entry {
                 file,
