@@ -16,6 +16,19 @@ struct Scores {
     float s[2 * kGroups][4], dp[2 * kGroups][4];
 };
 
+// Starts both products: by turns, as each of the four steps of one waits for the last, and the other fills the time.
+template <int kGroups>
+__device__ __forceinline__ void issue_both(Scores<kGroups>& scores, const uint32_t (&a)[4][4], uint32_t rows, const uint32_t (&b)[4][4],
+                                           uint32_t other_rows) {
+    wgmma<2 * kGroups, false, false>(scores.s, a[0], rows_descriptor(rows));
+    wgmma<2 * kGroups, false, false>(scores.dp, b[0], rows_descriptor(other_rows));
+#pragma unroll
+    for (unsigned c = 1; c < 4; ++c) {
+        wgmma<2 * kGroups, false, true>(scores.s, a[c], rows_descriptor(rows + c * kColumnsOfStep));
+        wgmma<2 * kGroups, false, true>(scores.dp, b[c], rows_descriptor(other_rows + c * kColumnsOfStep));
+    }
+}
+
 // Walks over the groups of a pair of matrices in steps of kStep groups, 1 or 2, and the last odd one. Under way while a step's scores
 // become operands are the next step's scores and the products with the last step's operands: pass.step<kNow, kNext, kBefore>.
 template <int kStep, class Pass>
@@ -71,8 +84,7 @@ struct Queries {
 
     template <int kGroups>
     __device__ __forceinline__ void issue(Scores<kGroups>& scores, unsigned at) const {
-        issue_scores(scores.s, q, keys_at + at * kRowsOfGroup);
-        issue_scores(scores.dp, dout, values_at + at * kRowsOfGroup);
+        issue_both(scores, q, keys_at + at * kRowsOfGroup, dout, values_at + at * kRowsOfGroup);
     }
 
     template <int kGroups>
@@ -142,8 +154,7 @@ struct Keys {
 
     template <int kGroups>
     __device__ __forceinline__ void issue(Scores<kGroups>& scores, unsigned at) const {
-        issue_scores(scores.s, k, queries_at + at * kRowsOfGroup);
-        issue_scores(scores.dp, v, dout_at + at * kRowsOfGroup);
+        issue_both(scores, k, queries_at + at * kRowsOfGroup, v, dout_at + at * kRowsOfGroup);
     }
 
     template <int kGroups>
