@@ -108,7 +108,7 @@ __device__ __forceinline__ void issue_product(float (&acc)[8][4], const uint32_t
 struct Cut {
     unsigned tokens, groups, chunks, units, tail;  // tail: rows of it
 
-    __device__ __forceinline__ explicit Cut(unsigned tokens) : tokens(tokens), groups((tokens + kGroup - 1) / kGroup) {
+    __host__ __device__ __forceinline__ explicit Cut(unsigned tokens) : tokens(tokens), groups((tokens + kGroup - 1) / kGroup) {
         chunks = (groups + kChunk - 1) / kChunk;
         const unsigned left = tokens % 64;
         tail = tokens > 64 && left <= kGroup ? left : 0;
