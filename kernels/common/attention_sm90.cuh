@@ -88,6 +88,13 @@ __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
     for (int i = 0; i < kTiles; ++i) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
 }
 
+// The same for an operand: it is there before the fence.
+template <int kSteps>
+__device__ __forceinline__ void pin(uint32_t (&a)[kSteps][4]) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+}
+
 // scores = a rows^T, all 64 columns of both, for the 8 kTiles rows of `rows`.
 template <int kTiles>
 __device__ __forceinline__ void issue_scores(float (&s)[kTiles][4], const uint32_t (&a)[4][4], uint32_t rows) {
@@ -134,6 +141,24 @@ __device__ __forceinline__ void arrive_chunk(unsigned c, unsigned chunks) {
     __syncthreads();
 }
 
+// A warp's 16 rows at `rows` as operand a of four steps of 16 columns.
+__device__ __forceinline__ void load_shared_operand(uint32_t (&a)[4][4], uint32_t rows) {
+    const uint32_t lane = lane_address(rows);
+#pragma unroll
+    for (unsigned c = 0; c < 4; ++c) ldmatrix_x4(a[c], lane ^ 32 * c);
+}
+
+// One lane of each warp arrives, after all of them.
+__device__ __forceinline__ void warp_arrive(uint32_t barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(barrier);
+}
+
+// At `barrier`, of as many arrivals as threads fetch, when this thread's copies so far have landed.
+__device__ __forceinline__ void arrive_fetched(uint32_t barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // Operand a of kGroups steps of 16.
 template <int kGroups>
 struct Operands {
@@ -175,7 +200,7 @@ __device__ __forceinline__ void walk(Pass& pass, const Cut& cut, bool arrived) {
 
 // Asks for `rows` rows of 128 bytes to come from device memory to L2, without waiting.
 __device__ __forceinline__ void prefetch_rows(Rows from, unsigned rows) {
-    for (unsigned i = threadIdx.x; i < rows; i += 128) {
+    for (unsigned i = threadIdx.x % 128; i < rows; i += 128) {
         asm volatile("prefetch.global.L2 [%0];" ::"l"(from.data + static_cast<size_t>(i) * from.stride));
     }
 }

@@ -21,6 +21,7 @@ template <int kGroups>
 __device__ __forceinline__ void issue_both(Scores<kGroups>& scores, const uint32_t (&a)[4][4], uint32_t rows, const uint32_t (&b)[4][4],
                                            uint32_t other_rows) {
     wgmma<2 * kGroups, false, false>(scores.s, a[0], rows_descriptor(rows));
+    sm90::wgmma_fence();
     wgmma<2 * kGroups, false, false>(scores.dp, b[0], rows_descriptor(other_rows));
 #pragma unroll
     for (unsigned c = 1; c < 4; ++c) {
@@ -243,18 +244,18 @@ struct UnitRows {
 
 // The first of this warp's rows of a unit; all four warps take the same of the tail.
 __device__ __forceinline__ unsigned unit_row(const Cut& cut, unsigned unit) {
-    return unit * 64 + (unit < cut.units ? threadIdx.x / 32 * kGroup : 0);
+    return unit * 64 + (unit < cut.units ? threadIdx.x / 32 % 4 * kGroup : 0);
 }
 
 // dq of the tail's rows: warp w takes every fourth group of keys from w on.
 __device__ __forceinline__ void queries_tail(const PeftkAttentionBackwardParams& p, const Cut& cut, const uint32_t (&q)[4][4],
                                              const uint32_t (&dout)[4][4], const float (&lse)[2], const float (&d)[2],
-                                             unsigned char* memory) {
-    const uint32_t k = lane_address(shared_address(memory)), v = k + cut.groups * kSecond;
+                                             unsigned pair, uint32_t keys_and_values, Exchange& exchange) {
+    const uint32_t k = lane_address(keys_and_values), v = k + cut.groups * kSecond;
     const unsigned t = threadIdx.x % 4;
     float dq[8][4] = {};
 #pragma unroll 2
-    for (unsigned group = threadIdx.x / 32; group < cut.groups; group += 4) {
+    for (unsigned group = threadIdx.x / 32 % 4; group < cut.groups; group += 4) {
         float s[2][4] = {}, dp[2][4] = {};
         multiply_transposed(s[0], s[1], q, k + group * kSecond);
         multiply_transposed(dp[0], dp[1], dout, v + group * kSecond);
@@ -271,22 +272,22 @@ __device__ __forceinline__ void queries_tail(const PeftkAttentionBackwardParams&
         pack_operand(ds, s[0], s[1]);
         multiply(dq, ds, k + group * kSecond);
     }
-    __syncthreads();  // all are done with k and v
-    Exchange& exchange = *reinterpret_cast<Exchange*>(memory);
+    sm90::named_sync(1 + threadIdx.x / 128, 128);  // the exchange may lie over k and v
     exchange.put(dq);
-    __syncthreads();
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
     const float factor[4][2] = {{p.scale, p.scale}, {p.scale, p.scale}, {p.scale, p.scale}, {p.scale, p.scale}};
-    const Head target(p, block_index());
+    const Head target(p, pair);
     exchange.store_sum(target.gradient(0), 3 * target.width(), cut.units * 64, cut.tokens, factor);
 }
 
 // dk and dv of the tail's rows: warp w takes every fourth group of queries from w on.
 __device__ __forceinline__ void keys_tail(const PeftkAttentionBackwardParams& p, const Cut& cut, const uint32_t (&k)[4][4],
-                                          const uint32_t (&v)[4][4], const float2* stats, unsigned char* memory) {
-    const uint32_t q = lane_address(shared_address(memory)), dout = q + cut.groups * kSecond;
+                                          const uint32_t (&v)[4][4], const float2* stats, unsigned pair, uint32_t queries_and_dout,
+                                          Exchange& exchange) {
+    const uint32_t q = lane_address(queries_and_dout), dout = q + cut.groups * kSecond;
     float dk[8][4] = {}, dv[8][4] = {};
 #pragma unroll 1
-    for (unsigned group = threadIdx.x / 32; group < cut.groups; group += 4) {
+    for (unsigned group = threadIdx.x / 32 % 4; group < cut.groups; group += 4) {
         const float4* row = reinterpret_cast<const float4*>(stats + group * kGroup) + threadIdx.x % 4;
         float s[2][4] = {}, dp[2][4] = {};
         multiply_transposed(s[0], s[1], k, q + group * kSecond);
@@ -306,17 +307,16 @@ __device__ __forceinline__ void keys_tail(const PeftkAttentionBackwardParams& p,
         pack_operand(a, dp[0], dp[1]);
         multiply(dk, a, q + group * kSecond);
     }
-    __syncthreads();  // all are done with q and dout
-    Exchange& exchange = *reinterpret_cast<Exchange*>(memory);
+    sm90::named_sync(1 + threadIdx.x / 128, 128);  // the exchange may lie over q and dout
     exchange.put(dk);
-    __syncthreads();
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
     const float factor[4][2] = {{p.scale, p.scale}, {p.scale, p.scale}, {p.scale, p.scale}, {p.scale, p.scale}};
     const float one[4][2] = {{1.0f, 1.0f}, {1.0f, 1.0f}, {1.0f, 1.0f}, {1.0f, 1.0f}};
-    const Head target(p, block_index());
+    const Head target(p, pair);
     exchange.store_sum(target.gradient(1), 3 * target.width(), cut.units * 64, cut.tokens, factor);
-    __syncthreads();
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
     exchange.put(dv);
-    __syncthreads();
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
     exchange.store_sum(target.gradient(2), 3 * target.width(), cut.units * 64, cut.tokens, one);
 }
 
@@ -358,9 +358,11 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             to_operand(q, q_pieces);
             to_operand(dout, unit_rows.dout);
             if (unit == cut.units) {
-                queries_tail(p, cut, q, dout, lse, d, memory);
+                queries_tail(p, cut, q, dout, lse, d, block_index(), shared, *reinterpret_cast<Exchange*>(memory));
                 break;
             }
+            pin(q);
+            pin(dout);
             float dq[8][4] = {};
             const Queries pass{dq, q, dout, lse, d, rows_at(shared), rows_at(shared + cut.groups * kSecond), tokens, p.exponent_scale};
             walk_ahead<kKeys>(pass, cut, unit > 0);
@@ -405,9 +407,11 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
         to_operand(k, k_pieces);
         to_operand(v, v_pieces);
         if (unit == cut.units) {
-            keys_tail(p, cut, k, v, stats, memory);
+            keys_tail(p, cut, k, v, stats, block_index(), shared, *reinterpret_cast<Exchange*>(memory));
             break;
         }
+        pin(k);
+        pin(v);
         float dk[8][4] = {}, dv[8][4] = {};
         const Keys pass{dk, dv, k, v, stats, rows_at(shared), rows_at(shared + cut.groups * kSecond), p.exponent_scale};
         walk_ahead<kQueries>(pass, cut, unit > 0);
@@ -416,6 +420,110 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
         const unsigned first = unit_row(cut, unit);
         store_rows(target.gradient(1), 3 * target.width(), first, tokens, dk, factor);
         store_rows(target.gradient(2), 3 * target.width(), first, tokens, dv, one);
+    }
+}
+
+constexpr unsigned kRingWarpgroups = 3, kRingThreads = 128 * kRingWarpgroups + 128;  // and a warpgroup that fetches
+
+// The same for many heads: a block takes heads blockIdx.x, + gridDim.x and so on. Its pairs of matrices, k and v, then q and dout of one
+// head after the other, go through a ring of three places (two if shared memory holds no more), fetched by warps of their own: both
+// passes read them from there, and the next head's come meanwhile. Warpgroups take a head's units of queries, then its units of keys, by
+// turns. Shared memory: the places, a tail's exchange, and for every second head a float2 a row.
+template <int kKeys, int kQueries>
+__device__ __forceinline__ void backward_ring(const PeftkAttentionBackwardParams& p) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    __shared__ __align__(8) uint64_t barriers[8];  // of each place: full; empty; then: the exchange is free, a head's stats are there
+    const Cut cut(p.tokens);
+    const unsigned rows = cut.groups * kGroup, units = cut.units + (cut.tail ? 1 : 0);
+    const uint32_t pair_bytes = cut.groups * kGroupBytes, exchange_bytes = cut.tail ? sizeof(Exchange) : 0;
+    const unsigned places = shared_bytes() >= 3 * pair_bytes + exchange_bytes + 2 * rows * sizeof(float2) ? 3 : 2;
+    const uint32_t full = shared_address(barriers), empty = full + 24, room = full + 48, known = full + 56;
+    if (threadIdx.x == 0) {
+        for (unsigned i = 0; i < 3; ++i) {
+            sm90::barrier_init(full + 8 * i, 128);
+            sm90::barrier_init(empty + 8 * i, 4 * 2 * units);
+        }
+        sm90::barrier_init(room, 4);
+        sm90::barrier_init(known, 4 * units);
+    }
+    __syncthreads();
+    const auto pair_of = [&](unsigned turn) { return block_index() + turn * gridDim.x; };
+    const auto place_of = [&](unsigned i) { return shared_address(memory) + i % places * pair_bytes; };
+
+    if (threadIdx.x / 128 == kRingWarpgroups) {
+        sm90::registers_shrink<24>();
+#pragma unroll 1
+        for (unsigned i = 0; pair_of(i / 2) < p.pairs; ++i) {
+            if (i >= places) sm90::barrier_wait(empty + 8 * (i % places), (i / places & 1) ^ 1);
+            const Head head(p, pair_of(i / 2));
+            if (i % 2 == 0) prefetch_rows(head.out(), cut.tokens);
+            fetch_groups<128, kSecond>(place_of(i), head.rows(i % 2 ? 0 : 1), i % 2 ? head.dout() : head.rows(2), 0, cut.groups, cut.tokens,
+                                       cut.groups * kSecond, threadIdx.x % 128);
+            arrive_fetched(full + 8 * (i % places));
+        }
+    } else {
+        sm90::registers_grow<160>();
+        const float factor[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
+        unsigned turn = 0, own = threadIdx.x / 128;
+#pragma unroll 1
+        while (true) {
+            for (; own >= 2 * units; own -= 2 * units) ++turn;
+            if (pair_of(turn) >= p.pairs) break;
+            const unsigned unit = own < units ? own : own - units, first = unit_row(cut, unit);
+            const uint32_t keys = place_of(2 * turn), queries = place_of(2 * turn + 1), second = cut.groups * kSecond;
+            Exchange& exchange = *reinterpret_cast<Exchange*>(memory + places * pair_bytes);
+            float2* stats = reinterpret_cast<float2*>(memory + places * pair_bytes + exchange_bytes) + turn % 2 * rows;
+            sm90::barrier_wait(full + 8 * (2 * turn % places), 2 * turn / places & 1);
+            sm90::barrier_wait(full + 8 * ((2 * turn + 1) % places), (2 * turn + 1) / places & 1);
+            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+            // This warp's rows as operands; those of a group that does not exist are zeros.
+            uint32_t a[4][4] = {}, b[4][4] = {};
+            if (first < rows) {
+                load_shared_operand(a, (own < units ? queries : keys) + first * kRowBytes);
+                load_shared_operand(b, (own < units ? queries : keys) + second + first * kRowBytes);
+            }
+            if (own < units) {
+                float lse[2], d[2];
+                {
+                    UnitRows unit_rows;
+                    unit_rows.load(Head(p, pair_of(turn)), first, cut.tokens);
+                    unit_rows.stats(Head(p, pair_of(turn)), first, cut.tokens, rows, stats, lse, d);
+                    warp_arrive(known);
+                }
+                if (unit == cut.units) {
+                    if (turn > 0) sm90::barrier_wait(room, 1);
+                    queries_tail(p, cut, a, b, lse, d, pair_of(turn), keys, exchange);
+                    warp_arrive(room);
+                } else {
+                    pin(a);
+                    pin(b);
+                    float dq[8][4] = {};
+                    const Queries pass{dq, a, b, lse, d, rows_at(keys), rows_at(keys + second), cut.tokens, p.exponent_scale};
+                    walk_ahead<kKeys>(pass, cut, true);
+                    const Head target(p, pair_of(turn));
+                    store_rows(target.gradient(0), 3 * target.width(), first, cut.tokens, dq, factor);
+                }
+            } else {
+                sm90::barrier_wait(known, turn & 1);
+                if (unit == cut.units) {
+                    sm90::barrier_wait(room, 0);
+                    keys_tail(p, cut, a, b, stats, pair_of(turn), queries, exchange);
+                    warp_arrive(room);
+                } else {
+                    pin(a);
+                    pin(b);
+                    float dk[8][4] = {}, dv[8][4] = {};
+                    const Keys pass{dk, dv, a, b, stats, rows_at(queries), rows_at(queries + second), p.exponent_scale};
+                    walk_ahead<kQueries>(pass, cut, true);
+                    const Head target(p, pair_of(turn));
+                    store_rows(target.gradient(1), 3 * target.width(), first, cut.tokens, dk, factor);
+                    store_rows(target.gradient(2), 3 * target.width(), first, cut.tokens, dv, one);
+                }
+            }
+            warp_arrive(empty + 8 * (2 * turn % places));
+            warp_arrive(empty + 8 * ((2 * turn + 1) % places));
+            own += kRingWarpgroups;
+        }
     }
 }
 

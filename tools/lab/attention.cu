@@ -92,7 +92,7 @@ static unsigned keys_resident(const Shape& s) { return ceil_div(s.tokens, 16) * 
 static unsigned sm90_forward_bytes(const Shape& s) {
     const attention::Cut cut(s.tokens);
     const unsigned slot = cut.groups * 3 * attention::kSecond, tail = cut.tail ? attention::kForwardTailBytes : 0;
-    return (2 * slot + tail <= 232448 ? 2 : 1) * slot + tail;
+    return (2 * slot + tail <= 231424 ? 2 : 1) * slot + tail;
 }
 static std::function<unsigned(const Shape&)> any_tiles(unsigned count) {
     return [count](const Shape& s) { return (count * 64 * (((s.head_dim + 3) / 4 | 1) * 4) + 64 * 68) * 4; };
