@@ -464,7 +464,9 @@ __device__ __forceinline__ void backward_ring(const PeftkAttentionBackwardParams
     } else {
         sm90::registers_grow<160>();
         const float factor[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
+        const unsigned active = min(kRingWarpgroups, 2 * units);  // each has a unit of every turn: none misses a phase
         unsigned turn = 0, own = threadIdx.x / 128;
+        if (own >= active) return;
 #pragma unroll 1
         while (true) {
             for (; own >= 2 * units; own -= 2 * units) ++turn;
@@ -491,7 +493,7 @@ __device__ __forceinline__ void backward_ring(const PeftkAttentionBackwardParams
                     warp_arrive(known);
                 }
                 if (unit == cut.units) {
-                    if (turn > 0) sm90::barrier_wait(room, 1);
+                    // The head before is done with the exchange: this one's q came in place of its k.
                     queries_tail(p, cut, a, b, lse, d, pair_of(turn), keys, exchange);
                     warp_arrive(room);
                 } else {
@@ -522,7 +524,7 @@ __device__ __forceinline__ void backward_ring(const PeftkAttentionBackwardParams
             }
             warp_arrive(empty + 8 * (2 * turn % places));
             warp_arrive(empty + 8 * ((2 * turn + 1) % places));
-            own += kRingWarpgroups;
+            own += active;
         }
     }
 }

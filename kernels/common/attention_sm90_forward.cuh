@@ -227,8 +227,9 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         }
         return;
     }
-    const unsigned warp = threadIdx.x / 32 % 4;
+    const unsigned warp = threadIdx.x / 32 % 4, active = min(kForwardWarpgroups, units);  // each has a unit of every turn: none misses a phase
     unsigned turn = 0, own = threadIdx.x / 128;  // the unit's place among this turn's
+    if (own >= active) return;
 #pragma unroll 1
     while (true) {
         for (; own >= units; own -= units) ++turn;
@@ -252,7 +253,7 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         }
         __syncwarp();
         if (threadIdx.x % 32 == 0) sm90::barrier_arrive(empty + 8 * index_of(turn));
-        own += kForwardWarpgroups;
+        own += active;
     }
 }
 
