@@ -1,11 +1,11 @@
-// What attention for heads of 64 columns by Hopper's wgmma is made of; the passes are in attention_sm90_forward.cuh and _backward.cuh.
+// What attention for heads of 64 columns by Hopper's wgmma is made of; the passes are in _forward, _backward and _backward_ring.
 //
 // As attention_forward.cuh and attention_backward.cuh, resident form, with a warpgroup's 64 rows in place of a warp's 16: each warp
 // holds its 16 rows as operand and accumulators in just the same registers, while the other operand's descriptor names rows in
 // shared memory that all four warps read at once. That takes ldmatrix, and three quarters of the traffic from shared memory, away.
 // The two matrices of a pass lie one behind the other, each in wgmma's 128-byte swizzle (which is fetch_groups's).
 //
-// A block is one warpgroup. Rows come in units of 64; a last unit of at most 16 rows (an image's 257th token) would waste 48, so
+// Rows come in units of 64, a warpgroup each; a last unit of at most 16 rows (an image's 257th token) would waste 48, so
 // its rows are one group for mma.sync, of which the four warps take the other matrix's groups by turns (Tail).
 #pragma once
 
@@ -24,7 +24,8 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
-            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3), ATTENTION_D("+f", 4), ATTENTION_D("+f", 5), ATTENTION_D("+f", 6), ATTENTION_D("+f", 7)
+            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3),
+              ATTENTION_D("+f", 4), ATTENTION_D("+f", 5), ATTENTION_D("+f", 6), ATTENTION_D("+f", 7)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
     } else if constexpr (kTiles == 8 && !kAdd) {
         asm volatile(
@@ -32,7 +33,8 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
-            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3), ATTENTION_D("=f", 4), ATTENTION_D("=f", 5), ATTENTION_D("=f", 6), ATTENTION_D("=f", 7)
+            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3),
+              ATTENTION_D("=f", 4), ATTENTION_D("=f", 5), ATTENTION_D("=f", 6), ATTENTION_D("=f", 7)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
     } else if constexpr (kTiles == 4 && kAdd) {
         asm volatile(
@@ -69,7 +71,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
 }
 
 // The lower half of the descriptor of rows at `address` (a multiple of 1024) as operand b, in either orientation; the upper half is the
-// same for all. Further rows or columns are reached by adding a sixteenth of their bytes: one instruction where sm90::descriptor takes four.
+// same for all. Adding a sixteenth of their bytes reaches further rows or columns: one instruction where sm90::descriptor takes four.
 __device__ __forceinline__ uint32_t rows_at(uint32_t address) { return static_cast<uint32_t>(sm90::descriptor(address, 1024, 1024)); }
 
 constexpr uint32_t kRowsOfGroup = kSecond / 16, kColumnsOfStep = 32 / 16;  // what to add for 16 rows, and for 16 columns
@@ -205,13 +207,16 @@ __device__ __forceinline__ void prefetch_rows(Rows from, unsigned rows) {
     }
 }
 
-// Room for four warps' accumulators of the tail's 16 rows, over the matrices when no warp reads them any longer: 5 groups of a pair hold it.
+// Room for four warps' accumulators of the tail's 16 rows; it may lie over matrices that no warp reads any longer, as 5 groups of a pair
+// hold it.
 struct Exchange {
     float4 part[4][8][32];
 
     __device__ __forceinline__ void put(const float (&acc)[8][4]) {
 #pragma unroll
-        for (int n = 0; n < 8; ++n) part[threadIdx.x / 32 % 4][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
+        for (int n = 0; n < 8; ++n) {
+            part[threadIdx.x / 32 % 4][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
+        }
     }
 
     // Writes the sum over the warps, each one's row g + 8 h times factor[warp][h], as bf16: this warp's 16 columns of it.

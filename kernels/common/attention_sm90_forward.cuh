@@ -1,7 +1,7 @@
-// softmax(scale q k^T) v for one head of 64 columns on Hopper: the body of the forward entries in sm90_attention.cu.
+// softmax(scale q k^T) v for one head of 64 columns after the other on Hopper: the body of the forward entries in sm90_attention.cu.
 //
-// k and v lie in shared memory whole; a warpgroup walks over the units of queries and for each over the chunks of keys. The next
-// unit's q is on its way to registers meanwhile: its latency, 2 us when all multiprocessors load, was a third of the time.
+// A head's q, k and v lie in shared memory whole; a warpgroup takes a unit of 64 queries and walks over the keys, a step's scores under
+// way with the last step's product. The next head comes meanwhile.
 #pragma once
 
 #include "common/attention_forward.cuh"
@@ -112,16 +112,12 @@ struct ForwardSlot {
                 cp_async_16(to + odd, valid ? source + 4 * from.stride : from.data, valid);
             }
         }
-        asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+        arrive_fetched(barrier);
     }
 
     // This warp's 16 rows of q: a group that does not exist is zeros.
     __device__ __forceinline__ void load(QueryRows<1>& r, unsigned group, const Cut& cut) const {
-        if (group < cut.groups) {
-            const uint32_t lane = lane_address(q + group * kSecond);
-#pragma unroll
-            for (unsigned c = 0; c < 4; ++c) ldmatrix_x4(r.q[0][c], lane ^ 32 * c);
-        }
+        if (group < cut.groups) load_shared_operand(r.q[0], q + group * kSecond);
         r.base[0][0] = r.base[0][1] = -INFINITY;
     }
 };
@@ -227,7 +223,8 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
         }
         return;
     }
-    const unsigned warp = threadIdx.x / 32 % 4, active = min(kForwardWarpgroups, units);  // each has a unit of every turn: none misses a phase
+    const unsigned warp = threadIdx.x / 32 % 4;
+    const unsigned active = min(kForwardWarpgroups, units);  // each has a unit of every turn: none misses a phase
     unsigned turn = 0, own = threadIdx.x / 128;  // the unit's place among this turn's
     if (own >= active) return;
 #pragma unroll 1
@@ -248,11 +245,9 @@ __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& 
             here.load(r, unit * 4, cut);
             if (turn > 0) sm90::barrier_wait(room, (turn - 1) & 1);
             attend_tail(p, cut, pair_of(turn), r, here, *reinterpret_cast<ForwardTail*>(memory + slots * slot_bytes));
-            __syncwarp();
-            if (threadIdx.x % 32 == 0) sm90::barrier_arrive(room);
+            warp_arrive(room);
         }
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) sm90::barrier_arrive(empty + 8 * index_of(turn));
+        warp_arrive(empty + 8 * index_of(turn));
         own += active;
     }
 }
