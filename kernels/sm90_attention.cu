@@ -8,19 +8,16 @@
 //           tokens from 1 that shared memory holds, any heads.
 // Numbers   Products in f32 accumulators; scores, softmax, lse and D in f32; P and dS are rounded to bf16 where they enter the next
 //           product. Every sum has one owner and a fixed order: equal inputs give equal bits, with the split entries too.
-// Traffic   Forward reads qkv once and writes out and lse. Backward reads qkv, out and dout once from device memory (dout again, split
-//           all that both passes need, from L2) and writes dqkv. At 256 images of 257 tokens and 6 heads 202 and 404 MB.
+// Traffic   Forward reads qkv once and writes out and lse. Backward reads qkv, out and dout once from device memory (q, k, v and
+//           dout again, from L2) and writes dqkv. At 256 images of 257 tokens and 6 heads 202 and 404 MB.
 // Work      4 * 64 T^2 FLOP a head forward, 14 * 64 T^2 backward (scores and dout v^T are formed twice), rows and columns rounded up
 //           to 16: 29 and 102 GFLOP at that size.
 // Launch    With groups = ceil(tokens / 16), tail = tokens > 64 and tokens % 64 in 1..16:
 //           forward: grid (at most batch * heads, one a multiprocessor), split (batch * heads, 2); block 416; dynamic shared memory
 //           6144 groups bytes for each of two heads, or one where two do not fit, and 16896 with a tail.
-//           backward: grid (at most batch * heads, one a multiprocessor), block 512, dynamic shared memory 4096 groups bytes for each
-//           of three places, or two, 256 groups bytes, and 16384 with a tail; split: grid (batch * heads, 2), block 128,
-//           (4096 + 128) groups bytes.
+//           backward: grid (batch * heads), split (batch * heads, 2); block 128; (4096 + 128) groups bytes.
 
 #include "common/attention_sm90_backward.cuh"
-#include "common/attention_sm90_backward_ring.cuh"
 #include "common/attention_sm90_forward.cuh"
 
 extern "C" __global__ void __launch_bounds__(attention::kForwardThreads, 1)
@@ -34,9 +31,8 @@ extern "C" __global__ void __launch_bounds__(attention::kForwardThreads, 1)
     attention::forward_sm90<true>(p);
 }
 
-extern "C" __global__ void __launch_bounds__(attention::kRingThreads, 1)
-    sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
-    attention::backward_ring<2, 1>(p);
+extern "C" __global__ void __launch_bounds__(128, 3) sm90_attention_backward_bf16(const PeftkAttentionBackwardParams p) {
+    attention::backward_sm90<2, 1, false>(p);
 }
 
 // The same for few heads: dq in one block, dk and dv in another.

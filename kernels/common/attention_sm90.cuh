@@ -1,4 +1,4 @@
-// What attention for heads of 64 columns by Hopper's wgmma is made of; the passes are in _forward, _backward and _backward_ring.
+// What attention for heads of 64 columns by Hopper's wgmma is made of; the passes are in attention_sm90_forward.cuh and _backward.cuh.
 //
 // As attention_forward.cuh and attention_backward.cuh, resident form, with a warpgroup's 64 rows in place of a warp's 16: each warp
 // holds its 16 rows as operand and accumulators in just the same registers, while the other operand's descriptor names rows in

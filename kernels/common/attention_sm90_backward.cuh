@@ -53,7 +53,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             pin(dout);
             float dq[8][4] = {};
             const Queries pass{dq, q, dout, lse, d, rows_at(shared), rows_at(shared + cut.groups * kSecond), tokens, p.exponent_scale};
-            walk_ahead<kKeys>(pass, cut, unit > 0);
+            walk<kKeys>(pass, cut, unit > 0);
             load_unit(unit + 1);
             const Head target(p, block_index());
             store_rows(target.gradient(0), 3 * target.width(), first, tokens, dq, factor);
@@ -102,7 +102,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
         pin(v);
         float dk[8][4] = {}, dv[8][4] = {};
         const Keys pass{dk, dv, k, v, stats, rows_at(shared), rows_at(shared + cut.groups * kSecond), p.exponent_scale};
-        walk_ahead<kQueries>(pass, cut, unit > 0);
+        walk<kQueries>(pass, cut, unit > 0);
         load_unit(unit + 1);
         const Head target(p, block_index());
         const unsigned first = unit_row(cut, unit);

@@ -9,66 +9,7 @@
 
 namespace attention {
 
-// Scores and dout v^T (or their transposes) of kGroups groups.
-template <int kGroups>
-struct Scores {
-    float s[2 * kGroups][4], dp[2 * kGroups][4];
-};
-
-// Starts both products: by turns, as each of the four steps of one waits for the last, and the other fills the time.
-template <int kGroups>
-__device__ __forceinline__ void issue_both(Scores<kGroups>& scores, const uint32_t (&a)[4][4], uint32_t rows, const uint32_t (&b)[4][4],
-                                           uint32_t other_rows) {
-    wgmma<2 * kGroups, false, false>(scores.s, a[0], rows_descriptor(rows));
-    sm90::wgmma_fence();
-    wgmma<2 * kGroups, false, false>(scores.dp, b[0], rows_descriptor(other_rows));
-#pragma unroll
-    for (unsigned c = 1; c < 4; ++c) {
-        wgmma<2 * kGroups, false, true>(scores.s, a[c], rows_descriptor(rows + c * kColumnsOfStep));
-        wgmma<2 * kGroups, false, true>(scores.dp, b[c], rows_descriptor(other_rows + c * kColumnsOfStep));
-    }
-}
-
-// Walks over the groups of a pair of matrices in steps of kStep groups, 1 or 2, and the last odd one. Under way while a step's scores
-// become operands are the next step's scores and the products with the last step's operands: pass.step<kNow, kNext, kBefore>.
-template <int kStep, class Pass>
-__device__ __forceinline__ void walk_ahead(const Pass& pass, const Cut& cut, bool arrived) {
-    const auto arrive = [&](unsigned at) {
-        if (!arrived && at % kChunk == 0) arrive_chunk(at / kChunk, cut.chunks);
-    };
-    typename Pass::template Operand<kStep> many = {};  // the first products add zeros
-    typename Pass::template Operand<1> single = {};
-    Scores<1> odd;
-    arrive(0);
-    if (kStep > 1 && cut.groups == 1) {
-        pass.start(odd, 0);
-        pass.template step<1, 0, 1>(single, single, odd, odd, 0);
-        pass.last(single, 0);
-        return;
-    }
-    Scores<kStep> scores;
-    pass.start(scores, 0);
-    unsigned at = 0;
-#pragma unroll 1
-    for (; at + 2 * kStep <= cut.groups; at += kStep) {
-        arrive(at + kStep);
-        Scores<kStep> next;
-        pass.template step<kStep, kStep, kStep>(many, many, scores, next, at);
-        scores = next;
-    }
-    if (kStep > 1 && at + kStep < cut.groups) {
-        arrive(at + kStep);
-        pass.template step<kStep, 1, kStep>(many, many, scores, odd, at);
-        at += kStep;
-        pass.template step<1, 0, kStep>(single, many, odd, odd, at);
-        pass.last(single, at);
-    } else {
-        pass.template step<kStep, 0, kStep>(many, many, scores, odd, at);
-        pass.last(many, at);
-    }
-}
-
-// dq of a warpgroup's 64 rows, on its way over the keys: see walk_ahead. dq leaves out the scale.
+// dq of a warpgroup's 64 rows, on its way over the keys: see walk. dq leaves out the scale.
 struct Queries {
     template <int kGroups>
     using Operand = Operands<kGroups>;
@@ -82,48 +23,50 @@ struct Queries {
     unsigned tokens;
     float exponent_scale;
 
-    template <int kGroups>
-    __device__ __forceinline__ void issue(Scores<kGroups>& scores, unsigned at) const {
-        issue_both(scores, q, keys_at + at * kRowsOfGroup, dout, values_at + at * kRowsOfGroup);
-    }
-
-    template <int kGroups>
-    __device__ __forceinline__ void start(Scores<kGroups>& scores, unsigned at) const {
-        sm90::wgmma_fence();
-        issue(scores, at);
-        sm90::wgmma_commit();
-        sm90::wgmma_wait<0>();
-        pin(scores.s);
-        pin(scores.dp);
-    }
-
-    template <int kNow, int kNext, int kBefore, int kAhead>
-    __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kBefore>& before, Scores<kNow>& scores, Scores<kAhead>& next,
-                                         unsigned at) const {
+    template <int kNow, int kBefore, int kGiven>
+    __device__ __forceinline__ void step(Operands<kNow>& now, const Operands<kGiven>& before, unsigned at) const {
+        float s[2 * kNow][4], dp[2 * kNow][4];
         pin(dq);
         sm90::wgmma_fence();
-        if constexpr (kNext > 0) issue(next, at + kNow);
-        issue_product(dq, before.a, keys_at + (at >= kBefore ? at - kBefore : 0) * kRowsOfGroup);
+        issue_scores(s, q, keys_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
-        const unsigned keys = tokens - at * kGroup, t = threadIdx.x % 4;  // keys from here on
-        const bool part = keys < kNow * kGroup;
+        issue_scores(dp, dout, values_at + at * kRowsOfGroup);
+        sm90::wgmma_commit();
+        if constexpr (kBefore > 0) {
+            issue_product(dq, before.a, keys_at + (at - kBefore) * kRowsOfGroup);
+            sm90::wgmma_commit();
+        }
+        sm90::wgmma_wait<kBefore ? 2 : 1>();
+        pin(s);
 #pragma unroll
-        for (unsigned n = 0; n < 2 * kNow; ++n) {
+        for (int n = 0; n < 2 * kNow; ++n) {
 #pragma unroll
-            for (unsigned e = 0; e < 4; ++e) {
-                float probability = exp2_approx(fmaf(scores.s[n][e], exponent_scale, -lse[e / 2]));
-                if (kNext == 0 && n + 2 >= 2 * kNow && part && 8 * n + 2 * t + e % 2 >= keys) probability = 0.0f;
-                scores.s[n][e] = probability * (scores.dp[n][e] - d[e / 2]);
+            for (int e = 0; e < 4; ++e) s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -lse[e / 2]));
+        }
+        const unsigned keys = tokens - at * kGroup;  // from here on
+        if (keys < kNow * kGroup) {
+            const unsigned t = threadIdx.x % 4;
+#pragma unroll
+            for (unsigned n = 2 * kNow - 2; n < 2 * kNow; ++n) {
+#pragma unroll
+                for (unsigned e = 0; e < 4; ++e) {
+                    if (8 * n + 2 * t + e % 2 >= keys) s[n][e] = 0.0f;
+                }
             }
         }
-        sm90::wgmma_wait<0>();
-        pin(dq);
-        if constexpr (kNext > 0) {
-            pin(next.s);
-            pin(next.dp);
+        sm90::wgmma_wait<kBefore ? 1 : 0>();
+        pin(dp);
+#pragma unroll
+        for (int n = 0; n < 2 * kNow; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) s[n][e] *= dp[n][e] - d[e / 2];
+        }
+        if constexpr (kBefore > 0) {
+            sm90::wgmma_wait<0>();
+            pin(dq);
         }
 #pragma unroll
-        for (unsigned g = 0; g < kNow; ++g) pack_operand(now.a[g], scores.s[2 * g], scores.s[2 * g + 1]);
+        for (unsigned g = 0; g < kNow; ++g) pack_operand(now.a[g], s[2 * g], s[2 * g + 1]);
     }
 
     template <int kGroups>
@@ -137,7 +80,7 @@ struct Queries {
     }
 };
 
-// dk, which leaves out the scale, and dv of a warpgroup's 64 rows, on its way over the queries: see walk_ahead.
+// dk, which leaves out the scale, and dv of a warpgroup's 64 rows, on its way over the queries: see walk.
 struct Keys {
     template <int kGroups>
     struct Operand {
@@ -152,58 +95,52 @@ struct Keys {
     uint32_t queries_at, dout_at;  // see rows_at
     float exponent_scale;
 
-    template <int kGroups>
-    __device__ __forceinline__ void issue(Scores<kGroups>& scores, unsigned at) const {
-        issue_both(scores, k, queries_at + at * kRowsOfGroup, v, dout_at + at * kRowsOfGroup);
-    }
-
-    template <int kGroups>
-    __device__ __forceinline__ void start(Scores<kGroups>& scores, unsigned at) const {
-        sm90::wgmma_fence();
-        issue(scores, at);
-        sm90::wgmma_commit();
-        sm90::wgmma_wait<0>();
-        pin(scores.s);
-        pin(scores.dp);
-    }
-
-    template <int kNow, int kNext, int kBefore, int kAhead>
-    __device__ __forceinline__ void step(Operand<kNow>& now, const Operand<kBefore>& before, Scores<kNow>& scores, Scores<kAhead>& next,
-                                         unsigned at) const {
+    template <int kNow, int kBefore, class Now, class Given>
+    __device__ __forceinline__ void step(Now& now, const Given& before, unsigned at) const {
+        float s[2 * kNow][4], dp[2 * kNow][4];
         pin(dk);
         pin(dv);
         sm90::wgmma_fence();
-        if constexpr (kNext > 0) issue(next, at + kNow);
-        const unsigned then = at >= kBefore ? at - kBefore : 0;
-        issue_product(dv, before.p.a, dout_at + then * kRowsOfGroup);
-        issue_product(dk, before.ds.a, queries_at + then * kRowsOfGroup);
+        issue_scores(s, k, queries_at + at * kRowsOfGroup);
         sm90::wgmma_commit();
+        issue_scores(dp, v, dout_at + at * kRowsOfGroup);
+        sm90::wgmma_commit();
+        if constexpr (kBefore > 0) {
+            issue_product(dv, before.p.a, dout_at + (at - kBefore) * kRowsOfGroup);
+            issue_product(dk, before.ds.a, queries_at + (at - kBefore) * kRowsOfGroup);
+            sm90::wgmma_commit();
+        }
         const float4* row = reinterpret_cast<const float4*>(stats + at * kGroup) + threadIdx.x % 4;
+        sm90::wgmma_wait<kBefore ? 2 : 1>();
+        pin(s);
 #pragma unroll
         for (int n = 0; n < 2 * kNow; ++n) {
             const float4 two = row[4 * n];  // (lse, D) of queries 8 n + 2 t and the next
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                scores.s[n][e] = exp2_approx(fmaf(scores.s[n][e], exponent_scale, -(e % 2 ? two.z : two.x)));
-                scores.dp[n][e] = scores.s[n][e] * (scores.dp[n][e] - (e % 2 ? two.w : two.y));
-            }
+            for (int e = 0; e < 4; ++e) s[n][e] = exp2_approx(fmaf(s[n][e], exponent_scale, -(e % 2 ? two.z : two.x)));
         }
-        sm90::wgmma_wait<0>();
-        pin(dk);
-        pin(dv);
-        if constexpr (kNext > 0) {
-            pin(next.s);
-            pin(next.dp);
+        sm90::wgmma_wait<kBefore ? 1 : 0>();
+        pin(dp);
+#pragma unroll
+        for (int n = 0; n < 2 * kNow; ++n) {
+            const float4 two = row[4 * n];
+#pragma unroll
+            for (int e = 0; e < 4; ++e) dp[n][e] = s[n][e] * (dp[n][e] - (e % 2 ? two.w : two.y));
+        }
+        if constexpr (kBefore > 0) {
+            sm90::wgmma_wait<0>();
+            pin(dk);
+            pin(dv);
         }
 #pragma unroll
         for (unsigned g = 0; g < kNow; ++g) {
-            pack_operand(now.p.a[g], scores.s[2 * g], scores.s[2 * g + 1]);
-            pack_operand(now.ds.a[g], scores.dp[2 * g], scores.dp[2 * g + 1]);
+            pack_operand(now.p.a[g], s[2 * g], s[2 * g + 1]);
+            pack_operand(now.ds.a[g], dp[2 * g], dp[2 * g + 1]);
         }
     }
 
-    template <int kGroups>
-    __device__ __forceinline__ void last(const Operand<kGroups>& given, unsigned at) const {
+    template <class Given>
+    __device__ __forceinline__ void last(const Given& given, unsigned at) const {
         pin(dk);
         pin(dv);
         sm90::wgmma_fence();

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// The widest head the kernels take.
 pub const MAX_HEAD_DIM: usize = 128;
 
-/// Blocks of the Hopper backward entry for few heads that a multiprocessor holds at once.
+/// Blocks of the Hopper backward entry that a multiprocessor holds at once.
 const RESIDENT_BLOCKS: u32 = 3;
 
 /// The most tokens of which a head's k and v are kept in shared memory whole, three blocks to an H100's multiprocessor.
@@ -26,7 +26,6 @@ const ANY_TILE: u32 = 64;
 // As in common/attention_sm90_forward.cuh, and what a block may have on Hopper less the 1024 bytes of its barriers.
 const SM90_FORWARD_GROUP_BYTES: u32 = 6144;
 const SM90_FORWARD_TAIL_BYTES: u32 = 16_896;
-const SM90_BACKWARD_TAIL_BYTES: u32 = 16_384;
 const SM90_SHARED_BYTES: u32 = 231_424;
 
 /// One entry and how it is launched.
@@ -133,24 +132,12 @@ impl Sizes {
         2 * u64::from(self.pairs) <= u64::from(resident_blocks) * u64::from(device.multiprocessors())
     }
 
-    /// Whether 1 to 16 rows are left over after units of 64.
-    fn has_tail(&self) -> bool {
-        self.tokens > 64 && (1..=GROUP).contains(&(self.tokens % 64))
-    }
-
-    /// Of a Hopper forward entry: two heads' k, v and q where they fit, otherwise one's, and room for the sums over a tail.
+    /// Of a Hopper forward entry: two heads' k, v and q where they fit, otherwise one's, and room for the sums over a tail of 1 to 16 rows.
     fn sm90_forward_bytes(&self) -> u32 {
         let slot = self.tokens.div_ceil(GROUP) * SM90_FORWARD_GROUP_BYTES;
-        let tail = if self.has_tail() { SM90_FORWARD_TAIL_BYTES } else { 0 };
+        let tail =
+            if self.tokens > 64 && (1..=GROUP).contains(&(self.tokens % 64)) { SM90_FORWARD_TAIL_BYTES } else { 0 };
         if 2 * slot + tail <= SM90_SHARED_BYTES { 2 * slot + tail } else { slot + tail }
-    }
-
-    /// Of the Hopper backward entry for many heads: three pairs of matrices where they fit, otherwise two, and two heads' row sums.
-    fn sm90_backward_bytes(&self) -> u32 {
-        let groups = self.tokens.div_ceil(GROUP);
-        let rest = 2 * groups * GROUP_STATS_BYTES + if self.has_tail() { SM90_BACKWARD_TAIL_BYTES } else { 0 };
-        let pair = groups * GROUP_BYTES;
-        if 3 * pair + rest <= SM90_SHARED_BYTES { 3 * pair + rest } else { 2 * pair + rest }
     }
 
     fn forward_entry(&self, device: &Device) -> Entry {
@@ -213,16 +200,22 @@ impl Sizes {
                 Some(pass("attention_backward_keys_bf16", STREAMED_BYTES + STREAMED_STATS_BYTES)),
             )
         } else if device.arch() == Arch::Sm90a {
-            let file = "sm90_attention";
-            let entry = if self.split(device, RESIDENT_BLOCKS) {
-                let name = "sm90_attention_backward_split_bf16";
-                Entry { file, name, rows: None, split: 2, most_heads: u32::MAX, threads: 128, shared_bytes }
-            } else {
-                let (most_heads, shared_bytes) = (device.multiprocessors(), self.sm90_backward_bytes());
-                let name = "sm90_attention_backward_bf16";
-                Entry { file, name, rows: None, split: 1, most_heads, threads: 512, shared_bytes }
+            let (name, split) = match self.split(device, RESIDENT_BLOCKS) {
+                true => ("sm90_attention_backward_split_bf16", 2),
+                false => ("sm90_attention_backward_bf16", 1),
             };
-            (entry, None)
+            (
+                Entry {
+                    file: "sm90_attention",
+                    name,
+                    rows: None,
+                    split,
+                    most_heads: u32::MAX,
+                    threads: 128,
+                    shared_bytes,
+                },
+                None,
+            )
         } else {
             (
                 Entry {
