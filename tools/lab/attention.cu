@@ -14,12 +14,14 @@
 //   its tail of one row by mma.sync, q ahead of its unit,
 //     a step's scores beside the last step's product         118                    123
 //   a block a multiprocessor, 4 warpgroups that also fetch
-//     the next head                                          90                     127: copies wait for room and hold their warps up
+//     the next head                                          90                     127 (copies may hold up the warps they wait in)
 //   3 warpgroups and a warp that fetches                     90 to 100              118: what is used on Hopper
 //   backward by wgmma, both passes in one block              300 to 400             413 to 419
 //   tails by mma.sync, dout v^T and the last step's products
-//     under way with the exponentials                        340                    350: what is used on Hopper
+//     under way with the exponentials                        340                    350 to 353: what is used on Hopper
 //   the next step's scores under way, too                    250                    365
+//   a block a multiprocessor, 3 warpgroups, pairs of
+//     matrices through a ring of three places                280                    393
 // Before these, 64-row units from L2 alone took 125 us forward and without exponentials 113, and the traffic alone 84 us; one wgmma of
 // 16, 32 and 64 columns takes 13, 16 and 32 cycles. Other rungs are in benches/results/lab-h100.txt.
 
