@@ -5,7 +5,7 @@
 // shared memory that all four warps read at once. That takes ldmatrix, and three quarters of the traffic from shared memory, away.
 // The two matrices of a pass lie one behind the other, each in wgmma's 128-byte swizzle (which is fetch_groups's).
 //
-// A block is one warpgroup. Rows come in units of 64; a last unit of at most 16 rows (an image's 257th token) would waste 48, so
+// Rows come in units of 64, a warpgroup each; a last unit of at most 16 rows (an image's 257th token) would waste 48, so
 // its rows are one group for mma.sync, of which the four warps take the other matrix's groups by turns (Tail).
 #pragma once
 
@@ -24,7 +24,8 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
-            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3), ATTENTION_D("+f", 4), ATTENTION_D("+f", 5), ATTENTION_D("+f", 6), ATTENTION_D("+f", 7)
+            : ATTENTION_D("+f", 0), ATTENTION_D("+f", 1), ATTENTION_D("+f", 2), ATTENTION_D("+f", 3),
+              ATTENTION_D("+f", 4), ATTENTION_D("+f", 5), ATTENTION_D("+f", 6), ATTENTION_D("+f", 7)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
     } else if constexpr (kTiles == 8 && !kAdd) {
         asm volatile(
@@ -32,7 +33,8 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
             "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
             "}, {%32, %33, %34, %35}, %36, p, 1, 1, %37;\n}"
-            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3), ATTENTION_D("=f", 4), ATTENTION_D("=f", 5), ATTENTION_D("=f", 6), ATTENTION_D("=f", 7)
+            : ATTENTION_D("=f", 0), ATTENTION_D("=f", 1), ATTENTION_D("=f", 2), ATTENTION_D("=f", 3),
+              ATTENTION_D("=f", 4), ATTENTION_D("=f", 5), ATTENTION_D("=f", 6), ATTENTION_D("=f", 7)
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kRowsOfK ? 1 : 0));
     } else if constexpr (kTiles == 4 && kAdd) {
         asm volatile(
@@ -69,7 +71,7 @@ __device__ __forceinline__ void wgmma(float (&d)[kTiles][4], const uint32_t (&a)
 }
 
 // The lower half of the descriptor of rows at `address` (a multiple of 1024) as operand b, in either orientation; the upper half is the
-// same for all. Further rows or columns are reached by adding a sixteenth of their bytes: one instruction where sm90::descriptor takes four.
+// same for all. Adding a sixteenth of their bytes reaches further rows or columns: one instruction where sm90::descriptor takes four.
 __device__ __forceinline__ uint32_t rows_at(uint32_t address) { return static_cast<uint32_t>(sm90::descriptor(address, 1024, 1024)); }
 
 constexpr uint32_t kRowsOfGroup = kSecond / 16, kColumnsOfStep = 32 / 16;  // what to add for 16 rows, and for 16 columns
@@ -86,6 +88,13 @@ template <int kTiles>
 __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+}
+
+// The same for an operand: it is there before the fence.
+template <int kSteps>
+__device__ __forceinline__ void pin(uint32_t (&a)[kSteps][4]) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
 }
 
 // scores = a rows^T, all 64 columns of both, for the 8 kTiles rows of `rows`.
@@ -108,7 +117,7 @@ __device__ __forceinline__ void issue_product(float (&acc)[8][4], const uint32_t
 struct Cut {
     unsigned tokens, groups, chunks, units, tail;  // tail: rows of it
 
-    __device__ __forceinline__ explicit Cut(unsigned tokens) : tokens(tokens), groups((tokens + kGroup - 1) / kGroup) {
+    __host__ __device__ __forceinline__ explicit Cut(unsigned tokens) : tokens(tokens), groups((tokens + kGroup - 1) / kGroup) {
         chunks = (groups + kChunk - 1) / kChunk;
         const unsigned left = tokens % 64;
         tail = tokens > 64 && left <= kGroup ? left : 0;
@@ -132,6 +141,24 @@ __device__ __forceinline__ void arrive_chunk(unsigned c, unsigned chunks) {
     cp_async_wait(chunks - 1 - c);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
+}
+
+// A warp's 16 rows at `rows` as operand a of four steps of 16 columns.
+__device__ __forceinline__ void load_shared_operand(uint32_t (&a)[4][4], uint32_t rows) {
+    const uint32_t lane = lane_address(rows);
+#pragma unroll
+    for (unsigned c = 0; c < 4; ++c) ldmatrix_x4(a[c], lane ^ 32 * c);
+}
+
+// One lane of each warp arrives, after all of them.
+__device__ __forceinline__ void warp_arrive(uint32_t barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) sm90::barrier_arrive(barrier);
+}
+
+// At `barrier`, of as many arrivals as threads fetch, when this thread's copies so far have landed.
+__device__ __forceinline__ void arrive_fetched(uint32_t barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 // Operand a of kGroups steps of 16.
@@ -175,18 +202,21 @@ __device__ __forceinline__ void walk(Pass& pass, const Cut& cut, bool arrived) {
 
 // Asks for `rows` rows of 128 bytes to come from device memory to L2, without waiting.
 __device__ __forceinline__ void prefetch_rows(Rows from, unsigned rows) {
-    for (unsigned i = threadIdx.x; i < rows; i += 128) {
+    for (unsigned i = threadIdx.x % 128; i < rows; i += 128) {
         asm volatile("prefetch.global.L2 [%0];" ::"l"(from.data + static_cast<size_t>(i) * from.stride));
     }
 }
 
-// Room for four warps' accumulators of the tail's 16 rows, over the matrices when no warp reads them any longer: 5 groups of a pair hold it.
+// Room for four warps' accumulators of the tail's 16 rows; it may lie over matrices that no warp reads any longer, as 5 groups of a pair
+// hold it.
 struct Exchange {
     float4 part[4][8][32];
 
     __device__ __forceinline__ void put(const float (&acc)[8][4]) {
 #pragma unroll
-        for (int n = 0; n < 8; ++n) part[threadIdx.x / 32][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
+        for (int n = 0; n < 8; ++n) {
+            part[threadIdx.x / 32 % 4][n][threadIdx.x % 32] = make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
+        }
     }
 
     // Writes the sum over the warps, each one's row g + 8 h times factor[warp][h], as bf16: this warp's 16 columns of it.
@@ -195,7 +225,7 @@ struct Exchange {
         const unsigned lane = threadIdx.x % 32;
 #pragma unroll
         for (unsigned i = 0; i < 2; ++i) {
-            const unsigned n = threadIdx.x / 32 * 2 + i, row = first + lane / 4;
+            const unsigned n = threadIdx.x / 32 % 4 * 2 + i, row = first + lane / 4;
             float sum[4] = {};
 #pragma unroll
             for (int w = 0; w < 4; ++w) {

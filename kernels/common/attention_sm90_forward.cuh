@@ -1,13 +1,22 @@
-// softmax(scale q k^T) v for one head of 64 columns on Hopper: the body of the forward entries in sm90_attention.cu.
+// softmax(scale q k^T) v for one head of 64 columns after the other on Hopper: the body of the forward entries in sm90_attention.cu.
 //
-// k and v lie in shared memory whole; a warpgroup walks over the units of queries and for each over the chunks of keys. The next
-// unit's q is on its way to registers meanwhile: its latency, 2 us when all multiprocessors load, was a third of the time.
+// A head's q, k and v lie in shared memory whole; a warpgroup takes a unit of 64 queries and walks over the keys, a step's scores under
+// way with the last step's product. The next head comes meanwhile.
 #pragma once
 
 #include "common/attention_forward.cuh"
 #include "common/attention_sm90.cuh"
 
 namespace attention {
+
+constexpr unsigned kForwardWarpgroups = 3, kForwardThreads = 128 * kForwardWarpgroups + 32;  // and a warp that fetches
+
+// What the four warps that share the tail put together: their accumulators and (base, sum) of each row.
+struct ForwardTail {
+    Exchange exchange;
+    float2 rows[4][kGroup];
+};
+constexpr unsigned kForwardTailBytes = sizeof(ForwardTail);
 
 // The exponentials of a step's scores in their place; their sums go to the rows'.
 template <int kTiles>
@@ -79,11 +88,46 @@ struct Attend {
     }
 };
 
-// The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, five at a time, all their scores at once.
-__device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p, const Cut& cut, QueryRows<1>& r, unsigned char* memory) {
-    constexpr unsigned kAtOnce = 5;
-    const uint32_t k = lane_address(shared_address(memory)), v = k + cut.groups * kSecond;
-    const unsigned first = cut.units * 64, warp = threadIdx.x / 32, t = threadIdx.x % 4;
+// A head's k, v and q in shared memory, one behind the other.
+struct ForwardSlot {
+    uint32_t k, v, q;
+
+    __device__ __forceinline__ ForwardSlot(uint32_t at, const Cut& cut)
+        : k(at), v(at + cut.groups * kSecond), q(at + 2 * cut.groups * kSecond) {}
+
+    // By one warp: starts fetching them, 8 lanes a row, in wgmma's 128-byte swizzle; `barrier` counts 32 arrivals when they are there.
+    __device__ __forceinline__ void fetch(const ForwardHead& head, const Cut& cut, uint32_t barrier) const {
+        const unsigned piece = threadIdx.x % 8, first = threadIdx.x % 32 / 8;
+        const uint32_t even = first * kRowBytes + (piece ^ first) * 16, odd = (first + 4) * kRowBytes + (piece ^ (first + 4)) * 16;
+#pragma unroll 1
+        for (unsigned i = 0; i < 3; ++i) {
+            const unsigned part = i == 0 ? 1 : i == 1 ? 0 : 2;  // k, q, v
+            const Rows from = head.rows(part);
+            const uint16_t* source = from.data + first * from.stride + piece * 8;
+            uint32_t to = part == 0 ? q : part == 1 ? k : v;
+#pragma unroll 4
+            for (unsigned row = first; row < cut.groups * kGroup; row += 8, to += 8 * kRowBytes, source += 8 * from.stride) {
+                cp_async_16(to + even, row < cut.tokens ? source : from.data, row < cut.tokens);
+                const bool valid = row + 4 < cut.tokens;
+                cp_async_16(to + odd, valid ? source + 4 * from.stride : from.data, valid);
+            }
+        }
+        arrive_fetched(barrier);
+    }
+
+    // This warp's 16 rows of q: a group that does not exist is zeros.
+    __device__ __forceinline__ void load(QueryRows<1>& r, unsigned group, const Cut& cut) const {
+        if (group < cut.groups) load_shared_operand(r.q[0], q + group * kSecond);
+        r.base[0][0] = r.base[0][1] = -INFINITY;
+    }
+};
+
+// The tail's rows, from `first` on: warp w takes every fourth group of keys from w on, three at a time, all their scores at once.
+__device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p, const Cut& cut, unsigned pair, QueryRows<1>& r,
+                                            const ForwardSlot& slot, ForwardTail& shared) {
+    constexpr unsigned kAtOnce = 3;
+    const uint32_t k = lane_address(slot.k), v = lane_address(slot.v);
+    const unsigned first = cut.units * 64, warp = threadIdx.x / 32 % 4, t = threadIdx.x % 4;
 #pragma unroll 1
     for (unsigned from = warp; from < cut.groups; from += 4 * kAtOnce) {
         float s[1][2 * kAtOnce][4] = {};
@@ -112,30 +156,26 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
         }
     }
 
-    // (base, sum) of each warp's rows, then their accumulators.
-    __syncthreads();  // all are done with k and v
-    Exchange& exchange = *reinterpret_cast<Exchange*>(memory);
-    float2* rows = reinterpret_cast<float2*>(memory + sizeof(Exchange));
     const unsigned g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float sum = r.sum[0][h];
         sum += __shfl_xor_sync(kAll, sum, 1);
         sum += __shfl_xor_sync(kAll, sum, 2);
-        if (t == 0) rows[warp * kGroup + g + 8 * h] = make_float2(r.base[0][h], sum);
+        if (t == 0) shared.rows[warp][g + 8 * h] = make_float2(r.base[0][h], sum);
     }
-    exchange.put(r.out[0]);
-    __syncthreads();
-    const ForwardHead target(p, block_index());
+    shared.exchange.put(r.out[0]);
+    sm90::named_sync(1 + threadIdx.x / 128, 128);
+    const ForwardHead target(p, pair);
     float factor[4][2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float base = -INFINITY, sum = 0.0f;
 #pragma unroll
-        for (int w = 0; w < 4; ++w) base = fmaxf(base, rows[w * kGroup + g + 8 * h].x);
+        for (int w = 0; w < 4; ++w) base = fmaxf(base, shared.rows[w][g + 8 * h].x);
 #pragma unroll
         for (int w = 0; w < 4; ++w) {
-            const float2 row = rows[w * kGroup + g + 8 * h];
+            const float2 row = shared.rows[w][g + 8 * h];
             factor[w][h] = exp2_approx(row.x - base);
             sum = fmaf(row.y, factor[w][h], sum);
         }
@@ -145,47 +185,71 @@ __device__ __forceinline__ void attend_tail(const PeftkAttentionForwardParams& p
         const unsigned row = first + g + 8 * h;
         if (warp == 0 && t == 0 && row < cut.tokens) target.lse()[row] = base * kLn2 + logf(sum);
     }
-    exchange.store_sum(target.out(), target.width(), first, cut.tokens, factor);
+    shared.exchange.store_sum(target.out(), target.width(), first, cut.tokens, factor);
 }
 
-// kSplit: two blocks a head (grid y), which take the units by turns. A row's numbers are the same bits either way.
+// A block takes heads blockIdx.x, + gridDim.x and so on. A warp of its own fetches them, ahead where shared memory has two slots: copies
+// wait in their warp for room among those under way, and would hold up the products. Warpgroups take the units and the tail of one head
+// after the other by turns. kSplit: two blocks a head (grid y), of which each takes every second unit. A row's numbers are the same bits
+// either way.
 template <bool kSplit>
 __device__ __forceinline__ void forward_sm90(const PeftkAttentionForwardParams& p) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    const uint32_t shared = shared_address(memory);
+    __shared__ __align__(8) uint64_t barriers[5];  // of each slot: full; empty; then: the tail's room is free
     const Cut cut(p.tokens);
-    constexpr unsigned kStep = kSplit ? 2 : 1;
-    unsigned unit = kSplit ? blockIdx.y : 0;
-    const bool has_tail = cut.tail && (!kSplit || cut.units % 2 == unit);
-    if (unit >= cut.units && !has_tail) return;
+    const uint32_t slot_bytes = 3 * cut.groups * kSecond;
+    const unsigned slots = shared_bytes() >= 2 * slot_bytes + (cut.tail ? kForwardTailBytes : 0) ? 2 : 1;
+    const unsigned all_units = cut.units + (cut.tail ? 1 : 0), units = kSplit ? (all_units + 1 - blockIdx.y) / 2 : all_units;  // a turn
+    if (units == 0) return;
+    const uint32_t full = shared_address(barriers), empty = full + 16, room = full + 32;
+    if (threadIdx.x == 0) {
+        for (unsigned i = 0; i < 2; ++i) {
+            sm90::barrier_init(full + 8 * i, 32);
+            sm90::barrier_init(empty + 8 * i, 4 * units);
+        }
+        sm90::barrier_init(room, 4);
+    }
+    __syncthreads();
+    const auto pair_of = [&](unsigned turn) { return block_index() + turn * gridDim.x; };
+    const auto index_of = [&](unsigned turn) { return turn & (slots - 1); };
+    const auto phase_of = [&](unsigned turn) { return turn / slots & 1; };
+    const auto slot_of = [&](unsigned turn) { return ForwardSlot(shared_address(memory) + index_of(turn) * slot_bytes, cut); };
 
-    // This warp's rows of a unit; all four warps take the same of the tail.
-    uint32_t pieces[2][2][4];
-    const auto load_unit = [&](unsigned u) {
-        load_pieces(pieces, ForwardHead(p, block_index()).rows(0), u * 64 + (u < cut.units ? threadIdx.x / 32 * kGroup : 0), cut.tokens);
-    };
-    load_unit(unit);
-    {
-        const ForwardHead source(p, blockIdx.x);
-        fetch_chunks(shared, source.rows(1), source.rows(2), cut);
-    }
-    bool arrived = false;
+    if (threadIdx.x >= 128 * kForwardWarpgroups) {
 #pragma unroll 1
-    for (; unit < cut.units; unit += kStep, arrived = true) {
-        QueryRows<1> r = {};
-        to_operand(r.q[0], pieces);
-        load_unit(unit + kStep);
-        r.base[0][0] = r.base[0][1] = -INFINITY;
-        const Attend pass{r, rows_at(shared), rows_at(shared + cut.groups * kSecond), cut.tokens, p.exponent_scale};
-        walk<kChunk>(pass, cut, arrived);
-        store_result(r, 0, ForwardHead(p, block_index()), unit * 64 + threadIdx.x / 32 * kGroup);
+        for (unsigned turn = 0; pair_of(turn) < p.pairs; ++turn) {
+            if (turn >= slots) sm90::barrier_wait(empty + 8 * index_of(turn), phase_of(turn) ^ 1);
+            slot_of(turn).fetch(ForwardHead(p, pair_of(turn)), cut, full + 8 * index_of(turn));
+        }
+        return;
     }
-    if (!has_tail) return;
-    if (!arrived) arrive_chunk(cut.chunks - 1, cut.chunks);
-    QueryRows<1> r = {};
-    to_operand(r.q[0], pieces);
-    r.base[0][0] = r.base[0][1] = -INFINITY;
-    attend_tail(p, cut, r, memory);
+    const unsigned warp = threadIdx.x / 32 % 4;
+    const unsigned active = min(kForwardWarpgroups, units);  // each has a unit of every turn: none misses a phase
+    unsigned turn = 0, own = threadIdx.x / 128;  // the unit's place among this turn's
+    if (own >= active) return;
+#pragma unroll 1
+    while (true) {
+        for (; own >= units; own -= units) ++turn;
+        if (pair_of(turn) >= p.pairs) break;
+        const unsigned unit = kSplit ? 2 * own + blockIdx.y : own;
+        const ForwardSlot here = slot_of(turn);
+        sm90::barrier_wait(full + 8 * index_of(turn), phase_of(turn));
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        QueryRows<1> r = {};
+        if (unit < cut.units) {
+            here.load(r, unit * 4 + warp, cut);
+            const Attend pass{r, rows_at(here.k), rows_at(here.v), cut.tokens, p.exponent_scale};
+            walk<kChunk>(pass, cut, true);
+            store_result(r, 0, ForwardHead(p, pair_of(turn)), unit * 64 + warp * kGroup);
+        } else {
+            here.load(r, unit * 4, cut);
+            if (turn > 0) sm90::barrier_wait(room, (turn - 1) & 1);
+            attend_tail(p, cut, pair_of(turn), r, here, *reinterpret_cast<ForwardTail*>(memory + slots * slot_bytes));
+            warp_arrive(room);
+        }
+        warp_arrive(empty + 8 * index_of(turn));
+        own += active;
+    }
 }
 
 }  // namespace attention

@@ -22,8 +22,8 @@ struct PeftkAttentionForwardParams {
     uint32_t heads;
     /** Width of a head: 64 for the tensor-core kernels, 1 to 128 for the others. */
     uint32_t head_dim;
-    /** 0. */
-    uint32_t padding;
+    /** Images times heads. */
+    uint32_t pairs;
 };
 
 /** dqkv of the same operation. */
@@ -51,8 +51,8 @@ struct PeftkAttentionBackwardParams {
     uint32_t heads;
     /** Width of a head: 64 for the tensor-core kernels, 1 to 128 for the others. */
     uint32_t head_dim;
-    /** 0. */
-    uint32_t padding;
+    /** Images times heads. */
+    uint32_t pairs;
 };
 
 #endif

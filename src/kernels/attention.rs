@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// The widest head the kernels take.
 pub const MAX_HEAD_DIM: usize = 128;
 
-/// Blocks of a Hopper entry that a multiprocessor holds at once.
-const RESIDENT_BLOCKS: u64 = 3;
+/// Blocks of the Hopper backward entry that a multiprocessor holds at once.
+const RESIDENT_BLOCKS: u32 = 3;
 
 /// The most tokens of which a head's k and v are kept in shared memory whole, three blocks to an H100's multiprocessor.
 const MOST_RESIDENT: u32 = 320;
@@ -23,6 +23,10 @@ const GROUP_STATS_BYTES: u32 = 128;
 const STREAMED_BYTES: u32 = 32_768;
 const STREAMED_STATS_BYTES: u32 = 1024;
 const ANY_TILE: u32 = 64;
+// As in common/attention_sm90_forward.cuh, and what a block may have on Hopper less the 1024 bytes of its barriers.
+const SM90_FORWARD_GROUP_BYTES: u32 = 6144;
+const SM90_FORWARD_TAIL_BYTES: u32 = 16_896;
+const SM90_SHARED_BYTES: u32 = 231_424;
 
 /// One entry and how it is launched.
 struct Entry {
@@ -32,6 +36,8 @@ struct Entry {
     rows: Option<u32>,
     /// Blocks that share those.
     split: u32,
+    /// Images times heads that are launched for at once; a block takes those beyond by turns.
+    most_heads: u32,
     threads: u32,
     shared_bytes: u32,
 }
@@ -43,7 +49,8 @@ impl Entry {
 
     /// One row of blocks: image by image, head by head, then the rows.
     fn grid(&self, op: &str, sizes: &Sizes) -> Result<Grid> {
-        let blocks = sizes.pairs * self.rows.map_or(1, |rows| u64::from(sizes.tokens.div_ceil(rows)));
+        let blocks = u64::from(sizes.pairs.min(self.most_heads))
+            * self.rows.map_or(1, |rows| u64::from(sizes.tokens.div_ceil(rows)));
         let blocks =
             i32::try_from(blocks).map_err(|_| Error::shape(op, format!("at most {} blocks", i32::MAX), blocks))?;
         Ok(Grid {
@@ -62,7 +69,7 @@ struct Sizes {
     heads: u32,
     head_dim: u32,
     /// Images times heads.
-    pairs: u64,
+    pairs: u32,
 }
 
 impl Sizes {
@@ -74,15 +81,16 @@ impl Sizes {
         if !matches!(dtype, DType::F32 | DType::Bf16) {
             return Err(Error::shape(format!("{op} qkv"), "f32 or bf16", dtype));
         }
-        let [batch, tokens, heads, head_dim] = [
-            dimension(op, "batch", dims.batch)?,
+        dimension(op, "batch", dims.batch)?;
+        let [tokens, heads, head_dim] = [
             dimension(op, "tokens", dims.tokens)?,
             dimension(op, "heads", dims.heads)?,
             dimension(op, "head_dim", dims.head_dim)?,
         ];
         // Row strides are 32 bits in the kernels.
         dimension(op, "3 * heads * head_dim", 3 * dims.heads * dims.head_dim)?;
-        Ok(Self { dims, dtype, tokens, heads, head_dim, pairs: u64::from(batch) * u64::from(heads) })
+        let pairs = dimension(op, "batch * heads", dims.batch * dims.heads)?;
+        Ok(Self { dims, dtype, tokens, heads, head_dim, pairs })
     }
 
     fn narrow(&self) -> usize {
@@ -113,14 +121,23 @@ impl Sizes {
             name: if self.dtype == DType::F32 { f32_name } else { bf16_name },
             rows: Some(ANY_TILE),
             split: 1,
+            most_heads: u32::MAX,
             threads: 256,
             shared_bytes: (tiles * ANY_TILE * pitch + ANY_TILE * (ANY_TILE + 4)) * 4,
         }
     }
 
     /// Whether two blocks an image and head find places at once where one would leave some empty. The results are the same bits.
-    fn split(&self, device: &Device) -> bool {
-        2 * self.pairs <= RESIDENT_BLOCKS * u64::from(device.multiprocessors())
+    fn split(&self, device: &Device, resident_blocks: u32) -> bool {
+        2 * u64::from(self.pairs) <= u64::from(resident_blocks) * u64::from(device.multiprocessors())
+    }
+
+    /// Of a Hopper forward entry: two heads' k, v and q where they fit, otherwise one's, and room for the sums over a tail of 1 to 16 rows.
+    fn sm90_forward_bytes(&self) -> u32 {
+        let slot = self.tokens.div_ceil(GROUP) * SM90_FORWARD_GROUP_BYTES;
+        let tail =
+            if self.tokens > 64 && (1..=GROUP).contains(&(self.tokens % 64)) { SM90_FORWARD_TAIL_BYTES } else { 0 };
+        if 2 * slot + tail <= SM90_SHARED_BYTES { 2 * slot + tail } else { slot + tail }
     }
 
     fn forward_entry(&self, device: &Device) -> Entry {
@@ -130,15 +147,32 @@ impl Sizes {
             self.any("attention_forward_f32", "attention_forward_any_bf16", 3)
         } else if !self.resident() {
             let name = "attention_forward_streamed_bf16";
-            Entry { file, name, rows: Some(128), split: 1, threads: 256, shared_bytes: STREAMED_BYTES }
+            Entry {
+                file,
+                name,
+                rows: Some(128),
+                split: 1,
+                most_heads: u32::MAX,
+                threads: 256,
+                shared_bytes: STREAMED_BYTES,
+            }
         } else if device.arch() == Arch::Sm90a {
-            let (name, split) = match self.split(device) {
+            let (name, split) = match self.split(device, 1) {
                 true => ("sm90_attention_forward_split_bf16", 2),
                 false => ("sm90_attention_forward_bf16", 1),
             };
-            Entry { file: "sm90_attention", name, rows: None, split, threads: 128, shared_bytes }
+            let (most_heads, shared_bytes) = (device.multiprocessors(), self.sm90_forward_bytes());
+            Entry { file: "sm90_attention", name, rows: None, split, most_heads, threads: 416, shared_bytes }
         } else {
-            Entry { file, name: "attention_forward_bf16", rows: None, split: 1, threads: 160, shared_bytes }
+            Entry {
+                file,
+                name: "attention_forward_bf16",
+                rows: None,
+                split: 1,
+                most_heads: u32::MAX,
+                threads: 160,
+                shared_bytes,
+            }
         }
     }
 
@@ -152,19 +186,49 @@ impl Sizes {
                 Some(self.any("attention_backward_keys_f32", "attention_backward_keys_any_bf16", 4)),
             )
         } else if !self.resident() {
-            let pass = |name, shared_bytes| Entry { file, name, rows: Some(96), split: 1, threads: 192, shared_bytes };
+            let pass = |name, shared_bytes| Entry {
+                file,
+                name,
+                rows: Some(96),
+                split: 1,
+                most_heads: u32::MAX,
+                threads: 192,
+                shared_bytes,
+            };
             (
                 pass("attention_backward_queries_bf16", STREAMED_BYTES),
                 Some(pass("attention_backward_keys_bf16", STREAMED_BYTES + STREAMED_STATS_BYTES)),
             )
         } else if device.arch() == Arch::Sm90a {
-            let (name, split) = match self.split(device) {
+            let (name, split) = match self.split(device, RESIDENT_BLOCKS) {
                 true => ("sm90_attention_backward_split_bf16", 2),
                 false => ("sm90_attention_backward_bf16", 1),
             };
-            (Entry { file: "sm90_attention", name, rows: None, split, threads: 128, shared_bytes }, None)
+            (
+                Entry {
+                    file: "sm90_attention",
+                    name,
+                    rows: None,
+                    split,
+                    most_heads: u32::MAX,
+                    threads: 128,
+                    shared_bytes,
+                },
+                None,
+            )
         } else {
-            (Entry { file, name: "attention_backward_bf16", rows: None, split: 1, threads: 192, shared_bytes }, None)
+            (
+                Entry {
+                    file,
+                    name: "attention_backward_bf16",
+                    rows: None,
+                    split: 1,
+                    most_heads: u32::MAX,
+                    threads: 192,
+                    shared_bytes,
+                },
+                None,
+            )
         }
     }
 }
@@ -198,7 +262,7 @@ pub fn attention_forward(
         tokens: sizes.tokens,
         heads: sizes.heads,
         head_dim: sizes.head_dim,
-        padding: 0,
+        pairs: sizes.pairs,
     };
     let entry = sizes.forward_entry(device);
     let grid = entry.grid(op, &sizes)?;
@@ -245,7 +309,7 @@ pub fn attention_backward(
         tokens: sizes.tokens,
         heads: sizes.heads,
         head_dim: sizes.head_dim,
-        padding: 0,
+        pairs: sizes.pairs,
     };
     for entry in [Some(first), second].into_iter().flatten() {
         let grid = entry.grid(op, &sizes)?;

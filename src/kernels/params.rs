@@ -222,8 +222,8 @@ pub struct PeftkAttentionForwardParams {
     pub heads: u32,
     #[doc = " Width of a head: 64 for the tensor-core kernels, 1 to 128 for the others."]
     pub head_dim: u32,
-    #[doc = " 0."]
-    pub padding: u32,
+    #[doc = " Images times heads."]
+    pub pairs: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -245,8 +245,8 @@ const _: () = {
         [::core::mem::offset_of!(PeftkAttentionForwardParams, heads) - 36usize];
     ["Offset of field: PeftkAttentionForwardParams::head_dim"]
         [::core::mem::offset_of!(PeftkAttentionForwardParams, head_dim) - 40usize];
-    ["Offset of field: PeftkAttentionForwardParams::padding"]
-        [::core::mem::offset_of!(PeftkAttentionForwardParams, padding) - 44usize];
+    ["Offset of field: PeftkAttentionForwardParams::pairs"]
+        [::core::mem::offset_of!(PeftkAttentionForwardParams, pairs) - 44usize];
 };
 #[doc = " dqkv of the same operation."]
 #[repr(C)]
@@ -274,8 +274,8 @@ pub struct PeftkAttentionBackwardParams {
     pub heads: u32,
     #[doc = " Width of a head: 64 for the tensor-core kernels, 1 to 128 for the others."]
     pub head_dim: u32,
-    #[doc = " 0."]
-    pub padding: u32,
+    #[doc = " Images times heads."]
+    pub pairs: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -303,8 +303,8 @@ const _: () = {
         [::core::mem::offset_of!(PeftkAttentionBackwardParams, heads) - 60usize];
     ["Offset of field: PeftkAttentionBackwardParams::head_dim"]
         [::core::mem::offset_of!(PeftkAttentionBackwardParams, head_dim) - 64usize];
-    ["Offset of field: PeftkAttentionBackwardParams::padding"]
-        [::core::mem::offset_of!(PeftkAttentionBackwardParams, padding) - 68usize];
+    ["Offset of field: PeftkAttentionBackwardParams::pairs"]
+        [::core::mem::offset_of!(PeftkAttentionBackwardParams, pairs) - 68usize];
 };
 #[doc = " y = (x - mean) rstd weight + bias for every row. R: the residual stream's type, T: the activations' type."]
 #[repr(C)]

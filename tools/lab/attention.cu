@@ -10,8 +10,20 @@
 //   forward, 32 rows a warp (half of the ldmatrix traffic)   110 to 150             211 (resident), 152 (streamed, 4 blocks)
 //   backward, both passes in one block, 6 warps, 2 blocks    400 to 500             453
 //   backward, a kernel for each pass                         as above + 50          480 to 607
-//   forward by wgmma, 64 rows a warpgroup                    100 to 130             151: what is used on Hopper; other rungs are in benches/results/lab-h100.txt
-//   backward by wgmma, both passes in one block              300 to 400             419: what is used on Hopper
+//   forward by wgmma, 64 rows a warpgroup                    100 to 130             151
+//   its tail of one row by mma.sync, q ahead of its unit,
+//     a step's scores beside the last step's product         118                    123
+//   a block a multiprocessor, 4 warpgroups that also fetch
+//     the next head                                          90                     127 (copies may hold up the warps they wait in)
+//   3 warpgroups and a warp that fetches                     90 to 100              118: what is used on Hopper
+//   backward by wgmma, both passes in one block              300 to 400             413 to 419
+//   tails by mma.sync, dout v^T and the last step's products
+//     under way with the exponentials                        340                    350 to 353: what is used on Hopper
+//   the next step's scores under way, too                    250                    365
+//   a block a multiprocessor, 3 warpgroups, pairs of
+//     matrices through a ring of three places                280                    393
+// Before these, 64-row units from L2 alone took 125 us forward and without exponentials 113, and the traffic alone 84 us; one wgmma of
+// 16, 32 and 64 columns takes 13, 16 and 32 cycles. Other rungs are in benches/results/lab-h100.txt.
 
 #include <algorithm>
 #include <chrono>
@@ -49,10 +61,6 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks) pass_variant(const Peftk
     attention::backward_pass<kWarps, kResident, kKeys>(p);
 }
 
-template <unsigned kBlocks>
-__global__ void __launch_bounds__(128, kBlocks) forward_sm90_variant(const PeftkAttentionForwardParams p) {
-    attention::forward_sm90<false>(p);
-}
 template <unsigned kBlocks, int kKeys, int kQueries>
 __global__ void __launch_bounds__(128, kBlocks) backward_sm90_variant(const PeftkAttentionBackwardParams p) {
     attention::backward_sm90<kKeys, kQueries, false>(p);
@@ -70,6 +78,7 @@ struct Launch {
     void (*kernel)(Params);
     unsigned threads;
     std::function<unsigned(const Shape&)> blocks_a_pair, shared;
+    bool by_turns = false;  // no more blocks than multiprocessors
 };
 
 template <class Params>
@@ -92,6 +101,11 @@ static std::function<unsigned(const Shape&)> groups(unsigned n) {
     return [n](const Shape& s) { return ceil_div(s.tokens, 16) * n; };
 }
 static unsigned keys_resident(const Shape& s) { return ceil_div(s.tokens, 16) * 4096 + ceil_div(s.tokens, 64) * 512; }
+static unsigned sm90_forward_bytes(const Shape& s) {
+    const attention::Cut cut(s.tokens);
+    const unsigned slot = cut.groups * 3 * attention::kSecond, tail = cut.tail ? attention::kForwardTailBytes : 0;
+    return (2 * slot + tail <= 231424 ? 2 : 1) * slot + tail;
+}
 static std::function<unsigned(const Shape&)> any_tiles(unsigned count) {
     return [count](const Shape& s) { return (count * 64 * (((s.head_dim + 3) / 4 | 1) * 4) + 64 * 68) * 4; };
 }
@@ -102,7 +116,6 @@ constexpr unsigned kResidentMost = 320;
 
 #define FORWARD(W, B, T, S) {"forward " #W " warps x " #B ", " #T "x16 rows, step " #S, kResidentMost, true, {{forward_variant<W, B, T, S, true>, 32 * W, one, groups(4096)}}}
 #define STREAMED(W, B, T, S) {"forward streamed " #W " warps x " #B ", " #T "x16 rows, step " #S, 0, true, {{forward_variant<W, B, T, S, false>, 32 * W, tiles(16 * W * T), bytes(32768)}}}
-#define FORWARD90(B) {"forward wgmma x " #B, kResidentMost, true, {{forward_sm90_variant<B>, 128, one, groups(4096)}}}
 #define BACKWARD90(B, K, Q) {"backward wgmma x " #B ", keys " #K ", queries " #Q, kResidentMost, true, {{backward_sm90_variant<B, K, Q>, 128, one, groups(4096 + 128)}}}
 #define BACKWARD(W, B) {"backward in one " #W " warps x " #B, kResidentMost, true, {{backward_variant<W, B>, 32 * W, one, groups(4096 + 128)}}}
 #define QUERIES(W, B) {pass_variant<W, B, true, false>, 32 * W, one, groups(4096)}
@@ -118,7 +131,7 @@ static std::vector<Variant<Fwd>> forward_bf16() {
         FORWARD(6, 2, 1, 4), FORWARD(6, 2, 1, 2), FORWARD(4, 3, 1, 4), FORWARD(8, 2, 1, 2), FORWARD(6, 3, 1, 1), FORWARD(6, 3, 1, 2),
         FORWARD(5, 3, 1, 4), FORWARD(3, 2, 2, 2), FORWARD(4, 2, 2, 2), FORWARD(4, 3, 2, 2), FORWARD(4, 2, 2, 4), FORWARD(5, 2, 2, 1),
         FORWARD(9, 1, 2, 1), STREAMED(6, 2, 1, 4), STREAMED(4, 4, 1, 4), STREAMED(4, 3, 2, 2), STREAMED(3, 3, 2, 2),
-        FORWARD90(3), FORWARD90(2),
+        {"sm90_attention_forward_bf16", kResidentMost, true, {{sm90_attention_forward_bf16, attention::kForwardThreads, one, sm90_forward_bytes, true}}},
     };
 }
 static std::vector<Variant<Bwd>> backward_bf16() {
@@ -205,20 +218,23 @@ struct Data {
     }
     Fwd forward(const Shape& s) const {
         const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-        return {(uint64_t)qkv, (uint64_t)out, (uint64_t)lse, scale, scale * attention::kLog2e, s.tokens, s.heads, s.head_dim, 0};
+        return {(uint64_t)qkv, (uint64_t)out, (uint64_t)lse, scale, scale * attention::kLog2e, s.tokens, s.heads, s.head_dim, static_cast<unsigned>(s.pairs())};
     }
     Bwd backward(const Shape& s) const {
         const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
         return {(uint64_t)qkv, (uint64_t)out, (uint64_t)lse, (uint64_t)dout, (uint64_t)dqkv, (uint64_t)workspace,
-                scale, scale * attention::kLog2e, s.tokens, s.heads, s.head_dim, 0};
+                scale, scale * attention::kLog2e, s.tokens, s.heads, s.head_dim, static_cast<unsigned>(s.pairs())};
     }
 };
+
+static unsigned multiprocessors;
 
 template <class Params>
 static void run(const Variant<Params>& v, const Shape& s, const Params& p) {
     for (const auto& l : v.launches) {
         CHECK(cudaFuncSetAttribute(l.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared(s)));
-        l.kernel<<<static_cast<unsigned>(s.pairs()) * l.blocks_a_pair(s), l.threads, l.shared(s)>>>(p);
+        const unsigned blocks = static_cast<unsigned>(s.pairs()) * l.blocks_a_pair(s);
+        l.kernel<<<l.by_turns ? std::min(blocks, multiprocessors) : blocks, l.threads, l.shared(s)>>>(p);
         CHECK(cudaGetLastError());
     }
 }
@@ -445,6 +461,7 @@ static void time_all(const std::vector<Variant<Params>>& variants, const Shape& 
 int main(int argc, char** argv) {
     cudaDeviceProp device;
     CHECK(cudaGetDeviceProperties(&device, 0));
+    multiprocessors = static_cast<unsigned>(device.multiProcessorCount);
     seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10)
                     : static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
     std::printf("%s, seed %llu\n", device.name, static_cast<unsigned long long>(seed));
