@@ -25,16 +25,20 @@
 //           traffic is 152), its backward 311 -> 170, residual f32 187 -> 150 and 113 -> 95, adapters 147 -> 125.
 //           Measured: 219, 234, 165, 103, 135. The loads and stores were half of it; the rest of the prediction is wrong (below).
 //   step 4  Two warpgroups a tile of 128 x 128, two such teams: twice the warps in the epilogue. Predicted: GELU 150 us. Measured: 227, as one
-//           warpgroup: the epilogue is not bound by one warp's waiting alone. Dropped.
+//           warpgroup: the epilogue is not bound by one warp's waiting. Again with B resident and 6 steps under way (640 threads, pieces of
+//           64 bytes): 229, its backward 241, without the pre-activation 212. Whatever the warps, the traffic and the loads: plain plus 90 us.
+//           The instructions do not run beside the tensor cores. Dropped.
 //   step 5  B resident: a block keeps to one tile across and holds its B for K <= 384 (98 KB at 128 columns), A alone streams, bias, gain and
 //           gamma lie in shared memory. Predicted: plain 130 -> 100 us at N1536, adapters 120. Measured with 3 or 4 steps of A under way: plain
 //           141 (the loads' latency shows, ncu: 11 % of all samples wait for them), adapters 120 (0.97 of cuBLAS's plain product).
 //   step 6  The same with 6 steps under way and 2 slots a warp: plain 97.6 us at N1152 (1.18 of cuBLAS), 120 at N1536 (1.19), residual f32 97,
 //           GELU 216. At 192 columns 3 steps fit and lose.
 //           GELU's code once for both halves of a tile (ncu at step 5: 23 % of the epilogue's samples wait for instructions), two terms fewer.
-// State: step 6 for K <= 384, step 3 beyond and for all dx. GELU's epilogue still issues one instruction in 3.4 cycles a warp: 30 % of its
-//        samples issue, 23 % waited for instructions, 15 % for slots, 13 % for their own results, 10 % for the register file, which wgmma
-//        shares. Next: GELU of the pre-activation where the second linear reads it (4 of 12 units of traffic less), one warpgroup for GELU alone.
+// State: step 6 for K <= 384, step 3 beyond and for all dx. GELU costs its instructions, 16 an element: 90 us of 216 at N1536. ncu at step 5, of
+//        the epilogue's samples: 30 % issue, 23 % wait for instructions (their code has halved since), 15 % for slots, 13 % for their own
+//        results, 10 % for the register file, which wgmma's sums occupy too.
+//        Next: half the instructions by pairs in half precision (the tail then has a relative error of 3e-3, as much as bf16's rounding),
+//        GELU of the pre-activation where the second linear reads it (4 of 12 units of traffic less).
 
 #include "cut.cuh"
 #include "../../kernels/sm90_matmul.cu"
