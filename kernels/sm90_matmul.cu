@@ -15,6 +15,7 @@
 //           lands in the same accumulators. _given: t is read, any rank; s (t B^T) comes first in the same accumulators. For dx,
 //           s Q is given as a second product: a2, b2, k2.
 // Resident  _resident: the same numbers, with B, up to 384 deep, kept in shared memory; no second product.
+// Narrow    _narrow: the same numbers in tiles of 128 columns, for products that would leave multiprocessors empty.
 // Shapes    any m; k, n, k2 and row strides multiples of 8 (16-byte rows for the copy engine); adapters begin and end at
 //           multiples of the tile's columns. The launcher sends other shapes to the general kernels.
 // Numbers   one f32 accumulator an element, K in order, one owner: equal inputs give equal bits.
@@ -35,6 +36,8 @@ using sm90::Shape;
 
 using Forward = Shape<Layout::kNT, 192, 4, 1, 0>;
 using ForwardResident = Shape<Layout::kNT, 128, 6, 1, 0, true, 2>;
+using ForwardNarrow = Shape<Layout::kNT, 128, 5, 1, 0>;
+using BackwardNarrow = Shape<Layout::kNN, 128, 5, 1, 0>;
 using Lora16 = Shape<Layout::kNT, 128, 4, 1, 16>;
 using Lora16Resident = Shape<Layout::kNT, 128, 5, 1, 16, true, 2>;
 using Lora32 = Shape<Layout::kNT, 128, 4, 1, 32>;
@@ -54,6 +57,8 @@ PEFTK_ENTRY(matmul_nt_bf16, Forward, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nt_bf16_gelu, Forward, Epilogue::kGelu)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual, Forward, Epilogue::kScaleResidual)
 PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res, Forward, Epilogue::kScaleResidualF32)
+
+PEFTK_ENTRY(matmul_nt_bf16_scale_residual_f32res_narrow, ForwardNarrow, Epilogue::kScaleResidualF32)
 
 PEFTK_ENTRY(matmul_nt_bf16_resident, ForwardResident, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nt_bf16_gelu_resident, ForwardResident, Epilogue::kGelu)
@@ -77,6 +82,7 @@ PEFTK_ENTRY(lora_matmul_bf16_scale_residual_given, Given, Epilogue::kScaleResidu
 PEFTK_ENTRY(lora_matmul_bf16_scale_residual_f32res_given, Given, Epilogue::kScaleResidualF32)
 
 PEFTK_ENTRY(matmul_nn_bf16, Backward, Epilogue::kStore)
+PEFTK_ENTRY(matmul_nn_bf16_narrow, BackwardNarrow, Epilogue::kStore)
 PEFTK_ENTRY(matmul_nn_bf16_gelu_backward, Backward, Epilogue::kGeluBackward)
 
 PEFTK_ENTRY(matmul_tn_f32, Weight, Epilogue::kStoreF32)

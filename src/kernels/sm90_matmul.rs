@@ -75,10 +75,11 @@ impl Shape {
 
 const PLAIN: Shape = Shape { columns: 192, stages: 4, rank: 0, resident: false };
 const PLAIN_RESIDENT: Shape = Shape { columns: 128, stages: 6, rank: 0, resident: true };
-const GIVEN: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false };
+/// Narrow tiles, and adapters whose t is given.
+const NARROW: Shape = Shape { columns: 128, stages: 5, rank: 0, resident: false };
 /// Adapters in the loop, `rank` aside.
-const ADAPTED: Shape = Shape { stages: 4, ..GIVEN };
-const ADAPTED_RESIDENT: Shape = Shape { rank: 16, resident: true, ..GIVEN };
+const ADAPTED: Shape = Shape { stages: 4, ..NARROW };
+const ADAPTED_RESIDENT: Shape = Shape { rank: 16, resident: true, ..NARROW };
 
 /// How a product's adapters come to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,12 +125,16 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
         matches!(&args.epilogue, Epilogue::ScaleResidual { residual, .. } if residual.dtype() == DType::F32);
     let narrow = Shape { rank: 16, ..ADAPTED };
     let wide = Shape { rank: 32, ..ADAPTED };
+    // Tiles of the usual width that would leave a third of the GPU empty are cut narrower, if they still are one to a multiprocessor.
+    let scarce =
+        PLAIN.tiles(params) * 3 <= device.multiprocessors() * 2 && NARROW.tiles(params) <= device.multiprocessors();
     // Where a tile's B fits, it stays.
     let keeps = args.second.is_none()
         && params.k <= RESIDENT_DEPTH
         && ADAPTED_RESIDENT.across(params) <= device.multiprocessors();
     Some(match (args.layout, adapters, &args.epilogue) {
         (Layout::Tn, _, Epilogue::Plain) => ("matmul_tn_f32", PLAIN),
+        (Layout::Nn, _, Epilogue::Plain) if scarce => ("matmul_nn_bf16_narrow", NARROW),
         (Layout::Nn, _, Epilogue::Plain) => ("matmul_nn_bf16", PLAIN),
         (Layout::Nn, _, Epilogue::GeluBackward { .. }) => ("matmul_nn_bf16_gelu_backward", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::Plain) if keeps => ("matmul_nt_bf16_resident", PLAIN_RESIDENT),
@@ -141,6 +146,9 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
         }
         (Layout::Nt, Adapters::None, Epilogue::Plain) => ("matmul_nt_bf16", PLAIN),
         (Layout::Nt, Adapters::None, Epilogue::Gelu { .. }) => ("matmul_nt_bf16_gelu", PLAIN),
+        (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if stream_f32 && scarce => {
+            ("matmul_nt_bf16_scale_residual_f32res_narrow", NARROW)
+        }
         (Layout::Nt, Adapters::None, Epilogue::ScaleResidual { .. }) if stream_f32 => {
             ("matmul_nt_bf16_scale_residual_f32res", PLAIN)
         }
@@ -170,13 +178,13 @@ fn entry(device: &Device, args: &Matmul<'_>, params: &PeftkGemmParams) -> Option
         (Layout::Nt, Adapters::InLoop(_), Epilogue::ScaleResidual { .. }) => {
             ("lora_matmul_bf16_scale_residual_r32", wide)
         }
-        (Layout::Nt, Adapters::Given, Epilogue::Plain) => ("lora_matmul_bf16_given", GIVEN),
-        (Layout::Nt, Adapters::Given, Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_given", GIVEN),
+        (Layout::Nt, Adapters::Given, Epilogue::Plain) => ("lora_matmul_bf16_given", NARROW),
+        (Layout::Nt, Adapters::Given, Epilogue::Gelu { .. }) => ("lora_matmul_bf16_gelu_given", NARROW),
         (Layout::Nt, Adapters::Given, Epilogue::ScaleResidual { .. }) if stream_f32 => {
-            ("lora_matmul_bf16_scale_residual_f32res_given", GIVEN)
+            ("lora_matmul_bf16_scale_residual_f32res_given", NARROW)
         }
         (Layout::Nt, Adapters::Given, Epilogue::ScaleResidual { .. }) => {
-            ("lora_matmul_bf16_scale_residual_given", GIVEN)
+            ("lora_matmul_bf16_scale_residual_given", NARROW)
         }
         _ => return None,
     })
@@ -317,7 +325,7 @@ mod tests {
     #[test]
     fn a_block_has_the_shared_memory() {
         let adapted = |rank, resident| Shape { rank, resident, ..ADAPTED };
-        for shape in [PLAIN, PLAIN_RESIDENT, GIVEN, adapted(16, false), adapted(32, false), adapted(16, true)] {
+        for shape in [PLAIN, PLAIN_RESIDENT, NARROW, adapted(16, false), adapted(32, false), adapted(16, true)] {
             assert!(shape.shared_bytes() <= 227 * 1024, "{shape:?}");
         }
     }
