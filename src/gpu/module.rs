@@ -129,7 +129,7 @@ impl Module {
         let function = module
             .load_function(entry)
             .map_err(|e| error::device(format_args!("find entry {entry} in kernel {}", self.name), e))?;
-        let shared_limit = Arc::new(AtomicU32::new(DEFAULT_SHARED_BYTES));
+        let shared_limit = Arc::new(AtomicU32::new(0));
         let early = real.launches_early && self.waiting.contains(&entry);
         Ok(Function { entry, real: Some(Loaded { function, stream: real.stream.clone(), shared_limit, early }) })
     }
@@ -146,9 +146,6 @@ pub struct Grid {
     pub shared_bytes: u32,
 }
 
-/// Dynamic shared memory that an entry may use without asking, in bytes.
-const DEFAULT_SHARED_BYTES: u32 = 48 * 1024;
-
 /// A kernel's entry, ready to launch.
 #[derive(Debug, Clone)]
 pub struct Function {
@@ -162,7 +159,8 @@ pub struct Function {
 struct Loaded {
     function: CudaFunction,
     stream: Arc<CudaStream>,
-    /// The most dynamic shared memory that was asked for so far.
+    /// The most dynamic shared memory that was asked for so far. It is asked for from the first byte on: up to 48 KiB, less what the entry
+    /// has of its own, would do without.
     shared_limit: Arc<AtomicU32>,
     /// Whether its blocks may come in before the launch before it is done: it waits for that by itself.
     early: bool,
