@@ -42,7 +42,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             const unsigned first = unit_row(cut, unit);
             uint32_t q[4][4], dout[4][4];
             float lse[2], d[2];
-            unit_rows.stats(Head(p, block_index()), first, tokens, rows, stats, lse, d);
+            unit_rows.stats(Head(p, block_index()), first, tokens, rows, writes_stats(cut, unit), stats, lse, d);
             to_operand(q, q_pieces);
             to_operand(dout, unit_rows.dout);
             if (unit == cut.units) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void backward_sm90(const PeftkAttentionBackwardParams
             float lse[2], d[2];
             const Head head(p, block_index());
             unit_rows.load(head, unit_row(cut, unit), tokens);
-            unit_rows.stats(head, unit_row(cut, unit), tokens, rows, stats, lse, d);
+            unit_rows.stats(head, unit_row(cut, unit), tokens, rows, writes_stats(cut, unit), stats, lse, d);
         }
         // The first chunk's barrier shows them to all.
     }

@@ -17,6 +17,7 @@ struct ForwardTail {
     float2 rows[4][kGroup];
 };
 constexpr unsigned kForwardTailBytes = sizeof(ForwardTail);
+static_assert(kForwardTailBytes == 16896, "src/kernels/attention.rs has it");
 
 // The exponentials of a step's scores in their place; their sums go to the rows'.
 template <int kTiles>

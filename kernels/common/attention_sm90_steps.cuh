@@ -162,9 +162,10 @@ struct UnitRows {
         load_pieces(out, head.out(), first, tokens);
     }
 
-    // lse in base 2 and D of this lane's rows first + g and first + g + 8, also to `stats` below row `rows`.
-    __device__ __forceinline__ void stats(const Head& head, unsigned first, unsigned tokens, unsigned rows, float2* stats, float (&lse)[2],
-                                          float (&d)[2]) const {
+    // lse in base 2 and D of this lane's rows first + g and first + g + 8, to `stats` too where this warp writes them (of the four that
+    // share a tail's rows, one), below row `rows`.
+    __device__ __forceinline__ void stats(const Head& head, unsigned first, unsigned tokens, unsigned rows, bool writes, float2* stats,
+                                          float (&lse)[2], float (&d)[2]) const {
         const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -173,7 +174,7 @@ struct UnitRows {
             d[h] = dot_piece(dout[h][0], out[h][0]) + dot_piece(dout[h][1], out[h][1]);
             d[h] += __shfl_xor_sync(kAll, d[h], 1);
             d[h] += __shfl_xor_sync(kAll, d[h], 2);
-            if (t == 0 && row < rows) stats[row] = make_float2(lse[h], d[h]);
+            if (writes && t == 0 && row < rows) stats[row] = make_float2(lse[h], d[h]);
         }
     }
 };
@@ -182,6 +183,9 @@ struct UnitRows {
 __device__ __forceinline__ unsigned unit_row(const Cut& cut, unsigned unit) {
     return unit * 64 + (unit < cut.units ? threadIdx.x / 32 % 4 * kGroup : 0);
 }
+
+// Whether this warp writes its rows of a unit's lse and D.
+__device__ __forceinline__ bool writes_stats(const Cut& cut, unsigned unit) { return unit < cut.units || threadIdx.x / 32 % 4 == 0; }
 
 // dq of the tail's rows: warp w takes every fourth group of keys from w on.
 __device__ __forceinline__ void queries_tail(const PeftkAttentionBackwardParams& p, const Cut& cut, const uint32_t (&q)[4][4],

@@ -29,13 +29,13 @@ struct Rows {
 // kStride bytes apart, those of the second `second` bytes behind the first's.
 template <unsigned kThreads, unsigned kStride = kGroupBytes>
 __device__ __forceinline__ void fetch_groups(uint32_t shared, Rows a, Rows b, unsigned first, unsigned groups, unsigned rows,
-                                             uint32_t second_at = kSecond, unsigned thread = threadIdx.x) {
+                                             uint32_t second_at = kSecond) {
     static_assert(kThreads % 16 == 0);
-    const unsigned piece = thread % 8;
-    const bool second = thread % 16 >= 8;
+    const unsigned piece = threadIdx.x % 8;
+    const bool second = threadIdx.x % 16 >= 8;
     const Rows from = second ? b : a;
     const uint16_t* source = from.data + piece * 8;
-    for (unsigned i = thread / 16; i < groups * kGroup; i += kThreads / 16) {
+    for (unsigned i = threadIdx.x / 16; i < groups * kGroup; i += kThreads / 16) {
         const uint32_t place = i / kGroup * kStride + (second ? second_at : 0) + i % kGroup * kRowBytes + ((piece ^ (i % 8)) * 16);
         const bool valid = first + i < rows;
         cp_async_16(shared + place, source + (valid ? static_cast<size_t>(first + i) * from.stride : 0), valid);

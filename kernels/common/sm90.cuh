@@ -77,10 +77,6 @@ __device__ __forceinline__ void named_arrive(uint32_t id, uint32_t threads) {
 
 // --- The copy engine. Boxes that reach beyond the tensor are filled with zeros and count all their bytes.
 
-__device__ __forceinline__ void map_prefetch(const PeftkTensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
-}
-
 __device__ __forceinline__ void load_box(uint32_t to, const PeftkTensorMap* map, int x, int y, uint32_t barrier) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),

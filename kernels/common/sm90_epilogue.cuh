@@ -5,8 +5,6 @@
 // the copy engine; so is what is read beside the accumulators (residual, pre-activation) fetched by it, some pieces ahead and over
 // the end of a tile, into the slot where the result then takes its place. v is rounded to bf16 first, as the separate operations would.
 // No other warp takes part: a warpgroup's epilogue runs beside the other's products without a barrier.
-//
-// Why so: with loads and stores of the threads' own this took 23,000 cycles for 128 x 192 with GELU, five times as long as the products.
 #pragma once
 
 #include <cuda_bf16.h>

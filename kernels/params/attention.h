@@ -1,4 +1,4 @@
-/* Launch parameters of the attention kernels (kernels/attention_bf16.cu, attention_any.cu). */
+/* Launch parameters of the attention kernels (kernels/attention_bf16.cu, attention_any.cu, sm90_attention.cu). */
 #ifndef PEFTK_PARAMS_ATTENTION_H
 #define PEFTK_PARAMS_ATTENTION_H
 

@@ -1,6 +1,6 @@
 //! The CUDA kernels of kernels/*.cu: their embedded PTX and, one file a kernel, a typed launcher that checks shapes first.
 //!
-//! [`table`] is what the build embedded: nothing when it found no nvcc (`make setup` installs one). Every kernel has a plain-loop
+//! [`table()`] is what the build embedded: nothing when it found no nvcc (`make setup` installs one). Every kernel has a plain-loop
 //! counterpart in `reference`, tests in tests/kernels/ and a row in [`self_test`].
 
 pub mod adamw;

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "sanitize_lora_matmul", needs: Needs::Gpu, run: sanitize },
     Test { name: "lora_matmul::dinov2_shapes", needs: Needs::Gpu, run: dinov2_shapes },
     Test { name: "lora_matmul::odd_shapes", needs: Needs::Gpu, run: odd_shapes },
+    Test { name: "lora_matmul::several_tiles_a_block", needs: Needs::Gpu, run: several_tiles },
     Test { name: "lora_matmul::wrong_adapters_are_refused", needs: Needs::Gpu, run: wrong_adapters },
 ];
 
@@ -281,6 +282,17 @@ fn dinov2_shapes() {
             vec![place(0, n, 8, true, false)],
             vec![place(0, third, 8, true, false), place(2 * third, third, 8, true, false)],
             vec![place(0, n, 64, true, true)],
+        ]
+    });
+}
+
+/// More than two tiles for each of 132 multiprocessors, of which only some lie in an adapter; a weight that stays (up to 384 deep), and not.
+fn several_tiles() {
+    check_all(&[(4229, 1152, 72), (4229, 1152, 392)], |n| {
+        let third = n / 3;
+        vec![
+            vec![place(0, third, 8, true, false), place(2 * third, third, 8, true, false)],
+            vec![place(third, third, 24, false, false)],
         ]
     });
 }

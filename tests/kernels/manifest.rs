@@ -124,10 +124,8 @@ fn touches_memory(line: &str) -> bool {
     let copies = ["cp.", "multimem.", "prefetch.", "prefetchu.", "discard.", "applypriority."];
     let accesses = ["ld.", "ldu.", "st.", "atom.", "red."];
     let own = [".param", ".shared", ".local", ".const"].iter().any(|space| word.contains(space));
-    // The descriptor is a parameter, which no launch writes.
-    let fetches_map = word.starts_with("prefetch.") && word.ends_with(".tensormap");
     let touches = |list: &[&str]| list.iter().any(|start| word.starts_with(start));
-    touches(&copies) && !fetches_map || touches(&accesses) && !own || ["ret", "exit"].contains(&word)
+    touches(&copies) || touches(&accesses) && !own || ["ret", "exit"].contains(&word)
 }
 
 fn images() -> impl Iterator<Item = (&'static str, &'static Image)> {

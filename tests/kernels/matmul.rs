@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "sanitize_matmul", needs: Needs::Gpu, run: sanitize },
     Test { name: "matmul::dinov2_shapes", needs: Needs::Gpu, run: dinov2_shapes },
     Test { name: "matmul::odd_shapes", needs: Needs::Gpu, run: odd_shapes },
+    Test { name: "matmul::several_tiles_a_block", needs: Needs::Gpu, run: several_tiles },
     Test { name: "matmul::rows_apart_and_offsets", needs: Needs::Gpu, run: rows_apart },
     Test { name: "matmul::a_deep_weight_gradient", needs: Needs::Gpu, run: deep_weight_gradient },
     Test { name: "matmul::wrong_shapes_are_refused", needs: Needs::Gpu, run: wrong_shapes },
@@ -283,6 +284,13 @@ fn dinov2_shapes() {
         (256, 384, 588, 0),
         (256, 100, 384, 0),
     ]);
+}
+
+/// More than two tiles for each of 132 multiprocessors, an odd number in the last round: what goes over a tile's end (rings, turns, what is
+/// fetched ahead, a weight that stays). Little depth keeps the plain loops short.
+fn several_tiles() {
+    // A weight that stays; with a second product none does; beyond 384 deep neither; wide tiles of few columns.
+    check_all(&[(4229, 1536, 72, 0), (4229, 1160, 40, 16), (4229, 1152, 392, 0), (19_205, 384, 72, 16)]);
 }
 
 fn odd_shapes() {

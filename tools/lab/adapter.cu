@@ -18,8 +18,7 @@
 //   2. A flat grid, every block finds its item among all; W prefetched to L2 while B is read. Predicted 10 and 65 us; measured
 //      17.9 and 83.4 us. Gradients without the dirty lines: q and v 85.1 us, one adapter 60.8 us.
 //   3. A warp its own rows (4 of 384 columns), nothing waits for a block; W asked for first, into the registers it stays in until it is
-//   written;
-//      A from L1 for the block's 4 warps; items in the launch's parameters, found by halving. Predicted 9 us for the norms of q and v, 12
+//      written; A from L1 for the block's 4 warps; items in the launch's parameters, found by halving. Predicted 9 us for the norms of q and v, 12
 //      us to merge them, 50 us for the norms of all linears at rank 16, 60 us to merge them; not measured yet.
 //   gradients with dg
 //   1. dg by a kernel of its own an adapter: dy again and y. Measured 44 us an adapter, and 4 us for its reduction.

@@ -34,7 +34,9 @@
 //   step 6  The same with 6 steps under way and 2 slots a warp: plain 97.6 us at N1152 (1.18 of cuBLAS), 120 at N1536 (1.19), residual f32 97,
 //           GELU 216. At 192 columns 3 steps fit and lose.
 //           GELU's code once for both halves of a tile (ncu at step 5: 23 % of the epilogue's samples wait for instructions), two terms fewer.
-// State: step 6 for K <= 384, step 3 beyond and for all dx. GELU costs its instructions, 16 an element: 90 us of 216 at N1536. ncu at step 5, of
+//   step 7  128 columns instead of 192 where the usual tiles are at most two thirds of the multiprocessors (16 images: 66 tiles of 384 columns).
+//           Predicted: K1536 at 16 images 18 -> 12 us. Not measured alone.
+// State: step 6 for K <= 384, step 3 beyond and for all dx, step 7 for few tiles. GELU costs its instructions, 16 an element: 90 us of 216 at N1536. ncu at step 5, of
 //        the epilogue's samples: 30 % issue, 23 % wait for instructions (their code has halved since), 15 % for slots, 13 % for their own
 //        results, 10 % for the register file, which wgmma's sums occupy too.
 //        Next: half the instructions by pairs in half precision (the tail then has a relative error of 3e-3, as much as bf16's rounding),
