@@ -47,7 +47,6 @@ fn check_gelu(x: &Numbers, dy: &Numbers) {
         compare(&what, &results(&y, &what), &truth, allowed);
         compare(&what, &results(&dx, &what), &true_dx, |i| slope * wide_dy[i].abs() + half * true_dx[i].abs());
     });
-    });
 }
 
 fn gelu_lengths() {
