@@ -176,7 +176,15 @@ fn compile(nvcc: &Path, release: &str, kernel: &Path, out: &Path) -> Result<Stri
         }
         let text = fs::read_to_string(&ptx).map_err(|e| format!("cannot read {}: {e}", ptx.display()))?;
         let _ = writeln!(row, "            Image {{\n                arch: Arch::{variant},");
-        let _ = writeln!(row, "                ptx: include_str!({ptx:?}),\n                entries: &[");
+        // Machine code for the one GPU that the build is for: its PTX would take the driver half a minute to compile the first time.
+        let machine = match arch {
+            "90a" => format!("Some(include_bytes!({:?}))", ptx.with_extension("cubin")),
+            _ => "None".to_owned(),
+        };
+        let _ = writeln!(
+            row,
+            "                ptx: include_str!({ptx:?}),\n                machine: {machine},\n                entries: &["
+        );
         for entry in entries {
             let Entry { name, registers, spill_bytes, shared_bytes } = entry;
             let waits = waits(&text, &name);
@@ -196,6 +204,7 @@ fn compile(nvcc: &Path, release: &str, kernel: &Path, out: &Path) -> Result<Stri
 fn report(nvcc: &Path, kernel: &Path, arch: &str, sources: &str, ptx: &Path) -> Result<String, String> {
     let (key, said) = (ptx.with_extension("key"), ptx.with_extension("report"));
     if ptx.is_file()
+        && ptx.with_extension("cubin").is_file()
         && fs::read_to_string(&key).is_ok_and(|last| last == sources)
         && let Ok(report) = fs::read_to_string(&said)
     {

@@ -46,6 +46,8 @@ pub(super) struct Real {
     pub(super) recording: Arc<AtomicBool>,
     /// Whether kernels that wait by themselves are launched early: unless PEFTK_PDL=0 says no.
     pub(super) launches_early: bool,
+    /// Whether the driver compiles all kernels from PTX, also those whose machine code is there: PEFTK_PTX=1.
+    pub(super) compiles: bool,
 }
 
 /// Where blocks come from.
@@ -178,7 +180,14 @@ impl Device {
             info,
             arch,
             multiprocessors,
-            real: Some(Real { context, stream, staged: Arc::default(), recording: Arc::default(), launches_early }),
+            real: Some(Real {
+                context,
+                stream,
+                staged: Arc::default(),
+                recording: Arc::default(),
+                launches_early,
+                compiles: std::env::var_os("PEFTK_PTX").is_some_and(|value| value == "1"),
+            }),
             memory: Mutex::new(Memory::Single(Usage::default())),
             guard: guard::from_environment(),
             functions: Mutex::default(),

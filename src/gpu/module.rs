@@ -103,17 +103,26 @@ impl Module {
     }
 
     /// As [`Module::load`], but the file stays with the device and is not loaded again for its next entry: `name` has to stand for one PTX.
+    /// `machine` is that PTX compiled for this GPU, which saves the driver doing so; what the driver does not take of it, it compiles.
     pub(crate) fn load_once(
         device: &Device,
         name: &'static str,
         ptx: &str,
+        machine: Option<&[u8]>,
         waiting: Vec<&'static str>,
     ) -> Result<Self> {
         let mut modules = device.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = modules.files.get(name) {
             return Ok(Self { name, module: Some(module.clone()), waiting, device: device.clone() });
         }
-        let loaded = Self::load(device, name, ptx, waiting)?;
+        let ready = device.0.real.as_ref().filter(|real| !real.compiles).zip(machine).and_then(|(real, machine)| {
+            // Its error is of no interest: PTX is what counts.
+            real.context.load_module(Ptx::from_binary(machine.to_vec())).ok()
+        });
+        let loaded = match ready {
+            Some(module) => Self { name, module: Some(module), waiting, device: device.clone() },
+            None => Self::load(device, name, ptx, waiting)?,
+        };
         modules.files.extend(loaded.module.clone().map(|module| (name, module)));
         Ok(loaded)
     }

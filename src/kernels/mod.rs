@@ -51,6 +51,8 @@ pub struct Image {
     pub arch: Arch,
     /// The PTX text.
     pub ptx: &'static str,
+    /// The same as machine code, where it is for one GPU alone.
+    pub machine: Option<&'static [u8]>,
     /// What can be launched in it.
     pub entries: &'static [EntryInfo],
 }
@@ -123,5 +125,5 @@ fn load(device: &Device, name: &str) -> Result<Module> {
     let image = kernel.images.iter().find(|image| image.arch == device.arch());
     let image = image.ok_or_else(|| Error::Internal(format!("kernel {name} was not built for {}", device.arch())))?;
     let waiting = image.entries.iter().filter(|entry| entry.waits).map(|entry| entry.name).collect();
-    Module::load_once(device, kernel.name, image.ptx, waiting)
+    Module::load_once(device, kernel.name, image.ptx, image.machine, waiting)
 }
