@@ -6,6 +6,7 @@
 mod arena;
 mod buffer;
 mod context;
+mod dry;
 mod dtype;
 mod energy;
 mod error;
