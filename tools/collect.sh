@@ -6,7 +6,7 @@
 #   tools/collect.sh --test kernels     the tests that these cargo arguments select, and peftk
 #
 # PROFILE=dev takes the development build instead, FEATURES=nvtx names ranges for Nsight Systems.
-# On the GPU machine: .carry/run [FILTER], .carry/bench-kernels --bench [FILTER], tools/profile.sh
+# On the GPU machine: .carry/run [FILTER], .carry/run-all [FOLDER], .carry/bench-kernels --bench [FILTER], tools/profile.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,5 +54,27 @@ set -euo pipefail
 cd "$(dirname "$0")"
 PEFTK_REQUIRE_GPU=1 exec ./test-kernels "$@"
 RUN
-chmod +x .carry/run
+# Side by side they take the longest one's time: half of it is spent on the host, where the plain loops run.
+cat >.carry/run-all <<'RUN'
+#!/usr/bin/env bash
+# Runs all tests for a GPU at once, each part with a log of its own in the folder given (by default logs): .carry/run-all [FOLDER]
+set -uo pipefail
+logs=$(mkdir -p "${1:-logs}" && cd "${1:-logs}" && pwd)
+cd "$(dirname "$0")/.."
+export PEFTK_REQUIRE_GPU=1
+part() {
+    local name=$1
+    shift
+    "$@" >"$logs/$name.txt" 2>&1 || echo "$name failed: $logs/$name.txt" >>"$logs/failed"
+}
+rm -f "$logs/failed"
+part kernels .carry/test-kernels &
+part gpu-memory .carry/test-gpu memory guard adapters walks &
+part gpu-runs .carry/test-gpu runs commands compare explain &
+part gpu-rest .carry/test-gpu --skip memory --skip guard --skip adapters --skip walks --skip runs --skip commands --skip compare --skip explain &
+wait
+grep -H '^test result' "$logs"/*.txt
+[ ! -e "$logs/failed" ] || { cat "$logs/failed"; exit 1; }
+RUN
+chmod +x .carry/run .carry/run-all
 ls -l .carry
