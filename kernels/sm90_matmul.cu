@@ -21,7 +21,8 @@
 // Numbers   one f32 accumulator an element, K in order, one owner: equal inputs give equal bits.
 // Traffic   C once; A once from device memory, its further uses from L2 (column tiles of one row band run side by side);
 //           B from L2. L2 to shared memory: 128 + columns rows of K a tile.
-// Launch    grid: as many blocks as multiprocessors, or tiles where those are fewer, a multiple of the tiles across for _resident; block 384; dynamic shared memory
+// Launch    grid: as many blocks as multiprocessors, or tiles where those are fewer, a multiple of the tiles across for
+//           _resident; block 384; dynamic shared memory
 //           Shape::kSharedBytes. See common/sm90_gemm.cuh.
 
 #include "common/sm90_gemm.cuh"

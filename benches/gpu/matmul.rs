@@ -12,6 +12,8 @@ enum Kind {
     Forward,
     /// GELU behind it, the pre-activation kept.
     Gelu,
+    /// GELU behind it, alone.
+    GeluAlone,
     /// LayerScale and the residual behind it; the residual stream's type.
     Residual(DType),
     /// dy W.
@@ -37,7 +39,7 @@ struct Buffers {
 
 fn product(name: String, dtype: DType, kind: Kind, (m, n, k): (usize, usize, usize)) -> Case {
     let layout = match kind {
-        Kind::Forward | Kind::Gelu | Kind::Residual(_) => Layout::Nt,
+        Kind::Forward | Kind::Gelu | Kind::GeluAlone | Kind::Residual(_) => Layout::Nt,
         Kind::Dx | Kind::DxGelu | Kind::DxAdapters(_) => Layout::Nn,
         Kind::Weight => Layout::Tn,
     };
@@ -74,6 +76,7 @@ fn product(name: String, dtype: DType, kind: Kind, (m, n, k): (usize, usize, usi
         args.second = second.as_ref().map(|(a, b)| Second { k: ranks, a, b });
         args.epilogue = match (kind, other) {
             (Kind::Gelu, Some(aux)) => Epilogue::Gelu { aux: Some(aux) },
+            (Kind::GeluAlone, _) => Epilogue::Gelu { aux: None },
             (Kind::DxGelu, Some(aux)) => Epilogue::GeluBackward { aux },
             (Kind::Residual(_), Some(residual)) => Epilogue::ScaleResidual { residual, gamma },
             _ => Epilogue::Plain,
@@ -97,9 +100,11 @@ fn block(model: &str, batch: usize, d: usize, all: bool) -> Vec<Case> {
         list.extend([
             ("proj forward", Kind::Forward, d, d),
             ("fc1 forward", Kind::Forward, 4 * d, d),
+            ("fc1 forward gelu alone", Kind::GeluAlone, 4 * d, d),
             ("fc2 forward", Kind::Forward, d, 4 * d),
             ("proj forward residual", Kind::Residual(Bf16), d, d),
             ("proj forward residual f32", Kind::Residual(DType::F32), d, d),
+            ("fc2 forward residual f32", Kind::Residual(DType::F32), d, 4 * d),
             ("proj dx", Kind::Dx, d, d),
             ("fc1 dx", Kind::Dx, d, 4 * d),
             ("qkv dx with 32 ranks", Kind::DxAdapters(32), d, 3 * d),
@@ -122,6 +127,10 @@ pub fn cases() -> Vec<Case> {
     let mut cases = block("vits", 256, 384, true);
     cases.extend(block("vits", 32, 384, false));
     cases.extend(block("vitb", 64, 768, false));
+    // So few images that the usual tiles would leave multiprocessors empty.
+    let few = 16 * TOKENS;
+    cases.push(product("vits b16 fc2 forward residual f32".into(), Bf16, Kind::Residual(F32), (few, 384, 1536)));
+    cases.push(product("vits b16 fc1 dx".into(), Bf16, Kind::Dx, (few, 384, 1536)));
     let patches = (256 * (TOKENS - 1), 384, 592);
     cases.push(product("vits b256 patches forward".into(), Bf16, Kind::Forward, patches));
     // The head: f32, small.

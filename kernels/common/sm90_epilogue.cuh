@@ -79,8 +79,8 @@ struct Outlet {
 
 // Asks for piece number `number` of what is read beside the accumulators: of the tile at (row, column), its piece `piece`. One lane does.
 template <Epilogue kEpilogue, unsigned kColumns, unsigned kSlots>
-__device__ __forceinline__ void fetch_piece(const Outlet<kSlots>& outlet, const PeftkTensorMap* map, unsigned number, unsigned row, unsigned column,
-                                            unsigned piece) {
+__device__ __forceinline__ void fetch_piece(const Outlet<kSlots>& outlet, const PeftkTensorMap* map, unsigned number, unsigned row,
+                                            unsigned column, unsigned piece) {
     constexpr unsigned kAcross = kColumns / kPieceColumns<kEpilogue>;
     barrier_expect(outlet.barrier(number), kPieceBytes);
     load_box(outlet.slot(number), map, column + piece % kAcross * kPieceColumns<kEpilogue>,
@@ -141,7 +141,8 @@ __device__ __forceinline__ void store_sums(const PeftkGemmParams& p, const Place
     }
 }
 
-// kGains: place.gain may be there. kShared: what the columns need lies in `vectors` (load_vectors). next_tile(row, column): where the warp's next tile begins, if there is one.
+// kGains: place.gain may be there. kShared: what the columns need lies in `vectors` (load_vectors). next_tile(row, column): where the
+// warp's next tile begins, if there is one.
 template <int kColumns, Epilogue kEpilogue, bool kGains, bool kShared, int kSize, unsigned kSlots, class NextTile>
 __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, const Place& place, float (&acc)[2][kSize],
                                          const float* vectors, Outlet<kSlots>& outlet, const NextTile& next_tile) {
@@ -173,7 +174,8 @@ __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, cons
         if (now + kAhead == kPieces) more = next_tile(next_row, next_column);
         if (more && lane == 0) {
             stores_wait_read<0>();
-            fetch_piece<kEpilogue, kColumns>(outlet, &params.maps[9], outlet.done + kAhead, next_row, next_column, (now + kAhead) % kPieces);
+            fetch_piece<kEpilogue, kColumns>(outlet, &params.maps[9], outlet.done + kAhead, next_row, next_column,
+                                             (now + kAhead) % kPieces);
         }
     };
     // Waits until a slot is free to be written: those written since it was may still be read.
@@ -196,7 +198,9 @@ __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, cons
         if constexpr (kShared) return *reinterpret_cast<const float2*>(vectors + which * kColumns + column);
         return two_of(vector, column, end, otherwise);
     };
-    const auto bias_of = [&](unsigned column) { return two(kBiasVector, bias == nullptr ? bias : bias + place.column, column, place.end - place.column, 0.0f); };
+    const auto bias_of = [&](unsigned column) {
+        return two(kBiasVector, bias == nullptr ? bias : bias + place.column, column, place.end - place.column, 0.0f);
+    };
     const auto gamma_of = [&](unsigned column) { return two(kGammaVector, gamma + place.column, column, place.end - place.column, 0.0f); };
     // v of two columns of a row, `d` their sums.
     const auto value = [&](const float* d, unsigned column) {
@@ -256,7 +260,9 @@ __device__ __forceinline__ void epilogue(const PeftkSm90GemmParams& params, cons
 #pragma unroll
                     for (unsigned j = 0; j < kSteps; j += 2) form(j);
                 }
-                const auto put = [&](uint32_t to, unsigned j, const uint32_t(&r)[4]) { store_matrices(to + (spot ^ 16 * j), r[0], r[1], r[2], r[3]); };
+                const auto put = [&](uint32_t to, unsigned j, const uint32_t(&r)[4]) {
+                    store_matrices(to + (spot ^ 16 * j), r[0], r[1], r[2], r[3]);
+                };
                 if (kEpilogue == Epilogue::kStore || (kEpilogue == Epilogue::kGelu && p.aux != 0)) {
                     if (kEpilogue == Epilogue::kGelu) await_slot();
 #pragma unroll

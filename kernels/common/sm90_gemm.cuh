@@ -7,10 +7,12 @@
 //          warpgroup drains one follows from its tile. full[s]: the bytes landed. empty[s]: the readers' warps are done.
 // Resident shapes: the ring brings A's tile alone. A block keeps to one tile of columns (the grid is a multiple of their number), whose B, all
 //          of its depth, is loaded once, each 64 of depth with a barrier of its own.
-// Cluster  kCluster blocks take row tiles below each other and the same columns: each loads 1/kCluster of B's tile for all.
+// Cluster  kCluster blocks take row tiles below each other and the same columns: each loads 1/kCluster of B's tile for all. In the lab
+//          alone: every entry has 1.
 // Steps    a tile's slots: in an adapter's columns with t given those of t and B (first, so that the sums can be scaled), then
 //          ceil(k / 64) of the product and ceil(k2 / 64) of the second one. An in-loop adapter's B has buffers of its own: it is held
-//          until t is rounded, and would hold up the ring. Reading beyond K gives zeros, which are multiplied like the rest: a branch between wgmma would serialise them.
+//          until t is rounded, and would hold up the ring. Reading beyond K gives zeros, which are multiplied like the rest: a branch
+//          between wgmma would serialise them.
 // Tiles    columns fastest, so the blocks at work share A's rows in L2; parts of a split product slowest.
 #pragma once
 
@@ -35,7 +37,8 @@ __device__ __forceinline__ void load_a(const PeftkTensorMap* a, uint32_t to, uin
 
 // B's.
 template <class S>
-__device__ __forceinline__ void load_b(const PeftkTensorMap* b, uint32_t to_b, uint32_t full, const Tile& tile, unsigned depth, unsigned rank) {
+__device__ __forceinline__ void load_b(const PeftkTensorMap* b, uint32_t to_b, uint32_t full, const Tile& tile, unsigned depth,
+                                       unsigned rank) {
     constexpr uint16_t kAll = (1u << S::kCluster) - 1;
     if constexpr (S::kTransB) {
         // 64 columns a box; a cluster's blocks each load some of K's rows.

@@ -12,7 +12,12 @@ use crate::{Result, gpu};
 pub struct Args {}
 
 /// Why it may be slow, once.
-const LOADING: &str = "the driver compiles them the first time, then keeps them in its cache";
+fn loading(arch: gpu::Arch) -> &'static str {
+    match arch {
+        gpu::Arch::Sm90a => "machine code, nothing to compile",
+        gpu::Arch::Sm80 => "the driver compiles them the first time, then keeps them in its cache",
+    }
+}
 
 /// What a line says and, where something is missing, the mend.
 struct Fact {
@@ -95,7 +100,10 @@ fn gpu_facts() -> (Vec<Fact>, Vec<SelfTest>) {
             let right = tests.iter().filter(|test| test.passed()).count();
             facts.push(fact("self-test", format!("{right} of {} right on GPU 0", tests.len())));
             let (files, time) = device.loaded_kernels();
-            facts.push(fact("kernel loading", format!("{files} files in {:.2} s; {LOADING}", time.as_secs_f64())));
+            facts.push(fact(
+                "kernel loading",
+                format!("{files} files in {:.2} s; {}", time.as_secs_f64(), loading(device.arch())),
+            ));
             (facts, tests)
         }
         Err(error) => {

@@ -38,7 +38,7 @@ const UNIT: usize = 257 * 384;
 const BLOCKS: usize = 12;
 
 /// Images at once on a GPU, and how long a step then takes beside one of 64 at once, by `lora` on an H100 (the last
-/// lines of benches/results/gpu-memory-h100.jsonl).
+/// lines of benches/results/gpu-memory-h100.jsonl, of a build with slower kernels).
 const GPU_IMAGES: [(usize, f64); 6] = [(256, 0.94), (128, 0.97), (64, 1.0), (48, 1.14), (32, 1.105), (16, 1.58)];
 
 /// MiB of ViT-S/14 for all but weights, gradients and moments, in a mode: for a batch of 64 images at most, and for one of 256 and more.

@@ -11,6 +11,7 @@ use crate::harness::{Needs, Test};
 pub const TESTS: &[Test] = &[
     Test { name: "commands::a_run_is_planned_evaluated_and_used", needs: Needs::Gpu, run: from_train_to_predict },
     Test { name: "commands::a_killed_run_ends_with_the_same_bits", needs: Needs::Gpu, run: killed_and_resumed },
+    Test { name: "commands::switches_change_no_bit", needs: Needs::Gpu, run: switches },
     Test { name: "commands::every_task_with_every_strategy", needs: Needs::Gpu, run: tasks },
     Test { name: "commands::what_a_gpu_cannot_do_is_one_line", needs: Needs::Gpu, run: refusals },
 ];
@@ -102,6 +103,25 @@ fn killed_and_resumed() {
 }
 
 /// The golden images in folders within folders, in a table of labels of which some are unknown, and by class.
+/// Kernels that come in early or not, recorded or not, compiled by the driver or before: the losses of the same steps are the same.
+fn switches() {
+    for strategy in ["full", "dora"] {
+        let loss = |switch: Option<(&str, &str)>| {
+            let line = format!(
+                "bench --device cuda --size micro --strategy {strategy} --batch-size 32 --steps 4 --json --quiet"
+            );
+            let output = command(&line).envs(switch).output().unwrap();
+            assert!(output.status.success(), "{switch:?}: {}", String::from_utf8_lossy(&output.stderr));
+            let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+            line["loss"].as_f64().unwrap()
+        };
+        let usual = loss(None);
+        for switch in [("PEFTK_PDL", "0"), ("PEFTK_GRAPHS", "0"), ("PEFTK_PTX", "1")] {
+            assert_eq!(loss(Some(switch)).to_bits(), usual.to_bits(), "{strategy}, {switch:?}");
+        }
+    }
+}
+
 pub fn laid_out(dir: &Path, task: &str) {
     let images = crate::measure::data().join("multilabel/data");
     std::fs::create_dir_all(dir).unwrap();

@@ -30,12 +30,13 @@
 //           The instructions do not run beside the tensor cores. Dropped.
 //   step 5  B resident: a block keeps to one tile across and holds its B for K <= 384 (98 KB at 128 columns), A alone streams, bias, gain and
 //           gamma lie in shared memory. Predicted: plain 130 -> 100 us at N1536, adapters 120. Measured with 3 or 4 steps of A under way: plain
-//           141 (the loads' latency shows, ncu: 11 % of all samples wait for them), adapters 120 (0.97 of cuBLAS's plain product).
+//           141 (the loads' latency shows, ncu: 11 % of all samples wait for them), adapters 120 to 128 (0.97 to 0.89 of cuBLAS's plain product).
 //   step 6  The same with 6 steps under way and 2 slots a warp: plain 97.6 us at N1152 (1.18 of cuBLAS), 120 at N1536 (1.19), residual f32 97,
 //           GELU 216. At 192 columns 3 steps fit and lose.
 //           GELU's code once for both halves of a tile (ncu at step 5: 23 % of the epilogue's samples wait for instructions), two terms fewer.
 //   step 7  128 columns instead of 192 where the usual tiles are at most two thirds of the multiprocessors (16 images: 66 tiles of 384 columns).
 //           Predicted: K1536 at 16 images 18 -> 12 us. Not measured alone.
+// Raw: benches/results/lab-ladder-h100.txt, lab-h100.txt.
 // State: step 6 for K <= 384, step 3 beyond and for all dx, step 7 for few tiles. GELU costs its instructions, 16 an element: 90 us of 216 at N1536. ncu at step 5, of
 //        the epilogue's samples: 30 % issue, 23 % wait for instructions (their code has halved since), 15 % for slots, 13 % for their own
 //        results, 10 % for the register file, which wgmma's sums occupy too.
